@@ -1,0 +1,1 @@
+"""Programs that Dagster starts through Pipes and never imports; one folder a job."""

@@ -1,0 +1,1 @@
+"""Vectors of clips and of search texts, by open_clip."""

@@ -1,0 +1,1 @@
+"""Procedural clips with exact annotations, on NVIDIA Warp."""

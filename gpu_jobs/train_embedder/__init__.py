@@ -1,0 +1,1 @@
+"""Trains the starter embedder on our own frames and captions."""

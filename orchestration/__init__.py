@@ -1,0 +1,1 @@
+"""The table of contents: definitions, deployments, schedules, command line."""

@@ -1,0 +1,1 @@
+"""What has an address: stores, logs, tables, launchers."""

@@ -1,0 +1,1 @@
+"""The places of the world: cities, institutions and their decorum, with sources."""

@@ -1,0 +1,1 @@
+"""Signals and de-duplication: which clips are worth keeping."""

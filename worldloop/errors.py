@@ -1,0 +1,88 @@
+"""Every deliberate error of worldloop.
+
+    WorldloopError
+    ├── UnknownKeyError        a city, institution, wave, generator or sign that no table has
+    ├── MalformedRecordError   a scene, recipe, plan, pack or table that does not follow its format
+    ├── PlanConflictError      a wave that exists already with another plan
+    ├── ClipRejectedError      a scene from which no usable clip can be rendered
+    ├── JobFailedError         a GPU job that could not finish its share of clips
+    ├── BudgetExceededError    a run that the ledger or the disk limit does not allow
+    ├── StoreError             a store that lost a race, ignores preconditions or is full
+    └── MissingExtraError      an optional package that is not installed
+
+A message says what was found, what was expected and what to do; the values are attributes too.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class WorldloopError(Exception):
+    """Base of all deliberate errors."""
+
+
+class UnknownKeyError(WorldloopError):
+    """A key that the table it was looked up in does not have.
+
+    Example:
+        >>> str(UnknownKeyError("place", "tokio", ["tokyo", "lima"]))
+        "No place has the key 'tokio'. Did you mean 'tokyo'? (2 known)"
+    """
+
+    def __init__(self, kind: str, key: str, known: Iterable[str]):
+        self.kind, self.key, self.known = kind, key, sorted(known)
+        near = difflib.get_close_matches(key, self.known, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(self.known[:8])} ..."
+        super().__init__(f"No {kind} has the key {key!r}. {hint} ({len(self.known)} known)")
+
+
+class MalformedRecordError(WorldloopError):
+    """A record or file that does not follow its format."""
+
+    def __init__(self, what: str, found: object, expected: str, remedy: str):
+        self.what, self.found, self.expected, self.remedy = what, found, expected, remedy
+        super().__init__(f"{what}: found {found!r}, expected {expected}. {remedy}")
+
+
+class PlanConflictError(WorldloopError):
+    """A wave has a plan already, and it is not the one that was asked for."""
+
+
+class ClipRejectedError(WorldloopError):
+    """No usable clip comes out of a scene, for example because the camera has nowhere to stand.
+
+    Attributes:
+        stage: Where it happened (`build`, `render`, `encode`, `audit`).
+    """
+
+    def __init__(self, stage: str, reason: str):
+        self.stage, self.reason = stage, reason
+        super().__init__(f"{stage}: {reason}")
+
+
+class JobFailedError(WorldloopError):
+    """A job that could not finish its share of clips."""
+
+
+class BudgetExceededError(WorldloopError):
+    """The ledger or the disk limit does not allow a run."""
+
+
+class StoreError(WorldloopError):
+    """A store lost a race, ignores preconditions or has no room."""
+
+
+class MissingExtraError(WorldloopError):
+    """An optional package is not installed.
+
+    Example:
+        >>> print(MissingExtraError("diffusers", "cosmos"))
+        'diffusers' is not installed; this needs it. Install it with: pip install "worldloop[cosmos]"
+    """
+
+    def __init__(self, package: str, extra: str):
+        self.package, self.extra = package, extra
+        super().__init__(
+            f"{package!r} is not installed; this needs it. "
+            f'Install it with: pip install "worldloop[{extra}]"'
+        )

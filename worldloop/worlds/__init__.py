@@ -1,0 +1,1 @@
+"""Scenes become worlds: grammars, geometry, people, animals, players."""

@@ -1,0 +1,164 @@
+"""A scene: one place at one time with who and what is in it, as a JSON record whose hash is its id.
+
+A scene holds every fact that a caption may state and a world must honour; geometry that nobody
+would put into words follows from `seed`. How scenes are drawn from the atlas is in `casting.py`.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
+
+from worldloop.errors import MalformedRecordError
+from worldloop.seeds import content_id
+
+SCENE_VERSION = 1
+Weather = Literal["clear", "cloudy", "rain", "fog", "snow"]
+Crowd = Literal["empty", "sparse", "lively", "crowded"]
+
+
+@dataclass(frozen=True)
+class Sign:
+    """A sign with real local words.
+
+    Attributes:
+        word: English key of the sign word in the atlas, e.g. `pharmacy`.
+        text: What is written on it, in the local language and script.
+        language: BCP 47 tag of `text`, e.g. `ja`.
+    """
+
+    word: str
+    text: str
+    language: str
+
+
+@dataclass(frozen=True)
+class Dress:
+    """What somebody wears, as the rasterizer draws it and the caption says it.
+
+    Attributes:
+        top: One of `shirt`, `coat`, `scrubs`, `uniform`, `jacket`, `robe`, `hi-vis vest`.
+        bottom: One of `trousers`, `skirt`, `shorts`, `robe`.
+        head: One of `none`, `cap`, `headscarf`, `straw hat`, `hard hat`, `nurse cap`.
+        color: Name of the top's main colour, a key of `palette.COLORS`; empty for a random one.
+    """
+
+    top: str = "shirt"
+    bottom: str = "trousers"
+    head: str = "none"
+    color: str = ""
+
+
+@dataclass(frozen=True)
+class Role:
+    """Some people who do the same thing: `visitor`, `nurse`, `patient`, `keeper`, `guard`, ..."""
+
+    name: str
+    count: int
+    dress: Dress
+    action: str = "walking"  # walking, standing, sitting, lying, queueing
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a place shows: an animal kind, a ride, an exhibit, a vehicle kind.
+
+    Attributes:
+        kind: e.g. `elephant`, `giraffe`, `zebra`, `lion`, `ferris_wheel`, `painting`, `car`, `bus`.
+        count: How many are in the scene (not all need be in view).
+        trait: One adjective phrase that is true of them in the frame, or empty.
+    """
+
+    kind: str
+    count: int
+    trait: str = ""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One moment at one place. All angles in degrees, lengths in metres.
+
+    Attributes:
+        city: Key of the city in the atlas, e.g. `tokyo`.
+        institution: Key of the institution, e.g. `zoo`; `street` is one.
+        seed: 63-bit seed of everything that the record does not say.
+        date: ISO date at the place.
+        hour: Local clock time, [0, 24).
+        sun_elevation_deg: Height of the sun over the horizon at that moment, negative at night.
+        sun_azimuth_deg: Compass direction of the sun, clockwise from north.
+        season: `spring`, `summer`, `autumn`, `winter`, `wet season` or `dry season`.
+        weather: What falls from the sky or hangs in the air.
+        climate: Koeppen class of the city.
+        driving_side: The side of the road that traffic keeps to.
+        crowd: How full the place is.
+        roles: Who is there.
+        subjects: What is there.
+        signs: What is written there, the institution's own sign first.
+        style: Free traits that the grammar of the place understands, e.g. `facade: brick`.
+        camera: `stroll` walks ahead, `tour` looks around while walking, `wander` plays freely.
+    """
+
+    city: str
+    institution: str
+    seed: int
+    date: str
+    hour: float
+    sun_elevation_deg: float
+    sun_azimuth_deg: float
+    season: str
+    weather: Weather
+    climate: str
+    driving_side: Literal["left", "right"]
+    crowd: Crowd
+    roles: tuple[Role, ...]
+    subjects: tuple[Subject, ...]
+    signs: tuple[Sign, ...]
+    style: dict[str, str]
+    camera: Literal["stroll", "tour", "wander"] = "stroll"
+    scene_version: int = SCENE_VERSION
+
+    @property
+    def place(self) -> str:
+        """City and institution, `tokyo/zoo`."""
+        return f"{self.city}/{self.institution}"
+
+    @property
+    def scene_id(self) -> str:
+        """Hash of the record, 32 hex digits."""
+        return content_id(self.to_record())
+
+    @property
+    def is_night(self) -> bool:
+        """Whether lamps are on: the sun is below civil twilight's upper edge."""
+        return self.sun_elevation_deg < -2.0
+
+    def to_record(self) -> dict[str, Any]:
+        """The JSON record."""
+        return asdict(self)
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Self:
+        """Read a record back.
+
+        Raises:
+            MalformedRecordError: If the version is not one we read, or a field is missing or odd.
+        """
+        version = record.get("scene_version")
+        if version != SCENE_VERSION:
+            raise MalformedRecordError(
+                "scene", version, f"scene_version {SCENE_VERSION}", "Run `worldloop migrate`."
+            )
+        try:
+            return cls(
+                **{
+                    **record,
+                    "roles": tuple(
+                        Role(**{**role, "dress": Dress(**role["dress"])})
+                        for role in record["roles"]
+                    ),
+                    "subjects": tuple(Subject(**subject) for subject in record["subjects"]),
+                    "signs": tuple(Sign(**sign) for sign in record["signs"]),
+                }
+            )
+        except (KeyError, TypeError) as error:
+            raise MalformedRecordError(
+                "scene", str(error), "the fields of docs/formats.md#scene", "Draw the scene again."
+            ) from error
