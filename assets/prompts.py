@@ -1,0 +1,68 @@
+"""Prompts: what the generators are asked to show, one table per city and wave."""
+
+import dagster as dg
+import polars as pl
+from worldloop.prompts.table import prompts_table
+
+from assets.partitions import city_by_wave, split_key
+from resources.site_store import SiteStore
+from resources.tables import publish, read
+from resources.wave_plans import read_plan
+from worldloop import layout
+from worldloop.atlas.atlas import load_atlas
+from worldloop.errors import MalformedRecordError, UnknownKeyError
+from worldloop.records import PROMPTS
+
+
+@dg.asset(
+    group_name="planning",
+    kinds={"polars", "parquet"},
+    partitions_def=city_by_wave,
+    deps=[
+        dg.AssetDep(
+            "wave_plan", partition_mapping=dg.MultiToSingleDimensionPartitionMapping("wave")
+        )
+    ],
+    code_version="1",
+    retry_policy=dg.RetryPolicy(max_retries=1, delay=2),
+)
+def prompts(context: dg.AssetExecutionContext, store: SiteStore) -> dg.MaterializeResult[None]:
+    """Scenes and prompts of one city in one wave; institutions are rows. Same plan, same bytes.
+
+    A row is one clip to make: its recipe, its Cosmos 3 JSON, about 120 words of prose and a short
+    caption. Format: docs/formats.md#prompts.
+    """
+    city, wave = split_key(context.partition_key)
+    plan, atlas = read_plan(store, wave), load_atlas()
+    if city not in plan.cities:
+        raise UnknownKeyError(f"city planned in wave {wave}", city, plan.cities)
+    if plan.atlas_hash != atlas.hash:
+        raise MalformedRecordError(
+            f"atlas of wave {wave}",
+            atlas.hash,
+            f"the pinned atlas {plan.atlas_hash}",
+            "Run the wave with the version of worldloop that planned it, or plan a new wave.",
+        )
+    table = prompts_table(plan, atlas, city)
+    key = layout.prompts_key(wave, city)
+    publish(store, PROMPTS, key, table)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": table.height,
+            "location": dg.MetadataValue.path(f"{store.url}/{key}"),
+            "sample": dg.MetadataValue.md(f"> {table['prose'][0]}"),
+        }
+    )
+
+
+@dg.asset_check(asset=prompts, blocking=True, partitions_def=city_by_wave)
+def prompts_are_distinct(
+    context: dg.AssetCheckExecutionContext, store: SiteStore
+) -> dg.AssetCheckResult:
+    """No two clips of the shard have the same recipe or the same prose."""
+    city, wave = split_key(context.partition_key)
+    table = read(store, PROMPTS, layout.prompts_key(wave, city))
+    repeated = table.filter(pl.col("recipe_id").is_duplicated() | pl.col("prose").is_duplicated())[
+        "recipe_id"
+    ].to_list()
+    return dg.AssetCheckResult(passed=not repeated, metadata={"repeated": repeated})

@@ -1,0 +1,84 @@
+"""Releases: the accepted clips of a wave, frozen under one root hash."""
+
+import dagster as dg
+
+from assets.partitions import waves
+from resources.ledger import Ledger
+from resources.site_catalog import log_release, read_wave
+from resources.site_log import SiteLog
+from resources.site_store import SiteStore
+from resources.tables import publish, publish_record, read, read_all, read_record
+from resources.wave_plans import read_plan
+from worldloop import layout
+from worldloop.records import CLIPS, MANIFEST, RECEIPTS
+from worldloop.releases import compose_release, read_release
+
+_SITE = "local"
+
+
+@dg.asset(
+    group_name="release",
+    kinds={"parquet", "json"},
+    partitions_def=waves,
+    deps=["catalog"],
+    code_version="1",
+    retry_policy=dg.RetryPolicy(max_retries=1, delay=3),
+)
+def release(
+    context: dg.AssetExecutionContext, store: SiteStore, site_log: SiteLog, ledger: Ledger
+) -> dg.MaterializeResult[None]:
+    """The frozen training set of one wave: accepted clips that repeat no other, at one log position.
+
+    The root hash depends on content only, so a run that was killed and resumed gives the same one.
+    Running it again reads the log at the same position and changes nothing. It also settles the
+    wave's budget. Format: docs/formats.md#release.
+    """
+    wave = context.partition_key
+    plan, key = read_plan(store, wave), layout.release_key(wave)
+    position = (
+        read_release(read_record(store, key))["log_position"]
+        if store.exists(key)
+        else site_log.position()
+    )
+    frozen = compose_release(
+        **read_wave(site_log, wave, at=position),
+        wave=wave,
+        site=_SITE,
+        position=position,
+        atlas_hash=plan.atlas_hash,
+    )
+    publish(store, MANIFEST, layout.manifest_key(wave), frozen.manifest)
+    publish_record(store, key, frozen.record)
+    log_release(site_log, frozen)
+    cpu_s = float(read_all(store, RECEIPTS, f"receipts/{wave}")["cpu_s"].sum())
+    size_bytes = float(read_all(store, CLIPS, f"clips/{wave}")["size_bytes"].sum())
+    ledger.settle(wave, {"cpu_s": cpu_s, "bytes": size_bytes})
+    made = set(frozen.manifest["city"])
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(frozen.root_hash),
+        metadata={
+            "dagster/row_count": frozen.manifest.height,
+            "root_hash": frozen.root_hash,
+            "duration_s": frozen.record["duration_s"],
+            "num_rejected": frozen.record["num_rejected"],
+            "cities_without_clips": ", ".join(c for c in plan.cities if c not in made) or "none",
+            "cpu_s": cpu_s,
+            "location": dg.MetadataValue.path(f"{store.url}/{layout.RELEASES}/{wave}"),
+        },
+    )
+
+
+@dg.asset_check(asset=release, blocking=True, partitions_def=waves)
+def every_released_clip_has_its_bytes(
+    context: dg.AssetCheckExecutionContext, store: SiteStore
+) -> dg.AssetCheckResult:
+    """Each row of the manifest lies within a pack that is in the store."""
+    manifest = read(store, MANIFEST, layout.manifest_key(context.partition_key))
+    lost = [
+        recipe_id
+        for recipe_id, pack, offset, size in manifest.select(
+            "recipe_id", "pack_key", "offset", "size_bytes"
+        ).iter_rows()
+        if not store.exists(pack) or store.size(pack) < offset + size
+    ]
+    return dg.AssetCheckResult(passed=not lost, metadata={"lost": lost[:20]})

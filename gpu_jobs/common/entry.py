@@ -1,0 +1,92 @@
+"""How a job starts and ends: its spec comes from Dagster Pipes or a file, its report goes back."""
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+from worldloop.errors import MalformedRecordError, WorldloopError
+
+Spec = TypeVar("Spec")
+
+INTERRUPTED_STATUS = 130
+
+
+def run_job(spec_type: type[Spec], job: Callable[[Spec], Any]) -> int:
+    """Read the spec, do the work, report.
+
+    With an argument, `python -m gpu_jobs.<name>.job spec.json`, the spec is read from that file and
+    the report is printed. Without one the program was started by Dagster: the spec is the Pipes
+    extra `spec`, and the report goes back as the custom message `{"report": ...}`.
+
+    SIGINT and SIGTERM raise `KeyboardInterrupt` once in the main thread, so that the job's own
+    clean-up runs; signals that follow are ignored until the program ends.
+
+    Args:
+        spec_type: The frozen dataclass that the job is asked with.
+        job: From spec to report, a dataclass.
+
+    Returns:
+        The exit status.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    try:
+        if len(sys.argv) > 1:
+            return _run_by_hand(spec_type, job, Path(sys.argv[1]))
+        return _run_for_dagster(spec_type, job)
+    except KeyboardInterrupt:
+        logging.getLogger(__name__).warning(
+            json.dumps({"event": "interrupted", "job": spec_type.__name__})
+        )
+        return INTERRUPTED_STATUS
+
+
+def read_spec(spec_type: type[Spec], record: Mapping[str, Any]) -> Spec:
+    """A spec from JSON; lists become tuples.
+
+    Raises:
+        MalformedRecordError: If a field is missing or unknown.
+    """
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
+    try:
+        return spec_type(**fields)
+    except TypeError as error:
+        raise MalformedRecordError(
+            spec_type.__name__,
+            str(error),
+            "the fields of the job's spec.py",
+            "Start the job from its asset, or correct the file.",
+        ) from error
+
+
+def _run_by_hand(spec_type: type[Spec], job: Callable[[Spec], Any], path: Path) -> int:
+    try:
+        spec = read_spec(spec_type, json.loads(path.read_text(encoding="utf-8")))
+        report = asdict(job(spec))
+    except WorldloopError as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        return 1
+    sys.stdout.write(json.dumps(report) + "\n")
+    return 0
+
+
+def _run_for_dagster(spec_type: type[Spec], job: Callable[[Spec], Any]) -> int:
+    from dagster_pipes import open_dagster_pipes
+
+    with open_dagster_pipes() as pipes:
+        spec = read_spec(spec_type, pipes.get_extra("spec"))
+        pipes.report_custom_message({"report": asdict(job(spec))})
+    return 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt(signal.Signals(number).name)

@@ -1,0 +1,220 @@
+"""The command line `worldloop`: everything that a person does outside the UI."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from worldloop import __version__
+from worldloop.errors import WorldloopError
+
+_console = Console()
+
+
+class _OneClearError(click.Group):
+    """Shows deliberate errors as one line, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except WorldloopError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_OneClearError, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Endless localized synthetic footage, from the atlas to a release."""
+
+
+@main.command()
+def init() -> None:
+    """Lay out the home folder: data, Dagster instance, settings."""
+    from orchestration.deployments import home
+    from orchestration.instance import lay_out_instance
+
+    lay_out_instance()
+    click.echo(f"Home is {home()} (set WORLDLOOP_HOME to move it)")
+
+
+@main.command()
+@click.option(
+    "--place", "places", multiple=True, help="A place such as tokyo/zoo; repeat for more."
+)
+@click.option("--clips", "clips_per_place", default=3, show_default=True, help="Clips a place.")
+@click.option("--frames", "num_frames", default=61, show_default=True, help="Frames a clip.")
+def run(places: tuple[str, ...], clips_per_place: int, num_frames: int) -> None:
+    """Carry one wave from the atlas to a release, and say where to look."""
+    from orchestration.deployments import resources
+    from orchestration.instance import open_instance
+
+    instance = open_instance()
+    from orchestration.main_job import SHOWCASE, Step, build_marts, carry_wave
+
+    store = resources()["store"]
+    started = time.perf_counter()
+    plan = {
+        "places": list(places or SHOWCASE),
+        "clips_per_place": clips_per_place,
+        "num_frames": num_frames,
+    }
+    with _progress() as progress:
+        task = progress.add_task("starting", total=None)
+
+        def on_step(step: Step, number: int, total: int) -> None:
+            progress.update(task, description=step.title, completed=number, total=total)
+
+        outcome = carry_wave(instance, store, plan, on_step=on_step)
+        progress.update(task, description="building the marts")
+        marts_built = build_marts(instance)
+        progress.update(task, description=f"wave {outcome.wave}", completed=1, total=1)
+    _report(outcome.wave, outcome.failed, marts_built, time.perf_counter() - started)
+
+
+def _report(wave: str, failed: tuple[str, ...], marts_built: bool, wall_s: float) -> None:
+    from orchestration.deployments import home, site_root
+    from resources.site_store import SiteStore
+    from resources.tables import read_record
+    from worldloop import layout
+
+    root, store = site_root(), SiteStore(url=str(site_root()))
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    if store.exists(layout.release_key(wave)):
+        release = read_record(store, layout.release_key(wave))
+        table.add_row(
+            "release",
+            f"{wave}: {release['num_clips']} clips, {release['duration_s']:.1f} s of footage",
+        )
+        table.add_row("root hash", release["root_hash"])
+        table.add_row("rejected", str(release["num_rejected"]))
+    table.add_row("gallery", str(root / layout.GALLERY / "index.html"))
+    table.add_row("packs", str(root / layout.PACKS / wave))
+    table.add_row("marts", str(home() / "marts.duckdb") if marts_built else "not built, see the UI")
+    table.add_row("UI", "make dev, then http://127.0.0.1:3000")
+    table.add_row("search", 'worldloop search "rainy night street"')
+    table.add_row("time", f"{wall_s:.0f} s")
+    _console.print(table)
+    if failed:
+        raise click.ClickException(
+            f"These steps failed: {', '.join(failed)}. The rest of the wave stands; look at their runs "
+            "with `make dev`, then run the same command again to go on."
+        )
+
+
+@main.command()
+@click.option("--port", default=3000, show_default=True)
+def dev(port: int) -> None:
+    """Serve the Dagster UI with daemon and sensors, on the loopback address only."""
+    from orchestration.instance import lay_out_instance
+
+    lay_out_instance()
+    workspace = Path(__file__).resolve().parent.parent / "workspace.yaml"
+    command = ["dagster", "dev", "-h", "127.0.0.1", "-p", str(port), "-w", str(workspace)]
+    os.execv(str(Path(sys.executable).with_name("dagster")), command)
+
+
+@main.command()
+@click.argument("place")
+@click.option("--seed", default=1, show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("preview.mp4"))
+@click.option("--frames", default=121, show_default=True)
+@click.option("--size", default="256x144", show_default=True, help="Width x height, even numbers.")
+def preview(place: str, seed: int, output: Path, frames: int, size: str) -> None:
+    """Render one clip of PLACE (tokyo/zoo) to an mp4."""
+    from orchestration.preview import render_preview
+    from worldloop.recipes import Shape
+
+    width, _, height = size.partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        raise click.BadParameter(
+            f"{size!r} is not a size; write it like 256x144", param_hint="--size"
+        )
+    shape = Shape(num_frames=frames, width_px=int(width), height_px=int(height))
+    with _progress() as progress:
+        progress.add_task(f"rendering {place}, seed {seed}", total=None)
+        recipe = render_preview(place, seed=seed, shape=shape, output=output)
+    scene = recipe.scene
+    click.echo(
+        f"{output}: {place}, {scene.date} {scene.hour:05.2f} h, {scene.weather}, recipe {recipe.recipe_id}"
+    )
+
+
+@main.command()
+@click.argument("text")
+@click.option("-n", "--limit", default=10, show_default=True)
+@click.option("--where", help="SQL filter, e.g. \"city = 'tokyo' and daypart = 'night'\".")
+@click.option("--extract", type=click.Path(path_type=Path), help="Write the found mp4 files here.")
+def search(text: str, limit: int, where: str | None, extract: Path | None) -> None:
+    """Find clips by what they show: worldloop search "rainy night street"."""
+    from orchestration.search import extract_videos, find_clips
+
+    with _progress() as progress:
+        progress.add_task("embedding the query", total=None)
+        found = find_clips(text, limit=limit, where=where)
+    table = Table("score", "place", "when", "weather", "clip", "caption")
+    for row in found.iter_rows(named=True):
+        place = f"{row['city']}/{row['institution']}"
+        score = f"{row['score']:.3f}"
+        table.add_row(
+            score, place, row["daypart"], row["weather"], row["recipe_id"][:12], row["caption"]
+        )
+    _console.print(table)
+    if extract is not None:
+        for path in extract_videos(found, extract):
+            click.echo(path)
+
+
+@main.command()
+def doctor() -> None:
+    """Say what this machine can run, what is missing, and how to get it."""
+    from orchestration.deployments import home
+    from orchestration.doctor import examine
+
+    findings = examine(home())
+    table = Table("", "what", "found", "what to do")
+    marks = {"ok": "[green]ok[/]", "missing": "[red]missing[/]", "optional": "[yellow]optional[/]"}
+    for finding in findings:
+        table.add_row(marks[finding.state], finding.name, finding.found, finding.remedy)
+    _console.print(table)
+    if any(finding.state == "missing" for finding in findings):
+        raise click.ClickException("Something that the default path needs is missing, see above.")
+
+
+@main.command()
+@click.option("--serve", type=int, help="Serve them on 127.0.0.1 at this port instead of printing.")
+def metrics(serve: int | None) -> None:
+    """Print the site's numbers in Prometheus' format."""
+    from prometheus_client import generate_latest
+
+    from orchestration.deployments import resources
+    from orchestration.instance import open_instance
+    from orchestration.metrics import collect, serve_metrics
+
+    kit, instance = resources(), open_instance()
+    if serve is None:
+        click.echo(
+            generate_latest(collect(instance, kit["store"], kit["ledger"])).decode(), nl=False
+        )
+        return
+    click.echo(f"http://127.0.0.1:{serve}/metrics until Ctrl-C")
+    serve_metrics(serve, lambda: collect(instance, kit["store"], kit["ledger"]))
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description:<28}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+    )
+
+
+if __name__ == "__main__":
+    main()

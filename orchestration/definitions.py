@@ -1,0 +1,49 @@
+"""The code location `worldloop`: the graph from the atlas to the release, with what carries it."""
+
+import dagster as dg
+
+from assets import (
+    catalog,
+    dedup_clusters,
+    embeddings,
+    gallery,
+    place_atlas,
+    prompts,
+    release,
+    rendered_clips,
+    signals,
+    wave_plan,
+)
+from orchestration.deployments import local_site, resources
+from orchestration.housekeeping import housekeeping_job, nightly_housekeeping
+from orchestration.jobs import atlas_job, city_job, close_job, plan_job
+from sensors.continuous_generation import build_continuous_generation
+from sensors.failed_runs import failed_runs
+from sensors.wave_conductor import build_wave_conductor
+
+_NOUNS = [
+    place_atlas,
+    wave_plan,
+    prompts,
+    rendered_clips,
+    signals,
+    embeddings,
+    dedup_clusters,
+    catalog,
+    release,
+    gallery,
+]
+
+defs = dg.Definitions(
+    assets=dg.load_assets_from_modules(_NOUNS),
+    asset_checks=dg.load_asset_checks_from_modules(_NOUNS),
+    jobs=[atlas_job, plan_job, city_job, close_job, housekeeping_job],
+    sensors=[
+        build_wave_conductor(city_job, close_job),
+        build_continuous_generation(plan_job, local_site()),
+        failed_runs,
+    ],
+    schedules=[nightly_housekeeping],
+    resources=resources(),
+    executor=dg.in_process_executor,
+)

@@ -1,0 +1,78 @@
+"""Which resource serves in which environment; the only place that reads the environment.
+
+| variable | meaning | default |
+| --- | --- | --- |
+| `WORLDLOOP_HOME` | folder of all data and of the Dagster instance | `.worldloop` beside `pyproject.toml`, else in the current folder |
+| `WORLDLOOP_DEPLOYMENT` | `local`; `emulated` and `cloud` come with the cloud catalogs | `local` |
+| `WORLDLOOP_SITES` | the sites file | `sites.toml` in the home if there is one, else the one in the package |
+| `WORLDLOOP_EMBED_MODEL` | an open_clip model instead of the starter, `name` or `name@revision` | the starter |
+| `WORLDLOOP_ALERT_WEBHOOK` | URL that gets a JSON post when a run fails | none: failures are logged only |
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from resources.clip_index import ClipIndex
+
+from resources.alerts import Alerts
+from resources.embedder import Embedder
+from resources.job_launcher import JobLauncher
+from resources.ledger import Ledger
+from resources.site_log import SiteLog
+from resources.site_store import SiteStore
+from worldloop.errors import UnknownKeyError
+from worldloop.sites import Site, Sites, load_sites
+
+_PACKAGE_SITES = Path(__file__).with_name("sites.toml")
+_DEPLOYMENTS = ("local",)
+
+
+def home() -> Path:
+    """The folder of all data, absolute."""
+    if "WORLDLOOP_HOME" in os.environ:
+        return Path(os.environ["WORLDLOOP_HOME"]).expanduser().absolute()
+    checkout = Path(__file__).resolve().parent.parent
+    base = checkout if (checkout / "pyproject.toml").exists() else Path.cwd()
+    return base / ".worldloop"
+
+
+def sites() -> Sites:
+    """The federation's sites; this deployment's own is `local`."""
+    named = os.environ.get("WORLDLOOP_SITES")
+    at_home = home() / "sites.toml"
+    if named:
+        return load_sites(Path(named))
+    return load_sites(at_home if at_home.exists() else _PACKAGE_SITES)
+
+
+def local_site() -> Site:
+    """The site on this machine."""
+    return sites().site("local")
+
+
+def site_root() -> Path:
+    """The folder of the local site's store."""
+    return home() / "sites" / "local"
+
+
+def resources() -> dict[str, Any]:
+    """Every resource of the code location, by the name that assets ask for.
+
+    Raises:
+        UnknownKeyError: If `WORLDLOOP_DEPLOYMENT` names a deployment that does not exist.
+    """
+    deployment = os.environ.get("WORLDLOOP_DEPLOYMENT", "local")
+    if deployment not in _DEPLOYMENTS:
+        raise UnknownKeyError("deployment", deployment, _DEPLOYMENTS)
+    store = SiteStore(url=str(site_root()))
+    name, _, revision = os.environ.get("WORLDLOOP_EMBED_MODEL", "").partition("@")
+    return {
+        "store": store,
+        "site_log": SiteLog(store=store),
+        "clip_index": ClipIndex(uri=str(site_root() / "lance")),
+        "ledger": Ledger(path=str(site_root() / "ledger.sqlite")),
+        "launcher": JobLauncher(),
+        "embedder": Embedder(name=name, revision=revision),
+        "alerts": Alerts(webhook_url=os.environ.get("WORLDLOOP_ALERT_WEBHOOK", "")),
+    }

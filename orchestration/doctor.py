@@ -1,0 +1,145 @@
+"""What this machine can run, what is missing, and how to get it."""
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+EXTRAS = {
+    "cosmos": ("diffusers", "transformers", "peft"),
+    "te": ("transformer_engine",),
+    "flower": ("flwr",),
+    "ray": ("ray", "dagster_ray"),
+    "postgres": ("dagster_postgres",),
+}
+_NEEDED = (
+    "dagster",
+    "torch",
+    "torchvision",
+    "open_clip_torch",
+    "warp-lang",
+    "av",
+    "polars",
+    "lancedb",
+)
+_MIN_FREE_GB = 2.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        name: What it is.
+        found: What was found.
+        state: `ok`, `missing` (something does not run) or `optional` (something more could).
+        remedy: What to do about it; empty if nothing.
+    """
+
+    name: str
+    found: str
+    state: str
+    remedy: str = ""
+
+
+def examine(home: Path) -> list[Finding]:
+    """Look at Python, packages, extras, memory, disk and accelerators."""
+    return [
+        _python(),
+        *(_package(name) for name in _NEEDED),
+        _memory(),
+        _disk(home),
+        _accelerator(),
+        *(_extra(name, modules) for name, modules in EXTRAS.items()),
+        _browser(),
+    ]
+
+
+def _python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    ok = sys.version_info >= (3, 11)
+    return Finding(
+        "Python", version, "ok" if ok else "missing", "" if ok else "Install Python 3.11 or newer."
+    )
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding(name, importlib.metadata.version(name), "ok")
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(
+            name,
+            "not installed",
+            "missing",
+            "Run: make run (or pip install -e . -c constraints.txt)",
+        )
+
+
+def _memory() -> Finding:
+    cores, total_gb = os.cpu_count() or 1, psutil.virtual_memory().total / 1e9
+    enough = total_gb >= 4
+    return Finding(
+        "cores and memory",
+        f"{cores} cores, {total_gb:.0f} GB",
+        "ok" if enough else "missing",
+        ""
+        if enough
+        else "Rendering and embedding need about 2 GB; lower the pool limit in dagster.yaml.",
+    )
+
+
+def _disk(home: Path) -> Finding:
+    folder = next(path for path in (home, *home.parents) if path.exists())
+    free_gb = shutil.disk_usage(folder).free / 1e9
+    enough = free_gb >= _MIN_FREE_GB
+    return Finding(
+        "free disk",
+        f"{free_gb:.0f} GB at WORLDLOOP_HOME",
+        "ok" if enough else "missing",
+        ""
+        if enough
+        else "Free some, set WORLDLOOP_HOME elsewhere, or see `worldloop gc --dry-run`.",
+    )
+
+
+def _accelerator() -> Finding:
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return Finding(
+            "NVIDIA GPU", "none", "optional", "Not needed: footage is rendered on the CPU."
+        )
+    seen = subprocess.run(
+        [tool, "--query-gpu=name,memory.total", "--format=csv,noheader"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=10,
+    )
+    return Finding("NVIDIA GPU", seen.stdout.strip() or "driver does not answer", "ok")
+
+
+def _extra(name: str, modules: tuple[str, ...]) -> Finding:
+    absent = [module for module in modules if importlib.util.find_spec(module) is None]
+    if not absent:
+        return Finding(f"extra {name}", "installed", "ok")
+    return Finding(
+        f"extra {name}",
+        f"lacks {', '.join(absent)}",
+        "optional",
+        f'pip install "worldloop[{name}]"',
+    )
+
+
+def _browser() -> Finding:
+    tool = shutil.which("chromium") or shutil.which("google-chrome")
+    if tool:
+        return Finding("Chromium", tool, "ok")
+    return Finding(
+        "Chromium", "none", "optional", "Only the page tests use it; install `chromium`."
+    )

@@ -1,0 +1,81 @@
+"""Looks after the house every night: sweeps leftovers, prunes old runs, writes the metrics file."""
+
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+from dagster import DagsterEventType, DagsterRunStatus, RunsFilter
+
+from orchestration.metrics import write_metrics
+from resources.ledger import Ledger
+from resources.site_store import SiteStore
+from worldloop.errors import StoreError
+
+_ENDED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
+
+
+class PruneConfig(dg.Config):
+    """How long history stays.
+
+    Attributes:
+        keep_days: Runs that ended earlier go, unless a materialisation hangs on them.
+        batch_size: Runs looked at in one night.
+    """
+
+    keep_days: int = 30
+    batch_size: int = 500
+
+
+@dg.op
+def prune_old_runs(context: dg.OpExecutionContext, config: PruneConfig) -> None:
+    """Delete old runs that made nothing; a run that made an asset is that asset's history."""
+    before = datetime.now(UTC) - timedelta(days=config.keep_days)
+    old = context.instance.get_runs(
+        RunsFilter(statuses=_ENDED, updated_before=before), limit=config.batch_size
+    )
+    pruned = 0
+    for run in old:
+        made = context.instance.get_records_for_run(
+            run.run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION, limit=1
+        ).records
+        if not made:
+            context.instance.delete_run(run.run_id)
+            pruned += 1
+    context.log.info("Pruned %d of %d runs older than %d days", pruned, len(old), config.keep_days)
+
+
+@dg.op
+def sweep_leftovers(context: dg.OpExecutionContext, store: SiteStore) -> None:
+    """Remove what killed runs left behind: old staging, packs that no table names."""
+    from resources.sweeper import sweep
+
+    going = sweep(store, apply=True)
+    context.log.info(
+        "Swept %d objects, %d bytes", len(going), sum(found.size_bytes for found in going)
+    )
+
+
+@dg.op
+def write_metrics_file(context: dg.OpExecutionContext, store: SiteStore, ledger: Ledger) -> None:
+    """Write `metrics.prom` for Prometheus' textfile collector."""
+    try:
+        path = store.local_path("metrics.prom")
+    except StoreError:
+        context.log.info("The site is remote; scrape `worldloop metrics --serve` instead")
+        return
+    write_metrics(path, context.instance, store, ledger)
+
+
+@dg.job(description="Sweep leftovers, prune old runs, write metrics.")
+def housekeeping_job() -> None:
+    """What the night does."""
+    sweep_leftovers()
+    prune_old_runs()
+    write_metrics_file()
+
+
+nightly_housekeeping = dg.ScheduleDefinition(
+    name="nightly_housekeeping",
+    job=housekeeping_job,
+    cron_schedule="17 3 * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)

@@ -1,0 +1,118 @@
+"""The main job: one wave from its plan to its release, through the definitions the daemon runs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+from worldloop.waves import next_wave_key
+
+from assets.partitions import shard_key, waves
+from orchestration.definitions import defs
+from resources.site_store import SiteStore
+from resources.wave_plans import read_plan
+from sensors.wave_conductor import open_waves
+
+SHOWCASE = (
+    "tokyo/street",
+    "nairobi/zoo",
+    "cairo/museum",
+    "mumbai/hospital",
+    "mexico_city/amusement_park",
+)
+_QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One run of the main job.
+
+    Attributes:
+        title: What it does, for people.
+        job: Name of the Dagster job.
+        partition_key: Its partition, or None.
+    """
+
+    title: str
+    job: str
+    partition_key: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a wave ended.
+
+    Attributes:
+        wave: Its key.
+        run_ids: Job and partition to run id, in order.
+        failed: Steps that failed.
+    """
+
+    wave: str
+    run_ids: dict[str, str]
+    failed: tuple[str, ...]
+
+
+def carry_wave(
+    instance: dg.DagsterInstance,
+    store: SiteStore,
+    plan: dict[str, Any],
+    *,
+    on_step: Callable[[Step, int, int], None],
+) -> Outcome:
+    """Open a wave, or go on with the one that is open, and carry it to its release.
+
+    Args:
+        instance: Where runs and materialisations are recorded; the UI shows them.
+        store: The site.
+        plan: Fields of `WavePlanConfig`; what an open wave already has stays.
+        on_step: Called before each step with the step, its number from 0 and the number of steps.
+    """
+    assert waves.name is not None
+    known = instance.get_dynamic_partitions(waves.name)
+    unfinished = open_waves(instance)
+    wave = unfinished[0] if unfinished else next_wave_key(known)
+    instance.add_dynamic_partitions(waves.name, [wave])
+    run_ids: dict[str, str] = {}
+    failed: list[str] = []
+
+    def execute(step: Step, number: int, total: int, config: dict[str, Any] | None = None) -> bool:
+        on_step(step, number, total)
+        result = defs.resolve_job_def(step.job).execute_in_process(
+            instance=instance,
+            partition_key=step.partition_key,
+            run_config={**_QUIET, **(config or {})},
+            raise_on_error=False,
+        )
+        name = f"{step.job}[{step.partition_key}]" if step.partition_key else step.job
+        run_ids[name] = result.run_id
+        if not result.success:
+            failed.append(name)
+        return result.success
+
+    opening: Sequence[tuple[Step, dict[str, Any] | None]] = [
+        (Step("writing the atlas", "atlas_job"), None),
+        (
+            Step(f"planning {wave}", "plan_job", wave),
+            None if unfinished else {"ops": {"wave_plan": {"config": plan}}},
+        ),
+    ]
+    for number, (step, config) in enumerate(opening):
+        if not execute(step, number, 8, config):
+            return Outcome(wave, run_ids, tuple(failed))
+    cities = read_plan(store, wave).cities
+    steps = [Step(f"footage of {city}", "city_job", shard_key(city, wave)) for city in cities]
+    steps.append(Step(f"closing {wave}", "close_job", wave))
+    for number, step in enumerate(steps, start=2):
+        execute(step, number, len(steps) + 3)
+    return Outcome(wave, run_ids, tuple(failed))
+
+
+def build_marts(instance: dg.DagsterInstance) -> bool:
+    """Build the dbt marts from the logs, through the marts code location."""
+    from orchestration.marts import defs as marts
+
+    result = marts.resolve_job_def("marts_job").execute_in_process(
+        instance=instance, run_config=_QUIET, raise_on_error=False
+    )
+    return result.success

@@ -1,0 +1,157 @@
+"""The catalog of a site: tables go into the logs once, and out of the logs comes the clip index.
+
+Nothing is read back from the index; `rebuild` makes it anew from the logs.
+"""
+
+import json
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import polars as pl
+
+from resources.site_log import SiteLog
+from worldloop import records
+from worldloop.curation.dedup import with_superseded
+from worldloop.index_rows import index_rows
+from worldloop.logs import log_kind, payload
+from worldloop.releases import Release
+from worldloop.seeds import canonical_json
+
+
+class Index(Protocol):
+    """What a search index must do to be a projection of the logs."""
+
+    def upsert(self, rows: pl.DataFrame) -> Any:
+        """Put rows in, replacing those with the same recipe and model."""
+
+    def clear(self) -> None:
+        """Forget every row."""
+
+
+def project_wave(
+    *,
+    site_log: SiteLog,
+    index: Index,
+    prompts: pl.DataFrame,
+    clips: pl.DataFrame,
+    signals: pl.DataFrame,
+    vectors: pl.DataFrame,
+    dedup: pl.DataFrame,
+    superseded: pl.DataFrame,
+    failures: pl.DataFrame,
+    receipts: pl.DataFrame,
+) -> dict[str, int]:
+    """Append a wave's tables to the logs and bring the index up to date with them.
+
+    Doing it twice, or going on after a kill, gives the same logs and the same index.
+
+    Returns:
+        New log rows by kind, and `indexed`: rows that were put into the index.
+    """
+    made = prompts.join(clips, on="recipe_id", how="semi")
+    tables = {
+        "scenes": _scenes(prompts),
+        "captions": made.select(list(records.CAPTIONS.columns)),
+        "clips": clips,
+        "failures": failures,
+        "receipts": receipts,
+        "signals": signals,
+        "vectors": vectors,
+        "lineage": clips.select(list(records.LINEAGE.columns)),
+        "scores": signals.select(list(records.SCORES.columns)),
+        "duplicates": dedup,
+        "superseded": superseded,
+    }
+    counts = {kind: site_log.append(kind, rows) for kind, rows in tables.items()}
+    touched = set(clips["wave"]) | _waves_of(site_log, superseded["recipe_id"])
+    counts["indexed"] = _index_waves(site_log, index, touched)
+    return counts
+
+
+def log_release(site_log: SiteLog, release: Release) -> dict[str, int]:
+    """Append a release and its clips to the shared log.
+
+    Returns:
+        New log rows by kind.
+    """
+    return {
+        "release_clips": site_log.append("release_clips", release.log_clips()),
+        "releases": site_log.append("releases", release.log_row()),
+    }
+
+
+def read_wave(site_log: SiteLog, wave: str, *, at: str | None = None) -> dict[str, pl.DataFrame]:
+    """What a wave's release is composed of, as the logs stand at a position.
+
+    Returns:
+        clips, signals, dedup, captions, superseded and failures, as `compose_release` takes them.
+    """
+    return {
+        "clips": _table(site_log, "clips", at=at, waves=[wave]),
+        "signals": _table(site_log, "signals", at=at, waves=[wave]),
+        "captions": _table(site_log, "captions", at=at, waves=[wave]),
+        "failures": _table(site_log, "failures", at=at, waves=[wave]),
+        "dedup": _table(site_log, "duplicates", at=at),
+        "superseded": _table(site_log, "superseded", at=at),
+    }
+
+
+def rebuild(site_log: SiteLog, index: Index) -> int:
+    """Make the index anew from the logs alone.
+
+    Returns:
+        Its rows.
+    """
+    index.clear()
+    waves = _table(site_log, "lineage")["wave"].unique().sort()
+    return sum(_index_waves(site_log, index, [wave]) for wave in waves)
+
+
+def wave_index_rows(site_log: SiteLog, waves: Iterable[str]) -> pl.DataFrame:
+    """Index rows of some waves, as the logs stand now."""
+    wanted = frozenset(waves)
+    clips = _table(site_log, "clips", waves=wanted)
+    decisions = with_superseded(_table(site_log, "duplicates"), _table(site_log, "superseded"))
+    return index_rows(
+        scenes=_scenes_of(site_log, clips, wanted),
+        captions=_table(site_log, "captions", waves=wanted),
+        clips=clips,
+        signals=_table(site_log, "signals", waves=wanted),
+        decisions=decisions,
+        vectors=_table(site_log, "vectors", waves=wanted),
+    )
+
+
+def _index_waves(site_log: SiteLog, index: Index, waves: Iterable[str]) -> int:
+    rows = wave_index_rows(site_log, waves)
+    if rows.height:
+        index.upsert(rows)
+    return rows.height
+
+
+def _table(
+    site_log: SiteLog, kind: str, *, at: str | None = None, waves: Iterable[str] | None = None
+) -> pl.DataFrame:
+    return payload(log_kind(kind), site_log.read(kind, at=at, waves=waves))
+
+
+def _scenes(prompts: pl.DataFrame) -> pl.DataFrame:
+    """The scenes of prompts; several recipes may share one."""
+    first = prompts.unique("scene_id", keep="first", maintain_order=True)
+    scenes = [canonical_json(json.loads(recipe)["scene"]).decode() for recipe in first["recipe"]]
+    return first.with_columns(pl.Series("scene", scenes, pl.String)).select(list(records.SCENES.columns))
+
+
+def _scenes_of(site_log: SiteLog, clips: pl.DataFrame, waves: frozenset[str]) -> pl.DataFrame:
+    """Scenes of clips; one that an earlier wave showed first is not among those of its waves."""
+    scenes = _table(site_log, "scenes", waves=waves)
+    if clips.join(scenes, on="scene_id", how="anti").height:
+        scenes = _table(site_log, "scenes")
+    return scenes.join(clips, on="scene_id", how="semi")
+
+
+def _waves_of(site_log: SiteLog, recipe_ids: pl.Series) -> set[str]:
+    if recipe_ids.is_empty():
+        return set()
+    lineage = _table(site_log, "lineage")
+    return set(lineage.filter(pl.col("recipe_id").is_in(recipe_ids.implode()))["wave"])

@@ -1,0 +1,97 @@
+"""May the next wave open? Opens it when the last one has its release and the budgets allow."""
+
+import json
+from datetime import UTC, datetime
+
+import dagster as dg
+from worldloop.waves import next_wave_key
+
+from assets.partitions import cities, is_nearly_full, waves
+from resources.ledger import Ledger
+from resources.site_store import SiteStore
+from sensors.wave_conductor import open_waves
+from worldloop.budgets import estimate_wave
+from worldloop.conducting import reason_not_to_open
+from worldloop.errors import BudgetExceededError
+from worldloop.sites import Site
+
+CURSOR_VERSION = 1
+
+
+def build_continuous_generation(
+    plan_job: dg.UnresolvedAssetJobDefinition, site: Site
+) -> dg.SensorDefinition:
+    """The sensor that keeps footage coming; switched off until somebody switches it on."""
+
+    @dg.sensor(
+        name="continuous_generation",
+        job=plan_job,
+        minimum_interval_seconds=15,
+        default_status=dg.DefaultSensorStatus.STOPPED,
+    )
+    def continuous_generation(
+        context: dg.SensorEvaluationContext, store: SiteStore, ledger: Ledger
+    ) -> dg.SensorResult | dg.SkipReason:
+        """Open the next wave: adds its partition, reserves its budget, asks for its plan."""
+        unplanned = _unplanned(context.instance, context.cursor, plan_job.name)
+        if unplanned is not None:
+            return dg.SkipReason(unplanned)
+        known = context.instance.get_dynamic_partitions(_waves_name())
+        now = datetime.now(UTC)
+        reason = reason_not_to_open(
+            open_waves=open_waves(context.instance),
+            last_opened_at=_last_opened_at(context.cursor),
+            now=now,
+            min_hours_between=site.generation.min_hours_between_waves,
+            disk_used_gb=store.used_bytes() / 1e9,
+            max_disk_gb=site.max_disk_gb,
+        )
+        if reason is not None:
+            return dg.SkipReason(reason)
+        if is_nearly_full(len(known) + 1, len(cities.get_partition_keys())):
+            context.log.warning(
+                "%d waves come near the number of partitions that Dagster handles well; "
+                "retire the oldest released ones with `worldloop gc --retire-waves`.",
+                len(known),
+            )
+        wave = next_wave_key(known)
+        try:
+            ledger.reserve(wave, estimate_wave(site.generation))
+        except BudgetExceededError as error:
+            return dg.SkipReason(str(error))
+        return dg.SensorResult(
+            dynamic_partitions_requests=[waves.build_add_request([wave])],
+            run_requests=[dg.RunRequest(run_key=f"{wave}/plan", partition_key=wave)],
+            cursor=json.dumps(
+                {"version": CURSOR_VERSION, "wave": wave, "opened_at": now.isoformat()}
+            ),
+        )
+
+    return continuous_generation
+
+
+def _waves_name() -> str:
+    assert waves.name is not None
+    return waves.name
+
+
+def _unplanned(instance: dg.DagsterInstance, cursor: str | None, plan_job: str) -> str | None:
+    """Why the wave that was opened last holds up the next one although it has no plan yet."""
+    wave = json.loads(cursor)["wave"] if cursor else None
+    if wave is None or wave in instance.get_materialized_partitions(dg.AssetKey("wave_plan")):
+        return None
+    newest = instance.get_run_records(
+        dg.RunsFilter(job_name=plan_job, tags={"dagster/partition": wave}), limit=1
+    )
+    if newest and newest[0].dagster_run.is_finished:
+        return f"Wave {wave} could not be planned: materialise wave_plan of {wave} in the UI."
+    return f"Wave {wave} is being planned."
+
+
+def _last_opened_at(cursor: str | None) -> datetime | None:
+    if not cursor:
+        return None
+    state = json.loads(cursor)
+    return (
+        datetime.fromisoformat(state["opened_at"]) if state["version"] == CURSOR_VERSION else None
+    )

@@ -1,0 +1,23 @@
+"""Has a run failed? Tells somebody."""
+
+import dagster as dg
+
+from resources.alerts import Alerts
+
+
+@dg.run_failure_sensor(
+    name="failed_runs",
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=15,
+)
+def failed_runs(context: dg.RunFailureSensorContext, alerts: Alerts) -> None:
+    """Send an alert for every failed run that will not be retried."""
+    run = context.dagster_run
+    if run.tags.get("dagster/will_retry") == "true":
+        return
+    alerts.send(
+        f"worldloop run failed: {run.job_name}",
+        run_id=run.run_id,
+        partition=run.tags.get("dagster/partition", ""),
+        error=context.failure_event.message or "",
+    )

@@ -1,0 +1,37 @@
+"""CSV as the atlas keeps it: UTF-8, a header, Unix line ends, text cells; it reads and diffs well."""
+
+import csv
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from worldloop.errors import MalformedRecordError
+
+DATA = Path(__file__).with_name("data")
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a table as text.
+
+    Raises:
+        MalformedRecordError: If a row has more or fewer cells than the header.
+    """
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise MalformedRecordError(
+                f"{path.name}, row {number}",
+                row,
+                f"the columns {', '.join(reader.fieldnames or ())}",
+                "Give the row one cell per column.",
+            )
+    return rows
+
+
+def write_rows(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, str]]) -> None:
+    """Write a table; the same rows give the same bytes."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(columns), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,94 @@
+"""Budgets: what a run will probably use, and whether that still fits into the day."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from worldloop.recipes import Shape
+from worldloop.sites import Budgets, Generation
+
+KINDS = tuple(Budgets().limits())
+# Reserved ahead and corrected by what was really used, so these are on the high side: frames at
+# 256x144 with 5 samples a pixel at 15 a CPU second, the rest of the chain a third of that again,
+# and 4 MB a clip of 121 frames.
+_CPU_S_PER_SAMPLE = 1.33 / (15 * 256 * 144 * 5)
+_CPU_S_PER_CLIP = 1.0
+_BYTES_PER_PIXEL = 4e6 / (121 * 256 * 144)
+_REQUESTS_PER_CLIP = 20
+
+
+@dataclass(frozen=True)
+class BudgetLine:
+    """One kind of budget on one day.
+
+    Attributes:
+        kind: One of `KINDS`.
+        reserved: Held by runs that have not ended.
+        settled: Used by runs that have.
+        limit: What the day allows.
+    """
+
+    kind: str
+    reserved: float
+    settled: float
+    limit: float
+
+    @property
+    def left(self) -> float:
+        """What may still be reserved today."""
+        return self.limit - self.reserved - self.settled
+
+
+def estimate_clips(num_clips: int, shape: Shape) -> dict[str, float]:
+    """What procedural clips will use, by kind."""
+    num_pixels = num_clips * shape.num_frames * shape.width_px * shape.height_px
+    return {
+        "cpu_s": num_clips * _CPU_S_PER_CLIP + num_pixels * shape.num_samples * _CPU_S_PER_SAMPLE,
+        "bytes": num_pixels * _BYTES_PER_PIXEL,
+        "requests": float(num_clips * _REQUESTS_PER_CLIP),
+    }
+
+
+def estimate_wave(generation: Generation) -> dict[str, float]:
+    """What a wave that the sensor plans will use, by kind."""
+    shape = Shape(
+        generation.num_frames,
+        generation.width_px,
+        generation.height_px,
+        generation.rate_fps,
+        generation.num_samples,
+    )
+    return estimate_clips(generation.num_cities * generation.clips_per_place, shape)
+
+
+def check_kinds(amounts: Mapping[str, float]) -> None:
+    """Refuse amounts that no budget knows.
+
+    Raises:
+        ValueError: If a kind is unknown, or an amount is negative or not a number.
+    """
+    for kind, amount in amounts.items():
+        if kind not in KINDS or not amount >= 0:
+            raise ValueError(f"{kind}={amount!r} is no amount; use {', '.join(KINDS)} >= 0.")
+
+
+def refusal(lines: Mapping[str, BudgetLine], estimate: Mapping[str, float]) -> str | None:
+    """Why an estimate does not fit into the day, in words; None if it does.
+
+    Args:
+        lines: How each kind stands today.
+        estimate: What the run will probably use.
+
+    Example:
+        >>> line = BudgetLine("cpu_s", reserved=10.0, settled=80.0, limit=100.0)
+        >>> print(refusal({"cpu_s": line}, {"cpu_s": 20.0}))
+        The run needs 20 cpu_s; today 10 are reserved and 80 used of 100. Wait for the next day (UTC), end a run that holds a reservation, or raise the budget in sites.toml.
+    """
+    for kind, amount in estimate.items():
+        line = lines[kind]
+        if amount > line.left:
+            return (
+                f"The run needs {amount:.6g} {kind}; today {line.reserved:.6g} are reserved and "
+                f"{line.settled:.6g} used of {line.limit:.6g}. Wait for the next day (UTC), end a "
+                "run that holds a reservation, or raise the budget in sites.toml."
+            )
+    return None

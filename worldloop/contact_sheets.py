@@ -1,0 +1,43 @@
+"""Small sheets of posters for the Dagster UI: a few kilobytes, since they live in the event log."""
+
+import base64
+import io
+from collections.abc import Sequence
+
+from PIL import Image
+
+_TILE_PX = (128, 72)
+_QUALITIES = (70, 55, 40, 25)
+
+
+def contact_sheet(posters: Sequence[bytes], *, columns: int = 4, max_bytes: int = 12_000) -> bytes:
+    """Posters side by side as one JPEG.
+
+    Args:
+        posters: Encoded pictures of any format that Pillow reads, first at the top left.
+        columns: Tiles in a row.
+        max_bytes: Quality falls until the sheet is at most this large; the coarsest is kept.
+
+    Returns:
+        The JPEG file. No posters give one grey tile.
+    """
+    rows = max(1, -(-len(posters) // columns))
+    width = min(columns, max(1, len(posters)))
+    sheet = Image.new("RGB", (width * _TILE_PX[0], rows * _TILE_PX[1]), (64, 64, 64))
+    for position, poster in enumerate(posters):
+        tile = Image.open(io.BytesIO(poster)).convert("RGB").resize(_TILE_PX)
+        row, column = divmod(position, columns)
+        sheet.paste(tile, (column * _TILE_PX[0], row * _TILE_PX[1]))
+    content = b""
+    for quality in _QUALITIES:
+        sink = io.BytesIO()
+        sheet.save(sink, "JPEG", quality=quality, optimize=True)
+        content = sink.getvalue()
+        if len(content) <= max_bytes:
+            break
+    return content
+
+
+def as_markdown(jpeg: bytes, *, alt: str) -> str:
+    """A picture as Markdown that needs no server."""
+    return f"![{alt}](data:image/jpeg;base64,{base64.b64encode(jpeg).decode()})"

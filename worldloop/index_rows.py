@@ -1,0 +1,114 @@
+"""Rows of the clip index: what search filters by and shows, made of log rows alone.
+
+The index is a projection: this function over the logs gives all of it, so it can be thrown away.
+"""
+
+import json
+from typing import Any
+
+import polars as pl
+
+INDEX_COLUMNS = (
+    "recipe_id",
+    "model_id",
+    "wave",
+    "index",
+    "city",
+    "institution",
+    "weather",
+    "daypart",
+    "season",
+    "generator",
+    "status",
+    "pack_key",
+    "rgb_offset",
+    "rgb_size_bytes",
+    "poster_offset",
+    "poster_size_bytes",
+    "caption",
+    "duration_s",
+    "vector",
+)
+_TWILIGHT_DEG = 6.0
+_MIDDAY_HOUR = 12.0
+_FACTS = {"weather": pl.String, "daypart": pl.String, "season": pl.String}
+
+
+def index_rows(
+    *,
+    scenes: pl.DataFrame,
+    captions: pl.DataFrame,
+    clips: pl.DataFrame,
+    signals: pl.DataFrame,
+    decisions: pl.DataFrame,
+    vectors: pl.DataFrame,
+) -> pl.DataFrame:
+    """One row a clip and embedding model, in key order (wave, index).
+
+    Args:
+        scenes: `records.SCENES` of the clips.
+        captions: `records.CAPTIONS` of the clips.
+        clips: `records.CLIPS`.
+        signals: `records.SIGNALS`; a clip without a row is `pending`.
+        decisions: `records.DEDUP` as it stands after late arrivals.
+        vectors: `records.VECTORS`; a clip without one cannot be searched and has no row.
+
+    Returns:
+        `INDEX_COLUMNS`; `status` is `accepted`, `rejected`, `duplicate` or `pending`.
+    """
+    judged = (
+        clips.join(signals.select("recipe_id", "accepted"), on="recipe_id", how="left")
+        .join(decisions.select("recipe_id", verdict="status"), on="recipe_id", how="left")
+        .join(captions.select("recipe_id", "caption"), on="recipe_id", how="left")
+        .join(_facts(scenes), on="scene_id", how="left")
+        .join(vectors.select("recipe_id", "model_id", "vector"), on="recipe_id")
+    )
+    status = (
+        pl.when(pl.col("accepted").is_null() | pl.col("verdict").is_null())
+        .then(pl.lit("pending"))
+        .when(~pl.col("accepted"))
+        .then(pl.lit("rejected"))
+        .when(pl.col("verdict") == "duplicate")
+        .then(pl.lit("duplicate"))
+        .otherwise(pl.lit("accepted"))
+    )
+    rows = judged.with_columns(
+        status.alias("status"), *_range_of("rgb"), *_range_of("poster"), vector=pl.col("vector")
+    )
+    return rows.select(INDEX_COLUMNS).sort("wave", "index", "recipe_id", "model_id")
+
+
+def daypart(*, hour: float, sun_elevation_deg: float) -> str:
+    """Part of the day by the sun and not by the clock: an Oslo summer evening is no night.
+
+    Example:
+        >>> daypart(hour=23.0, sun_elevation_deg=-20.0), daypart(hour=7.0, sun_elevation_deg=3.0)
+        ('night', 'dawn')
+    """
+    before_noon = hour < _MIDDAY_HOUR
+    if sun_elevation_deg < -_TWILIGHT_DEG:
+        return "night"
+    if sun_elevation_deg < _TWILIGHT_DEG:
+        return "dawn" if before_noon else "dusk"
+    return "morning" if before_noon else "afternoon"
+
+
+def _facts(scenes: pl.DataFrame) -> pl.DataFrame:
+    """Weather, part of the day and season of each scene."""
+    facts = [_facts_of(json.loads(scene)) for scene in scenes["scene"]]
+    return scenes.select("scene_id").hstack(pl.DataFrame(facts, schema=_FACTS))
+
+
+def _facts_of(scene: dict[str, Any]) -> dict[str, str]:
+    part = daypart(hour=scene["hour"], sun_elevation_deg=scene["sun_elevation_deg"])
+    return {"weather": scene["weather"], "daypart": part, "season": scene["season"]}
+
+
+def _range_of(member: str) -> tuple[pl.Expr, pl.Expr]:
+    """Where a member lies in the pack; null in a clip that has none."""
+    is_member = pl.element().struct.field("name").str.contains(f".{member}.", literal=True)
+    found = pl.col("members").list.eval(pl.element().filter(is_member)).list.first()
+    return (
+        found.struct.field("offset").alias(f"{member}_offset"),
+        found.struct.field("size_bytes").alias(f"{member}_size_bytes"),
+    )

@@ -1,0 +1,231 @@
+"""The append-only log: which kinds of rows there are, how a batch is written, which rows win.
+
+A site has two logs. `private` stays at home: clips, scenes, captions, vectors and what was measured.
+`shared` goes to every site of the federation, so its columns are an allow-list of ids, hashes,
+place keys, scores and counts: no caption, no picture, no vector. How batches get their numbers is
+in resources/site_log.py.
+"""
+
+import io
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from worldloop import records
+from worldloop.errors import MalformedRecordError, UnknownKeyError
+from worldloop.layout import LogName
+from worldloop.records import Table
+from worldloop.seeds import canonical_json
+
+_HEAD: dict[str, pl.DataType | type[pl.DataType]] = {
+    "kind": pl.String,
+    "id": pl.String,
+    "schema_version": pl.Int32,
+}
+_IDS_AND_HASHES = """recipe_id scene_id content_sha256 pack_key duplicate_of superseded_by model_id
+    root_hash atlas_hash release of_kind of_id"""
+_PLACES = "wave index city institution site log_position"
+_SCORES = """motion_mean_px motion_still_share sharpness exposure_mean exposure_dark_share
+    exposure_bright_share num_cuts accepted reason status kind similarity epsilon"""
+_COUNTS = "num_frames duration_s size_bytes num_clips num_rejected generator generator_version"
+SHARED_COLUMNS = frozenset(f"{_IDS_AND_HASHES} {_PLACES} {_SCORES} {_COUNTS}".split())
+_SCALARS = frozenset({pl.String, pl.Int32, pl.Int64, pl.Float64, pl.Boolean})
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of log rows.
+
+    Attributes:
+        name: Plural noun, the folder of its batches.
+        log: `private` or `shared`.
+        table: Its payload; a row's id is made of the table's key.
+
+    Raises:
+        ValueError: If the log is shared and a column is not on the allow-list.
+    """
+
+    name: str
+    log: LogName
+    table: Table
+
+    def __post_init__(self) -> None:
+        if self.log == "private":
+            return
+        for column, kind_of_value in self.table.columns.items():
+            if column not in SHARED_COLUMNS or kind_of_value not in _SCALARS:
+                raise ValueError(
+                    f"The shared log's {self.name!r} has the column {column!r} ({kind_of_value}); "
+                    "expected scalars named in SHARED_COLUMNS. Captions, pictures and vectors stay "
+                    "at their site: put the column into a private kind."
+                )
+
+    @property
+    def format(self) -> Table:
+        """The format of a batch: kind, id and schema version, then the payload."""
+        payload = {_log_column(name): value for name, value in self.table.columns.items()}
+        return Table(
+            f"log_{self.name}",
+            self.table.version,
+            MappingProxyType({**_HEAD, **payload}),
+            ("id",),
+        )
+
+
+def _log_column(column: str) -> str:
+    """Payload columns keep their names, but for one that the log itself uses."""
+    return f"payload_{column}" if column in _HEAD else column
+
+
+def _kinds(log: LogName, **tables: Table) -> dict[str, Kind]:
+    return {name: Kind(name, log, table) for name, table in tables.items()}
+
+
+KINDS: Mapping[str, Kind] = MappingProxyType(
+    {
+        **_kinds(
+            "private",
+            scenes=records.SCENES,
+            captions=records.CAPTIONS,
+            clips=records.CLIPS,
+            failures=records.FAILURES,
+            receipts=records.RECEIPTS,
+            signals=records.SIGNALS,
+            vectors=records.VECTORS,
+        ),
+        **_kinds(
+            "shared",
+            lineage=records.LINEAGE,
+            scores=records.SCORES,
+            duplicates=records.DEDUP,
+            superseded=records.SUPERSEDED,
+            releases=records.RELEASES,
+            release_clips=records.RELEASE_CLIPS,
+        ),
+    }
+)
+RETRACTIONS: Mapping[LogName, Kind] = MappingProxyType(
+    {
+        "private": Kind("retractions", "private", records.RETRACTIONS),
+        "shared": Kind("retractions", "shared", records.RETRACTIONS),
+    }
+)
+
+
+def log_kind(name: str) -> Kind:
+    """A kind by its name.
+
+    Raises:
+        UnknownKeyError: If there is none.
+    """
+    if name not in KINDS:
+        raise UnknownKeyError("kind of log rows", name, KINDS)
+    return KINDS[name]
+
+
+def log_rows(kind: Kind, payload: pl.DataFrame) -> pl.DataFrame:
+    """Rows of the kind's table as log rows: with kind, id and schema version.
+
+    Raises:
+        MalformedRecordError: If the payload does not have the table's columns, or a key repeats.
+    """
+    rows = kind.table.conform(payload)
+    key = [pl.col(column).cast(pl.String) for column in kind.table.key]
+    head = [
+        pl.lit(kind.name).alias("kind"),
+        pl.concat_str(key, separator="/").alias("id"),
+        pl.lit(kind.table.version, pl.Int32).alias("schema_version"),
+    ]
+    body = [pl.col(column).alias(_log_column(column)) for column in kind.table.columns]
+    return rows.select(*head, *body)
+
+
+def payload(kind: Kind, rows: pl.DataFrame) -> pl.DataFrame:
+    """Log rows as rows of the kind's table."""
+    return rows.select(pl.col(_log_column(column)).alias(column) for column in kind.table.columns)
+
+
+def batch_bytes(kind: Kind, rows: pl.DataFrame) -> bytes:
+    """Log rows as a batch file; equal rows give equal bytes."""
+    return records.table_bytes(kind.format, rows)
+
+
+def read_batch(kind: Kind, content: bytes, *, waves: Iterable[str] | None = None) -> pl.DataFrame:
+    """The log rows of a batch of any released version.
+
+    Args:
+        kind: What the batch holds.
+        content: The file.
+        waves: Only rows of these waves; row groups without them are not decoded.
+
+    Raises:
+        MalformedRecordError: If the bytes are not a batch of this kind.
+        ValueError: If `waves` is given for a kind whose rows have no wave.
+    """
+    name, version = records.table_label(content)
+    if name != kind.format.name or version > kind.table.version:
+        raise MalformedRecordError(
+            f"log batch of {kind.name}",
+            f"{name}/{version}",
+            f"{kind.format.name}/1 to {kind.format.name}/{kind.table.version}",
+            "Read it with the release of worldloop that wrote it.",
+        )
+    if waves is not None and "wave" not in kind.table.columns:
+        raise ValueError(f"Rows of {kind.name!r} belong to no wave; read them all.")
+    wanted = None if waves is None else [("wave", "in", sorted(waves))]
+    if wanted == [("wave", "in", [])]:
+        return kind.format.empty()
+    frame = pl.from_arrow(pq.read_table(io.BytesIO(content), filters=wanted))
+    assert isinstance(frame, pl.DataFrame)
+    head = frame.select(list(_HEAD))
+    body = frame.drop(list(_HEAD)).rename({_log_column(c): c for c in _HEAD}, strict=False)
+    lifted = records.upgrade(kind.table, body, version=version)
+    lifted = lifted.rename({c: _log_column(c) for c in _HEAD}, strict=False)
+    return kind.format.conform(pl.concat([head, lifted], how="horizontal"))
+
+
+def read_batch_ids(content: bytes) -> pl.Series:
+    """The ids of a batch, without its payload."""
+    ids = pl.from_arrow(pq.read_table(io.BytesIO(content), columns=["id"]))
+    assert isinstance(ids, pl.DataFrame)
+    return ids["id"]
+
+
+def winners(rows: pl.DataFrame, retracted: pl.Series) -> pl.DataFrame:
+    """The rows that count, in log order: the first of each id, unless it was taken back.
+
+    Args:
+        rows: Log rows of one kind, oldest first.
+        retracted: Ids that `retractions` rows take back.
+    """
+    first = rows.unique("id", keep="first", maintain_order=True)
+    return first.filter(~pl.col("id").is_in(retracted.implode()))
+
+
+def encode_position(heads: Mapping[LogName, Mapping[str, int]]) -> str:
+    """A place in both logs as canonical JSON: the newest batch number of each kind.
+
+    Example:
+        >>> encode_position({"private": {"clips": 2}, "shared": {}})
+        '{"private":{"clips":2},"shared":{}}'
+    """
+    return canonical_json({log: dict(kinds) for log, kinds in heads.items()}).decode()
+
+
+def decode_position(position: str) -> dict[LogName, dict[str, int]]:
+    """The newest batch number of each kind at a position.
+
+    Raises:
+        MalformedRecordError: If the text is not a position.
+    """
+    try:
+        heads = json.loads(position)
+        return {"private": dict(heads["private"]), "shared": dict(heads["shared"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise MalformedRecordError(
+            "log position", position[:80], "what SiteLog.position() gave", "Take it from a release."
+        ) from error

@@ -1,0 +1,401 @@
+"""Every table worldloop writes: name, version, columns, key; and the one way to write and read them.
+
+A table file is parquet whose metadata names the table and its version. Readers take every
+released version (`_UPGRADES` lifts old ones); what each column means is in docs/formats.md.
+"""
+
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from worldloop.errors import MalformedRecordError
+
+_FORMAT_KEY = b"worldloop.table"
+_ROW_GROUP_ROWS = 50_000  # so that a reader of one wave skips most of a long file
+
+
+@dataclass(frozen=True)
+class Table:
+    """The format of one table.
+
+    Attributes:
+        name: Plural noun, the same in files, logs, marts and docs.
+        version: Counts up whenever a column changes; old files stay readable.
+        columns: Name to polars type, in file order.
+        key: Columns that name a row.
+    """
+
+    name: str
+    version: int
+    columns: Mapping[str, pl.DataType | type[pl.DataType]]
+    key: tuple[str, ...]
+
+    def empty(self) -> pl.DataFrame:
+        """A table with no rows."""
+        return pl.DataFrame(schema=dict(self.columns))
+
+    def conform(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The rows in column order and type.
+
+        Raises:
+            MalformedRecordError: If a column is missing, unknown or not castable, or a key repeats.
+        """
+        if set(rows.columns) != set(self.columns):
+            odd = sorted(set(rows.columns) ^ set(self.columns))
+            raise MalformedRecordError(
+                f"table {self.name}",
+                odd,
+                "exactly the columns of docs/formats.md",
+                "Fix the writer.",
+            )
+        try:
+            table = rows.select(pl.col(c).cast(t) for c, t in self.columns.items())
+        except pl.exceptions.PolarsError as error:
+            raise MalformedRecordError(
+                f"table {self.name}", str(error), "castable columns", "Fix the writer."
+            ) from error
+        if table.select(self.key).is_duplicated().any():
+            raise MalformedRecordError(
+                f"table {self.name}", "repeated keys", f"one row per {self.key}", "Fix the writer."
+            )
+        return table
+
+
+def _table(
+    name: str, key: tuple[str, ...], columns: dict[str, pl.DataType | type[pl.DataType]]
+) -> Table:
+    return Table(name, 1, MappingProxyType(columns), key)
+
+
+_MEMBER = pl.Struct(
+    {"name": pl.String, "offset": pl.Int64, "size_bytes": pl.Int64, "sha256": pl.String}
+)
+_SHARD: dict[str, pl.DataType | type[pl.DataType]] = {
+    "wave": pl.String,
+    "index": pl.Int32,
+    "city": pl.String,
+    "institution": pl.String,
+}
+
+PROMPTS = _table(
+    "prompts",
+    ("recipe_id",),
+    {
+        **_SHARD,
+        "scene_id": pl.String,
+        "recipe_id": pl.String,
+        "recipe": pl.String,
+        "prose": pl.String,
+        "cosmos3": pl.String,
+        "caption": pl.String,
+    },
+)
+CLIPS = _table(
+    "clips",
+    ("recipe_id",),
+    {
+        **_SHARD,
+        "scene_id": pl.String,
+        "recipe_id": pl.String,
+        "generator": pl.String,
+        "generator_version": pl.String,
+        "content_sha256": pl.String,
+        "pack_key": pl.String,
+        "members": pl.List(_MEMBER),
+        "num_frames": pl.Int32,
+        "width_px": pl.Int32,
+        "height_px": pl.Int32,
+        "rate_fps": pl.Int32,
+        "duration_s": pl.Float64,
+        "size_bytes": pl.Int64,
+    },
+)
+FAILURES = _table(
+    "failures",
+    ("recipe_id",),
+    {
+        **_SHARD,
+        "scene_id": pl.String,
+        "recipe_id": pl.String,
+        "stage": pl.String,
+        "reason": pl.String,
+    },
+)
+RECEIPTS = _table(
+    "receipts",
+    ("receipt_id",),
+    {
+        "receipt_id": pl.String,
+        **_SHARD,
+        "recipe_id": pl.String,
+        "step": pl.String,
+        "run_id": pl.String,
+        "host": pl.String,
+        "finished_at": pl.Datetime("us", "UTC"),
+        "cpu_s": pl.Float64,
+        "gpu_s": pl.Float64,
+        "peak_rss_mb": pl.Float64,
+        "resumed": pl.Boolean,
+        "guardrail": pl.String,
+    },
+)
+SIGNALS = _table(
+    "signals",
+    ("recipe_id",),
+    {
+        **_SHARD,
+        "recipe_id": pl.String,
+        "content_sha256": pl.String,
+        "num_decoded_frames": pl.Int32,
+        "motion_mean_px": pl.Float64,
+        "motion_still_share": pl.Float64,
+        "sharpness": pl.Float64,
+        "exposure_mean": pl.Float64,
+        "exposure_dark_share": pl.Float64,
+        "exposure_bright_share": pl.Float64,
+        "num_cuts": pl.Int32,
+        "phash": pl.List(pl.UInt64),
+        "accepted": pl.Boolean,
+        "reason": pl.String,
+    },
+)
+VECTORS = _table(
+    "vectors",
+    ("recipe_id", "model_id"),
+    {
+        **_SHARD,
+        "recipe_id": pl.String,
+        "content_sha256": pl.String,
+        "model_id": pl.String,
+        "vector": pl.List(pl.Float32),
+    },
+)
+DEDUP = _table(
+    "dedup",
+    ("recipe_id",),
+    {
+        **_SHARD,
+        "recipe_id": pl.String,
+        "content_sha256": pl.String,
+        "status": pl.String,
+        "duplicate_of": pl.String,
+        "kind": pl.String,
+        "similarity": pl.Float64,
+        "epsilon": pl.Float64,
+        "model_id": pl.String,
+    },
+)
+SUPERSEDED = _table(
+    "superseded",
+    ("recipe_id", "superseded_by"),
+    {
+        "recipe_id": pl.String,
+        "superseded_by": pl.String,
+        "kind": pl.String,
+        "similarity": pl.Float64,
+    },
+)
+MANIFEST = _table(
+    "manifest",
+    ("recipe_id",),
+    {
+        **_SHARD,
+        "site": pl.String,
+        "scene_id": pl.String,
+        "recipe_id": pl.String,
+        "content_sha256": pl.String,
+        "pack_key": pl.String,
+        "offset": pl.Int64,
+        "size_bytes": pl.Int64,
+        "num_frames": pl.Int32,
+        "duration_s": pl.Float64,
+        "generator": pl.String,
+        "caption": pl.String,
+    },
+)
+SCENES = _table(
+    "scenes",
+    ("scene_id",),
+    {
+        "wave": pl.String,
+        "scene_id": pl.String,
+        "city": pl.String,
+        "institution": pl.String,
+        "scene": pl.String,
+    },
+)
+CAPTIONS = _table(
+    "captions",
+    ("recipe_id",),
+    {**_SHARD, "recipe_id": pl.String, "caption": pl.String, "prose": pl.String},
+)
+LINEAGE = _table(
+    "lineage",
+    ("recipe_id",),
+    {
+        **_SHARD,
+        "scene_id": pl.String,
+        "recipe_id": pl.String,
+        "generator": pl.String,
+        "generator_version": pl.String,
+        "content_sha256": pl.String,
+        "pack_key": pl.String,
+        "num_frames": pl.Int32,
+        "duration_s": pl.Float64,
+        "size_bytes": pl.Int64,
+    },
+)
+SCORES = _table(
+    "scores",
+    ("recipe_id",),
+    {
+        **_SHARD,
+        "recipe_id": pl.String,
+        "motion_mean_px": pl.Float64,
+        "motion_still_share": pl.Float64,
+        "sharpness": pl.Float64,
+        "exposure_mean": pl.Float64,
+        "exposure_dark_share": pl.Float64,
+        "exposure_bright_share": pl.Float64,
+        "num_cuts": pl.Int32,
+        "accepted": pl.Boolean,
+        "reason": pl.String,
+    },
+)
+RELEASES = _table(
+    "releases",
+    ("wave",),
+    {
+        "wave": pl.String,
+        "site": pl.String,
+        "root_hash": pl.String,
+        "num_clips": pl.Int64,
+        "num_rejected": pl.Int64,
+        "duration_s": pl.Float64,
+        "atlas_hash": pl.String,
+        "log_position": pl.String,
+    },
+)
+RELEASE_CLIPS = _table(
+    "release_clips",
+    ("release", "recipe_id"),
+    {
+        "release": pl.String,
+        "wave": pl.String,
+        "recipe_id": pl.String,
+        "content_sha256": pl.String,
+        "pack_key": pl.String,
+    },
+)
+RETRACTIONS = _table(
+    "retractions",
+    ("of_kind", "of_id"),
+    {"of_kind": pl.String, "of_id": pl.String, "reason": pl.String},
+)
+TABLES: Mapping[str, Table] = MappingProxyType(
+    {
+        t.name: t
+        for t in (
+            PROMPTS,
+            CLIPS,
+            FAILURES,
+            RECEIPTS,
+            SIGNALS,
+            VECTORS,
+            DEDUP,
+            SUPERSEDED,
+            MANIFEST,
+            SCENES,
+            CAPTIONS,
+            LINEAGE,
+            SCORES,
+            RELEASES,
+            RELEASE_CLIPS,
+            RETRACTIONS,
+        )
+    }
+)
+
+# (table, version) -> one step up; a released version keeps its entry for ever.
+_UPGRADES: Mapping[tuple[str, int], Callable[[pl.DataFrame], pl.DataFrame]] = MappingProxyType({})
+
+
+def table_bytes(table: Table, rows: pl.DataFrame) -> bytes:
+    """Rows as a parquet file of this table's version; equal rows give equal bytes.
+
+    Raises:
+        MalformedRecordError: If the rows do not have the table's columns.
+    """
+    arrow = table.conform(rows).to_arrow(compat_level=pl.CompatLevel.oldest())
+    arrow = arrow.replace_schema_metadata({_FORMAT_KEY: f"{table.name}/{table.version}".encode()})
+    sink = io.BytesIO()
+    pq.write_table(arrow, sink, compression="zstd", row_group_size=_ROW_GROUP_ROWS)
+    return sink.getvalue()
+
+
+def read_table(table: Table, content: bytes) -> pl.DataFrame:
+    """Rows of a table file of any released version, in today's columns.
+
+    Raises:
+        MalformedRecordError: If the bytes are not a file of this table.
+    """
+    parquet = _open(table.name, content)
+    name, version = _label(parquet)
+    if name != table.name or not 1 <= version <= table.version:
+        raise MalformedRecordError(
+            f"table {table.name}",
+            f"{name}/{version}" if version else "no format label",
+            f"{table.name}/1 to {table.name}/{table.version}",
+            "Read it with the release of worldloop that wrote it.",
+        )
+    frame = pl.from_arrow(parquet.read())
+    if not isinstance(frame, pl.DataFrame):
+        raise MalformedRecordError(
+            f"table {table.name}", "one column", "a table", "Delete it and run its asset again."
+        )
+    return table.conform(upgrade(table, frame, version=version))
+
+
+def upgrade(table: Table, rows: pl.DataFrame, *, version: int) -> pl.DataFrame:
+    """Rows of an older version of a table, lifted to today's columns one version at a time."""
+    for step in range(version, table.version):
+        rows = _UPGRADES[table.name, step](rows)
+    return rows
+
+
+def table_label(content: bytes) -> tuple[str, int]:
+    """Name and version of the table that a file holds, e.g. `("clips", 1)`.
+
+    Raises:
+        MalformedRecordError: If the bytes are not parquet, or name no table.
+    """
+    name, version = _label(_open("file", content))
+    if not version:
+        raise MalformedRecordError(
+            "table file", "no format label", "a file that worldloop wrote", "Delete it."
+        )
+    return name, version
+
+
+def _open(name: str, content: bytes) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(io.BytesIO(content))
+    except pa.ArrowInvalid as error:
+        raise MalformedRecordError(
+            f"table {name}",
+            str(error)[:80],
+            "a parquet file",
+            "Delete it and run its asset again.",
+        ) from error
+
+
+def _label(parquet: pq.ParquetFile) -> tuple[str, int]:
+    """What the file says it is; version 0 if it says nothing."""
+    label = (parquet.schema_arrow.metadata or {}).get(_FORMAT_KEY, b"").decode()
+    name, _, version = label.partition("/")
+    return name, int(version) if version.isdigit() else 0

@@ -1,0 +1,210 @@
+"""Sites of the federation: which cities are at home where, and what each site may use.
+
+Read from `sites.toml`; a file that does not follow the format is refused with what to change.
+"""
+
+import math
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from worldloop.errors import MalformedRecordError, UnknownKeyError
+
+EVERY_CITY = "*"
+_Section = TypeVar("_Section", "Budgets", "Generation")
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """What a site may use on one day, UTC. Infinity is no limit.
+
+    Attributes:
+        cpu_s: CPU seconds.
+        gpu_s: GPU seconds.
+        bytes: Bytes written to the store.
+        requests: Requests to the store and to paid services.
+        usd: Money.
+    """
+
+    cpu_s: float = math.inf
+    gpu_s: float = 0.0
+    bytes: float = math.inf
+    requests: float = math.inf
+    usd: float = 0.0
+
+    def limits(self) -> dict[str, float]:
+        """Limit by kind, as the ledger takes them."""
+        return {f.name: float(getattr(self, f.name)) for f in fields(self)}
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What `continuous_generation` plans when nobody asks for anything else.
+
+    Attributes:
+        num_cities: Cities of a wave.
+        clips_per_place: Clips of each place.
+        num_frames: Frames of a clip.
+        width_px: Width of a clip.
+        height_px: Height of a clip.
+        rate_fps: Frames per second.
+        num_samples: Samples a pixel.
+        min_hours_between_waves: The next wave opens no sooner than this after the last.
+    """
+
+    num_cities: int = 5
+    clips_per_place: int = 3
+    num_frames: int = 61
+    width_px: int = 256
+    height_px: int = 144
+    rate_fps: int = 24
+    num_samples: int = 5
+    min_hours_between_waves: float = 24.0
+
+
+@dataclass(frozen=True)
+class Site:
+    """One member of the federation.
+
+    Attributes:
+        name: Key of the site, e.g. `local`.
+        cities: Keys of its cities, or `*` for all that no other site names.
+        store: URL of its store; relative paths are relative to the home folder.
+        max_disk_gb: No new wave opens when the store holds more (1 GB = 1e9 bytes).
+        budgets: What it may use a day.
+        generation: What its sensor plans.
+    """
+
+    name: str
+    cities: tuple[str, ...]
+    store: str
+    max_disk_gb: float = 10.0
+    budgets: Budgets = field(default_factory=Budgets)
+    generation: Generation = field(default_factory=Generation)
+
+
+@dataclass(frozen=True)
+class Sites:
+    """All sites; every city is at home at one of them at most."""
+
+    all: tuple[Site, ...]
+
+    def site(self, name: str) -> Site:
+        """A site by its name.
+
+        Raises:
+            UnknownKeyError: If there is none.
+        """
+        for site in self.all:
+            if site.name == name:
+                return site
+        raise UnknownKeyError("site", name, [site.name for site in self.all])
+
+    def site_of(self, city: str) -> Site:
+        """The site at which a city is at home.
+
+        Raises:
+            UnknownKeyError: If no site names it, and none takes every city.
+        """
+        for wanted in (city, EVERY_CITY):
+            for site in self.all:
+                if wanted in site.cities:
+                    return site
+        raise UnknownKeyError(
+            "city of any site", city, [name for site in self.all for name in site.cities]
+        )
+
+
+def load_sites(path: Path) -> Sites:
+    """Read a sites file.
+
+    Raises:
+        MalformedRecordError: If it is missing or does not follow the format.
+    """
+    try:
+        record = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise MalformedRecordError(
+            path.name, str(error), "a TOML file with one table [sites.NAME] a site", "Fix the file."
+        ) from error
+    return parse_sites(record, origin=path.name)
+
+
+def parse_sites(record: Mapping[str, Any], *, origin: str = "sites.toml") -> Sites:
+    """Sites from the parsed file.
+
+    Args:
+        record: `{"sites": {name: {...}}}`.
+        origin: Name of the file, for messages.
+
+    Raises:
+        MalformedRecordError: If a field is unknown, of the wrong kind or out of range, or a city
+            is at home at two sites.
+    """
+    if set(record) != {"sites"} or not isinstance(record["sites"], dict) or not record["sites"]:
+        raise _malformed(origin, sorted(record), "one table [sites.NAME] a site")
+    sites = tuple(_site(name, fields_, origin) for name, fields_ in record["sites"].items())
+    _check_homes(sites, origin)
+    return Sites(sites)
+
+
+def _site(name: str, record: Any, origin: str) -> Site:
+    where = f"{origin} [sites.{name}]"
+    known = {f.name for f in fields(Site)} - {"name"}
+    if not isinstance(record, dict) or not {"cities", "store"} <= set(record) <= known:
+        raise _malformed(where, record, f"cities and store, of {', '.join(sorted(known))}")
+    cities, store = record["cities"], record["store"]
+    if not isinstance(cities, list) or not all(isinstance(c, str) and c for c in cities):
+        raise _malformed(f"{where} cities", cities, 'a list of city keys, or ["*"]')
+    if not isinstance(store, str) or not store:
+        raise _malformed(f"{where} store", store, "a folder or a URL")
+    disk = {"max_disk_gb": record["max_disk_gb"]} if "max_disk_gb" in record else {}
+    return Site(
+        name,
+        tuple(cities),
+        store,
+        **{key: _number(value, f"{where} {key}") for key, value in disk.items()},
+        budgets=_section(Budgets, record.get("budgets", {}), f"{where} budgets"),
+        generation=_section(Generation, record.get("generation", {}), f"{where} generation"),
+    )
+
+
+def _section(section: type[_Section], record: Any, where: str) -> _Section:
+    types = {f.name: f.type for f in fields(section)}
+    if not isinstance(record, dict) or not set(record) <= set(types):
+        raise _malformed(where, record, f"only {', '.join(types)}")
+    values: dict[str, Any] = {}
+    for name, value in record.items():
+        values[name] = _number(value, f"{where} {name}")
+        if types[name] is int:
+            values[name] = _count(value, f"{where} {name}")
+    return section(**values)
+
+
+def _count(value: Any, where: str) -> int:
+    if not isinstance(value, int) or value < 1:
+        raise _malformed(where, value, "a whole number above zero")
+    return value
+
+
+def _number(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise _malformed(where, value, "a number of zero or more (inf is no limit)")
+    return float(value)
+
+
+def _check_homes(sites: Iterable[Site], origin: str) -> None:
+    home: dict[str, str] = {}
+    for site in sites:
+        for city in site.cities:
+            if city in home:
+                raise _malformed(
+                    f"{origin} city {city!r}", [home[city], site.name], "one site a city"
+                )
+            home[city] = site.name
+
+
+def _malformed(what: str, found: object, expected: str) -> MalformedRecordError:
+    return MalformedRecordError(what, found, expected, "Correct sites.toml.")

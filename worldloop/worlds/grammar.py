@@ -1,0 +1,34 @@
+"""From a recipe to a world: one grammar per institution, imported when it is asked for."""
+
+import importlib
+from collections.abc import Callable
+from functools import partial
+
+from worldloop.errors import UnknownKeyError
+from worldloop.recipes import Recipe
+from worldloop.worlds.world import World
+
+
+def _build(module: str, recipe: Recipe) -> World:
+    """Run `build` of the module that holds the grammar."""
+    world: World = importlib.import_module(f"worldloop.worlds.{module}").build(recipe)
+    return world
+
+
+GRAMMARS: dict[str, Callable[[Recipe], World]] = {
+    name: partial(_build, name)
+    for name in ("street", "hospital", "zoo", "museum", "amusement_park")
+}
+
+
+def build_world(recipe: Recipe) -> World:
+    """The world of a recipe; the same recipe gives the same arrays in any process.
+
+    Raises:
+        UnknownKeyError: If no grammar builds the scene's institution.
+        ClipRejectedError: If the scene asks for more than fits, or the camera has nowhere to go.
+    """
+    institution = recipe.scene.institution
+    if institution not in GRAMMARS:
+        raise UnknownKeyError("world grammar", institution, GRAMMARS)
+    return GRAMMARS[institution](recipe)

@@ -1,0 +1,613 @@
+"""The city street: a two-way road between rows of shops, with traffic on the side that the place
+drives on, people on the pavements, trees, lamps and signs in the local script.
+
+The road runs along x; `y_bearing_deg` in the air turns the sun with the street. Style keys that are
+understood, with their values (the seed decides what is left out):
+
+    facade   brick, plaster, stone, glass, concrete, or `mixed`
+    era      old (3-5 storeys, cornices), modern (5-9), highrise (10-22)
+    road     narrow, standard, wide
+    awnings  few, many
+
+Subjects that are understood: the kinds of `vehicles.KINDS`, `tree`, `bench`, `lamp`.
+"""
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldloop.errors import ClipRejectedError
+from worldloop.recipes import Recipe
+from worldloop.worlds import kit, palette, vehicles
+from worldloop.worlds.air import outdoor_air
+from worldloop.worlds.crowd import Crowd
+from worldloop.worlds.geometry import Material, SemanticClass, quad
+from worldloop.worlds.palette import Color, pick, tinted
+from worldloop.worlds.paths import Path
+from worldloop.worlds.people import Troupe
+from worldloop.worlds.player import Start, play
+from worldloop.worlds.scene import Scene, Sign
+from worldloop.worlds.shapes import BACK, FRONT, LEFT, RIGHT, TOP, boxes, joined
+from worldloop.worlds.stage import Sight, Stage
+from worldloop.worlds.world import World
+
+HALF_LENGTH_M = 105.0
+WALK_M = 38.0
+KERB_M = 0.15
+PARKING_M = 2.15
+SHOP_M = 4.0
+_ROADS = {"narrow": (3.0, 3.4), "standard": (3.25, 4.6), "wide": (3.5, 6.0)}
+_STOREYS = {"old": (2, 5), "modern": (4, 9), "highrise": (8, 20)}
+_ASPHALT, _KERB = palette.linear("#565759"), palette.linear("#a9a69f")
+_PAINT_LINE = palette.linear("#d9d8d2")
+SUBJECTS = (*vehicles.KINDS, "tree", "bench", "lamp")
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Widths of the street in metres; `side` is the pavement of the player, +1 is north (+y)."""
+
+    lane: float
+    pavement: float
+    side: int
+    keeps_left: bool
+    crossing_x: float
+
+    @property
+    def kerb(self) -> float:
+        """Distance of the kerb from the centre line."""
+        return self.lane + PARKING_M
+
+    @property
+    def wall(self) -> float:
+        """Distance of the house fronts from the centre line."""
+        return self.kerb + self.pavement
+
+    def heading(self, side: int) -> float:
+        """Heading of traffic on one side of the centre line."""
+        eastward = side == (1 if self.keeps_left else -1)
+        return 0.0 if eastward else math.pi
+
+
+def build(recipe: Recipe) -> World:
+    """The world of a street scene."""
+    scene, shape = recipe.scene, recipe.shape
+    layout = _lay_out(scene)
+    inner, outer = sorted((layout.side * (layout.kerb + 0.35), layout.side * layout.wall))
+    stage = Stage(scene, low=(-WALK_M, inner), high=(WALK_M, outer))
+    _check_subjects(scene)
+    _add_ground(stage, layout)
+    _add_houses(stage, layout)
+    _add_furniture(stage, layout)
+    parked, driving = _split_traffic(scene)
+    _park(stage, layout, parked)
+    troupe = Troupe(stage)
+    _place_standing(troupe, layout)
+    track = play(stage, shape, _starts(stage, layout), ground_m=KERB_M)
+    _drive(stage, layout, driving, track.camera_to_world[:, 0, 3])
+    _walk(troupe, Crowd(troupe, track, shape, ground_m=KERB_M), layout)
+    bearing = float(stage.random("bearing").uniform(0, 360))
+    return stage.finish(air=outdoor_air(scene, y_bearing_deg=bearing), track=track)
+
+
+def _lay_out(scene: Scene) -> _Layout:
+    rng = np.random.Generator(np.random.Philox(key=scene.seed))
+    road = scene.style.get("road") or pick(rng, ("narrow", "standard", "standard", "wide"))
+    lane, pavement = _ROADS.get(road, _ROADS["standard"])
+    return _Layout(
+        lane=lane,
+        pavement=pavement,
+        side=1 if rng.random() < 0.5 else -1,
+        keeps_left=scene.driving_side == "left",
+        crossing_x=float(rng.uniform(-14, 14)),
+    )
+
+
+def _check_subjects(scene: Scene) -> None:
+    for subject in scene.subjects:
+        if subject.kind not in SUBJECTS:
+            raise ClipRejectedError(
+                "build",
+                f"The street cannot show {subject.kind!r}; it knows {', '.join(SUBJECTS)}. "
+                "Draw the scene again with one of these.",
+            )
+
+
+def _count(scene: Scene, kind: str) -> int:
+    return sum(subject.count for subject in scene.subjects if subject.kind == kind)
+
+
+# ---------------------------------------------------------------------------------------------
+# ground
+
+
+def _add_ground(stage: Stage, layout: _Layout) -> None:
+    far = HALF_LENGTH_M + 14
+    kit.ground(
+        stage,
+        (-far, -layout.kerb),
+        (far, layout.kerb),
+        material=Material.ASPHALT,
+        color=_ASPHALT,
+        semantic=SemanticClass.ROAD,
+        phrase="a two-way road",
+    )
+    for x in (-far, far):  # the streets across, at both ends
+        low, high = sorted((x, math.copysign(HALF_LENGTH_M, x)))
+        kit.ground(
+            stage,
+            (low, -60),
+            (high, 60),
+            material=Material.ASPHALT,
+            color=_ASPHALT,
+            semantic=SemanticClass.ROAD,
+            phrase="a road across",
+            height_m=-0.01,
+        )
+    shade = tinted(palette.linear("#a8a49c"), stage.random("paving"), 0.15)
+    for side in (-1, 1):
+        a, b = side * (layout.kerb + 0.3), side * (layout.wall + 0.5)
+        kit.ground(
+            stage,
+            (-HALF_LENGTH_M, min(a, b)),
+            (HALF_LENGTH_M, max(a, b)),
+            material=Material.PAVING,
+            color=shade,
+            semantic=SemanticClass.SIDEWALK,
+            phrase="a pavement",
+            height_m=KERB_M,
+        )
+        kerb = stage.instance(SemanticClass.SIDEWALK, "a kerb")
+        low, high = sorted((side * layout.kerb, side * (layout.kerb + 0.3)))
+        stage.put(
+            boxes(
+                [(-HALF_LENGTH_M, low, 0.0)],
+                [(HALF_LENGTH_M, high, KERB_M)],
+                sides=(TOP, LEFT, RIGHT, FRONT if side > 0 else BACK),
+            ),
+            material=Material.MATTE,
+            color=_KERB,
+            instance=kerb,
+        )
+    _add_markings(stage, layout)
+
+
+def _add_markings(stage: Stage, layout: _Layout) -> None:
+    """Zebra crossing, stop lines and the lines of the parking bays."""
+    lines = stage.instance(SemanticClass.ROAD, "road markings")
+    x0 = layout.crossing_x
+    bars = np.arange(-layout.kerb + 0.35, layout.kerb - 0.4, 1.0)
+    strips = [(x0 - 1.6, y, x0 + 1.6, y + 0.5) for y in bars]
+    for side in (-1, 1):
+        ahead = math.cos(layout.heading(side))
+        stop = x0 - ahead * 2.9
+        near, far = sorted((side * 0.2, side * layout.lane))
+        strips.append((stop - 0.15, near, stop + 0.15, far))
+        edge = side * (layout.lane + 0.05)
+        strips += [
+            (x, edge - 0.05, x + 3.0, edge + 0.05)
+            for x in np.arange(-90, 88, 6.0)
+            if abs(x + 1.5 - x0) > 4
+        ]
+    low = [(a, b, 0.0) for a, b, _, _ in strips]
+    high = [(c, d, 0.012) for _, _, c, d in strips]
+    stage.put(
+        boxes(low, high, sides=(TOP,)), material=Material.MATTE, color=_PAINT_LINE, instance=lines
+    )
+
+
+# ---------------------------------------------------------------------------------------------
+# houses
+
+
+@dataclass(frozen=True)
+class _House:
+    """One lot of a row: from x0 to x1 along the street, `height_m` high."""
+
+    x0: float
+    x1: float
+    height_m: float
+    color: Color
+    kind: str
+    instance: int
+
+
+def _add_houses(stage: Stage, layout: _Layout) -> None:
+    rng = stage.random("houses")
+    signs = [sign for sign in stage.scene.signs if sign.text]
+    rows = {side: _lots(stage, rng) for side in (layout.side, -layout.side)}
+    shops = [
+        (side, shop) for side, row in rows.items() for house in row for shop in _shops(house, rng)
+    ]
+    for side, row in rows.items():
+        _add_row(stage, layout, side, row, rng)
+        low, high = sorted((side * layout.wall, side * (layout.wall + 14)))
+        stage.plan.block_box((-HALF_LENGTH_M, low), (HALF_LENGTH_M, high), height_m=12)
+    _add_shops(stage, layout, shops, signs, rng)
+    _close_ends(stage, rng)
+
+
+def _lots(stage: Stage, rng: np.random.Generator) -> list[_House]:
+    style = stage.scene.style
+    era = style.get("era") or pick(
+        stage.random("era"), ("old", "old", "modern", "modern", "highrise")
+    )
+    low, high = _STOREYS.get(era, _STOREYS["modern"])
+    row, x = [], -HALF_LENGTH_M
+    while x < HALF_LENGTH_M - 0.1:
+        width = float(rng.uniform(8, 17))
+        x1 = HALF_LENGTH_M if HALF_LENGTH_M - x - width < 8 else x + width
+        kind = style.get("facade", "mixed")
+        if kind not in palette.FACADES:
+            kind = pick(rng, ("brick", "plaster", "stone", "concrete", "plaster"))
+        storeys = int(rng.integers(low, high + 1))
+        color = tinted(pick(rng, palette.FACADES[kind]), rng, 0.10)
+        name = f"a {kind} building with {storeys + 1} storeys"
+        instance = stage.instance(SemanticClass.BUILDING, name)
+        row.append(_House(x, x1, SHOP_M + 3.35 * storeys + 0.5, color, kind, instance))
+        x = x1
+    return row
+
+
+def _add_row(
+    stage: Stage, layout: _Layout, side: int, row: list[_House], rng: np.random.Generator
+) -> None:
+    for k, house in enumerate(row):
+        y = side * layout.wall
+        _front(stage, house, y, side)
+        _roof(stage, house, y, side, rng)
+        _trim(stage, house, y, side, rng)
+        for other, x in (
+            (row[k - 1] if k else None, house.x0),
+            (row[k + 1] if k + 1 < len(row) else None, house.x1),
+        ):
+            _party_wall(stage, house, other, x, y, side)
+
+
+def _front(stage: Stage, house: _House, y: float, side: int) -> None:
+    x0, x1 = (house.x0, house.x1) if side > 0 else (house.x1, house.x0)
+    wall = quad(
+        [(x0, y, 0), (x1, y, 0), (x1, y, house.height_m), (x0, y, house.height_m)], unit_uv=False
+    )
+    stage.put(wall, material=Material.FACADE, color=house.color, instance=house.instance)
+
+
+def _party_wall(
+    stage: Stage, house: _House, other: _House | None, x: float, y: float, side: int
+) -> None:
+    """The part of a side wall that stands above the neighbour, blank."""
+    z0 = 0.0 if other is None else other.height_m
+    if z0 >= house.height_m - 0.05:
+        return
+    outwards = 1.0 if x == house.x1 else -1.0
+    near, far = y, y + side * 13
+    if side * outwards < 0:
+        near, far = far, near
+    wall = quad(
+        [(x, near, z0), (x, far, z0), (x, far, house.height_m), (x, near, house.height_m)],
+        unit_uv=False,
+    )
+    stage.put(
+        wall,
+        material=Material.MATTE,
+        color=tuple(0.85 * c for c in house.color),
+        instance=house.instance,
+    )
+
+
+def _roof(stage: Stage, house: _House, y: float, side: int, rng: np.random.Generator) -> None:
+    low, high = sorted((y, y + side * 13))
+    z = house.height_m
+    flat = boxes([(house.x0, low, z - 0.1)], [(house.x1, high, z)], sides=(TOP,))
+    stage.put(
+        flat, material=Material.ROOF, color=palette.linear("#6f6a64"), instance=house.instance
+    )
+    things_low, things_high = [], []
+    for _ in range(int(rng.integers(1, 4))):
+        x, depth = float(rng.uniform(house.x0 + 1.5, house.x1 - 1.5)), float(rng.uniform(1.5, 7))
+        tall = float(rng.uniform(0.8, 2.4))
+        at = y + side * depth
+        things_low.append((x - 0.9, at - 0.7, z))
+        things_high.append((x + 0.9, at + 0.7, z + tall))
+    stage.put(
+        boxes(things_low, things_high),
+        material=Material.METAL,
+        color=palette.COLORS["gray"],
+        instance=house.instance,
+    )
+
+
+def _trim(stage: Stage, house: _House, y: float, side: int, rng: np.random.Generator) -> None:
+    """Cornice, string course and corner strips that stand out from the wall."""
+
+    def strip(
+        x0: float, x1: float, z0: float, z1: float, out: float
+    ) -> tuple[list[float], list[float]]:
+        low, high = sorted((y, y - side * out))
+        return [x0, low, z0], [x1, high, z1]
+
+    h = house.height_m
+    strips = [strip(house.x0, house.x1, SHOP_M - 0.12, SHOP_M + 0.14, 0.16)]
+    if house.kind != "glass":
+        strips.append(strip(house.x0, house.x1, h - 0.45, h + 0.25, 0.34))
+        strips += [strip(x, x + 0.35, SHOP_M, h - 0.45, 0.10) for x in (house.x0, house.x1 - 0.35)]
+    if house.kind in ("brick", "stone") and rng.random() < 0.6:
+        strips.append(strip(house.x0, house.x1, SHOP_M + 3.3, SHOP_M + 3.5, 0.10))
+    lows, highs = zip(*strips, strict=True)
+    facing_road = FRONT if side > 0 else BACK
+    stage.put(
+        boxes(lows, highs, sides=(facing_road, LEFT, RIGHT, TOP, 5)),
+        material=Material.MATTE,
+        color=tuple(min(0.9, 1.14 * c) for c in house.color),
+        instance=house.instance,
+    )
+
+
+def _shops(house: _House, rng: np.random.Generator) -> list[tuple[float, float]]:
+    """Fronts of the shops of a house, (x0, x1)."""
+    count = max(1, round((house.x1 - house.x0) / 6.5))
+    edges = np.linspace(house.x0 + 0.4, house.x1 - 0.4, count + 1)
+    return [(float(a) + 0.15, float(b) - 0.15) for a, b in itertools.pairwise(edges)]
+
+
+def _add_shops(
+    stage: Stage,
+    layout: _Layout,
+    shops: list[tuple[int, tuple[float, float]]],
+    signs: list[Sign],
+    rng: np.random.Generator,
+) -> None:
+    """Signs over the shops nearest to the player first, each text several times; awnings."""
+    many = stage.scene.style.get("awnings", "many") == "many"
+    order = sorted(range(len(shops)), key=lambda k: abs(sum(shops[k][1]) / 2))
+    for rank, k in enumerate(order):
+        side, (x0, x1) = shops[k]
+        y, middle, width = side * layout.wall, (x0 + x1) / 2, x1 - x0
+        towards = -math.pi / 2 if side > 0 else math.pi / 2
+        if signs and (rank < 2 * len(signs) or rng.random() < 0.55):
+            sign = signs[rank % len(signs)] if rank < 2 * len(signs) else pick(rng, signs)
+            wide = min(width - 0.3, 3.4)
+            kit.add_sign(
+                stage, sign, at=(middle, y - side * 0.1, 3.42), facing_rad=towards, width_m=wide
+            )
+            if rng.random() < 0.5:
+                blade_x = x0 + 0.3 if rng.random() < 0.5 else x1 - 0.3
+                kit.add_sign(
+                    stage,
+                    sign,
+                    at=(blade_x, y - side * 0.85, 4.75),
+                    facing_rad=0.0,
+                    width_m=1.5,
+                    two_sided=True,
+                )
+        if abs(middle) < 70 and rng.random() < (0.6 if many else 0.25):
+            _awning(
+                stage, (x0, x1), y, side, pick(rng, palette.AWNINGS), striped=rng.random() < 0.55
+            )
+
+
+def _awning(
+    stage: Stage, span: tuple[float, float], y: float, side: int, color: Color, *, striped: bool
+) -> None:
+    awning = stage.instance(SemanticClass.PROP, "a striped awning" if striped else "an awning")
+    (x0, x1), out, z1, z0 = span, 1.15, 3.0, 2.55
+    if side < 0:
+        x0, x1 = x1, x0
+    edge, front = y - side * 0.05, y - side * out
+    top = [(x0, front, z0), (x1, front, z0), (x1, edge, z1), (x0, edge, z1)]
+    flap = [(x0, front, z0 - 0.22), (x1, front, z0 - 0.22), (x1, front, z0), (x0, front, z0)]
+    under = [(x1, front, z0), (x0, front, z0), (x0, edge, z1), (x1, edge, z1)]
+    cloth = joined(
+        [quad(top, unit_uv=False), quad(flap, unit_uv=False), quad(under, unit_uv=False)]
+    )
+    material = Material.STRIPE if striped else Material.MATTE
+    stage.put(cloth, material=material, color=color, instance=awning)
+
+
+def _close_ends(stage: Stage, rng: np.random.Generator) -> None:
+    """Houses across the far ends, so that the street never ends in nothing."""
+    for end in (-1, 1):
+        x = end * (HALF_LENGTH_M + 14)
+        for y0 in np.arange(-48.0, 48.0, 16.0):
+            kind = pick(rng, ("brick", "plaster", "stone", "concrete"))
+            height = SHOP_M + 3.35 * int(rng.integers(3, 9))
+            house = stage.instance(SemanticClass.BUILDING, f"a {kind} building")
+            a, b = (y0 + 16, y0) if end < 0 else (y0, y0 + 16)
+            wall = quad([(x, b, 0), (x, a, 0), (x, a, height), (x, b, height)], unit_uv=False)
+            stage.put(
+                wall,
+                material=Material.FACADE,
+                color=pick(rng, palette.FACADES[kind]),
+                instance=house,
+            )
+            low, high = sorted((x, x + end * 12))
+            roof = boxes([(low, y0, height - 0.1)], [(high, y0 + 16, height)], sides=(TOP,))
+            stage.put(roof, material=Material.ROOF, color=palette.linear("#6f6a64"), instance=house)
+
+
+# ---------------------------------------------------------------------------------------------
+# furniture
+
+
+def _add_furniture(stage: Stage, layout: _Layout) -> None:
+    rng = stage.random("furniture")
+    clear = layout.crossing_x
+    trees = _count(stage.scene, "tree")
+    slots = _kerb_slots(layout, trees, 8.5, stage.random("tree slots"), clear)
+    for x, side in slots:
+        kit.add_tree(
+            stage,
+            (x, side * (layout.kerb + 0.85), KERB_M),
+            stage.random("tree", round(x * 10), side),
+        )
+    taken = [x for x, side in slots if side == layout.side]
+    for x in np.arange(-88.0, 89.0, 22.0):
+        for side in (-1, 1):
+            at = float(x) + (11.0 if side < 0 else 0.0)
+            towards = -math.pi / 2 if side > 0 else math.pi / 2
+            kit.add_lamp_post(stage, (at, side * (layout.kerb + 0.5), KERB_M), arm_rad=towards)
+    for x in np.arange(-34.0, 35.0, 11.5):
+        at = float(x + rng.uniform(-2, 2))
+        if all(abs(at - t) > 1.6 for t in taken) and abs(at - clear) > 3:
+            kit.add_bin(stage, (at, layout.side * (layout.kerb + 0.6), KERB_M), rng)
+    for k in range(_count(stage.scene, "bench")):
+        x = (-1) ** k * (6.0 + 9.0 * (k // 2))
+        kit.add_bench(
+            stage, (x, layout.side * (layout.wall - 0.5), KERB_M), -layout.side * math.pi / 2
+        )
+    _add_signals(stage, layout)
+
+
+def _kerb_slots(
+    layout: _Layout, count: int, gap: float, rng: np.random.Generator, clear: float
+) -> list[tuple[float, int]]:
+    """Places along both kerbs, from the middle outwards, not at the crossing."""
+    slots = [
+        (float(gap * k + (0.4 * gap if side < 0 else 0.0) + rng.uniform(-0.8, 0.8)), side)
+        for k in range(-10, 11)
+        for side in (layout.side, -layout.side)
+    ]
+    free = [slot for slot in slots if abs(slot[0] - clear) > 3.4]
+    free.sort(key=lambda slot: abs(slot[0]) + (0.0 if slot[1] == layout.side else 3.0))
+    if count > len(free):
+        raise ClipRejectedError(
+            "build", f"{count} trees do not fit along the street; at most {len(free)} do."
+        )
+    return free[:count]
+
+
+def _add_signals(stage: Stage, layout: _Layout) -> None:
+    """Traffic lights at the crossing: red for cars, where their driver looks."""
+    for side in (-1, 1):
+        ahead = math.cos(layout.heading(side))
+        x, y = layout.crossing_x + ahead * 2.2, side * (layout.kerb + 0.45)
+        light = stage.instance(SemanticClass.POLE, "a traffic light")
+        pole = boxes([(x - 0.05, y - 0.05, KERB_M)], [(x + 0.05, y + 0.05, 3.6)])
+        stage.put(pole, material=Material.METAL, color=kit.IRON, instance=light)
+        case = boxes(
+            [(x - 0.12, y - 0.15, 2.7)], [(x + 0.12, y + 0.15, 3.6)], sides=(0, 1, 2, 3, 4, 5)
+        )
+        stage.put(case, material=Material.METAL, color=kit.IRON, instance=light)
+        for z, color in (
+            (3.42, (1.0, 0.08, 0.04)),
+            (3.14, (0.10, 0.06, 0.0)),
+            (2.86, (0.0, 0.09, 0.05)),
+        ):
+            low, high = sorted((x - ahead * 0.12, x - ahead * 0.16))
+            lens = boxes([(low, y - 0.09, z - 0.09)], [(high, y + 0.09, z + 0.09)])
+            stage.put(lens, material=Material.LAMP, color=color, instance=light)
+        stage.plan.block_disc((x, y), 0.12, height_m=1.5)
+
+
+# ---------------------------------------------------------------------------------------------
+# traffic and people
+
+
+def _split_traffic(scene: Scene) -> tuple[list[str], list[str]]:
+    """Kinds that stand parked and kinds that drive; buses and lorries always drive."""
+    rng = np.random.Generator(np.random.Philox(key=scene.seed + 1))
+    parked, driving = [], []
+    for kind in vehicles.KINDS:
+        for k in range(_count(scene, kind)):
+            stands = kind == "bicycle" or (
+                kind not in ("bus", "lorry", "taxi") and (k + rng.random()) % 2 < 1
+            )
+            (parked if stands else driving).append(kind)
+    return parked, driving
+
+
+def _park(stage: Stage, layout: _Layout, kinds: list[str]) -> None:
+    rng = stage.random("parked")
+    y = layout.kerb - 1.05
+    gap = 5.9
+    slots = [
+        (gap * k + (2.2 if side < 0 else 0.0), side)
+        for k in range(-14, 15)
+        for side in (layout.side, -layout.side)
+    ]
+    free = [s for s in slots if abs(s[0] - layout.crossing_x) > 6.2 and abs(s[0]) < 84]
+    luck = rng.uniform(0, 14, len(free))
+    order = sorted(range(len(free)), key=lambda k: abs(free[k][0]) + luck[k])
+    if len(kinds) > len(free):
+        raise ClipRejectedError(
+            "build", f"{len(kinds)} parked vehicles do not fit; at most {len(free)} do."
+        )
+    for kind, k in zip(kinds, order, strict=False):
+        x, side = free[k]
+        at = (x, side * (layout.kerb + 0.45), KERB_M) if kind == "bicycle" else (x, side * y, 0.0)
+        vehicles.add_vehicle(stage, kind, rng, at=at, yaw_rad=layout.heading(side))
+
+
+def _drive(stage: Stage, layout: _Layout, kinds: list[str], eyes_x: NDArray[np.float64]) -> None:
+    """Moving vehicles in both lanes with equal gaps, some of them near the camera."""
+    rng = stage.random("driving")
+    order = [kinds[int(k)] for k in rng.permutation(len(kinds))]
+    by_side = {side: order[start::2] for start, side in enumerate((layout.side, -layout.side))}
+    middle = float(eyes_x.mean())
+    for side, lane in by_side.items():
+        if not lane:
+            continue
+        speed = float(rng.uniform(5.5, 8.5))
+        gap = max(15.0, float(rng.uniform(16, 24)))
+        ahead = math.cos(layout.heading(side))
+        y, reach = side * layout.lane / 2, 400.0
+        points = ((-ahead * reach, y), (ahead * reach, y))
+        offset = reach + ahead * middle - gap * (len(lane) - 1) / 2 + float(rng.uniform(-8, 8))
+        paths = [
+            Path(points, speed, offset + gap * k - (6.0 if ahead else 0.0), corner_m=1.5)
+            for k in range(len(lane))
+        ]
+        vehicles.drive_along(stage, lane, paths, rng)
+
+
+def _place_standing(troupe: Troupe, layout: _Layout) -> None:
+    """People who stay where they are: officers at the crossing, others along the pavement."""
+    stage = troupe.stage
+    for role in stage.scene.roles:
+        if role.action == "walking":
+            continue
+        rng = stage.random("standing", role.name)
+        for _k in range(role.count):
+            x, y, heading = _standing_spot(stage, layout, rng)
+            troupe.place(role, at=(x, y, KERB_M), heading_rad=heading, rng=rng)
+            stage.sights.append(Sight((x, y, 1.5), 0.3))
+
+
+def _standing_spot(
+    stage: Stage, layout: _Layout, rng: np.random.Generator
+) -> tuple[float, float, float]:
+    """A free place by the kerb or the wall."""
+    for _ in range(60):
+        x = float(rng.uniform(-26, 26))
+        by_wall = rng.random() < 0.5
+        y = layout.side * (layout.wall - 0.45 if by_wall else layout.kerb + 0.75)
+        if stage.plan.distance([(x, y)], bounded=False)[0] > 0.35:
+            heading = (-layout.side if by_wall else layout.side) * math.pi / 2
+            return x, y, heading + float(rng.uniform(-0.7, 0.7))
+    raise ClipRejectedError("build", "No free place on the pavement for somebody who stands.")
+
+
+def _walk(troupe: Troupe, crowd: Crowd, layout: _Layout) -> None:
+    routes = []
+    for side in (layout.side, -layout.side):
+        for share in (0.38, 0.52, 0.66, 0.80):
+            y = side * (layout.kerb + 0.3 + share * (layout.pavement - 0.3))
+            routes.append(((-60.0, y), (60.0, y)))
+    for role in troupe.stage.scene.roles:
+        if role.action == "walking":
+            crowd.walk(role, routes, rng=troupe.stage.random("walking", role.name), spread_m=0.25)
+
+
+def _starts(stage: Stage, layout: _Layout) -> list[Start]:
+    rng = stage.random("starts")
+    starts = []
+    for x in np.arange(-22.0, 22.1, 2.0):
+        for share in (0.38, 0.48, 0.58):
+            y = layout.side * (layout.kerb + share * layout.pavement)
+            inwards = -layout.side * float(rng.uniform(0.02, 0.22))
+            starts.append(Start(float(x), y, inwards))
+            starts.append(Start(float(x), y, math.pi - inwards))
+    return starts
