@@ -29,7 +29,10 @@ from worldloop.records import (
     partitions_def=waves,
     deps=[
         "dedup_clusters",
-        *(every_city_of_the_wave(name) for name in ("prompts", "rendered_clips", "signals", "embeddings")),
+        *(
+            every_city_of_the_wave(name)
+            for name in ("prompts", "rendered_clips", "signals", "embeddings")
+        ),
     ],
     pool="catalog",
     code_version="1",

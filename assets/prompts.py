@@ -2,7 +2,6 @@
 
 import dagster as dg
 import polars as pl
-from worldloop.prompts.table import prompts_table
 
 from assets.partitions import city_by_wave, split_key
 from resources.site_store import SiteStore
@@ -10,7 +9,7 @@ from resources.tables import publish, read
 from resources.wave_plans import read_plan
 from worldloop import layout
 from worldloop.atlas.atlas import load_atlas
-from worldloop.errors import MalformedRecordError, UnknownKeyError
+from worldloop.prompts.table import prompts_table
 from worldloop.records import PROMPTS
 
 
@@ -34,15 +33,6 @@ def prompts(context: dg.AssetExecutionContext, store: SiteStore) -> dg.Materiali
     """
     city, wave = split_key(context.partition_key)
     plan, atlas = read_plan(store, wave), load_atlas()
-    if city not in plan.cities:
-        raise UnknownKeyError(f"city planned in wave {wave}", city, plan.cities)
-    if plan.atlas_hash != atlas.hash:
-        raise MalformedRecordError(
-            f"atlas of wave {wave}",
-            atlas.hash,
-            f"the pinned atlas {plan.atlas_hash}",
-            "Run the wave with the version of worldloop that planned it, or plan a new wave.",
-        )
     table = prompts_table(plan, atlas, city)
     key = layout.prompts_key(wave, city)
     publish(store, PROMPTS, key, table)

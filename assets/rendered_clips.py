@@ -18,7 +18,7 @@ from resources.staging import Staging
 from resources.tables import publish, read
 from worldloop import layout
 from worldloop.contact_sheets import as_markdown, contact_sheet
-from worldloop.packs import file_sha256
+from worldloop.packs import hash_file
 from worldloop.recipes import PROCEDURAL_VERSION
 from worldloop.records import CLIPS, FAILURES, PROMPTS, RECEIPTS
 
@@ -85,11 +85,9 @@ def packs_hold_what_the_table_says(
     """Every pack of the shard is in the store with the size that its clips need."""
     city, wave = split_key(context.partition_key)
     clips = read(store, CLIPS, layout.clips_key(wave, city))
-    ends = (
-        clips.explode("members")
-        .unnest("members")
-        .group_by("pack_key")
-        .agg((pl.col("offset") + pl.col("size_bytes")).max().alias("end"))
+    last = pl.element().struct.field("offset") + pl.element().struct.field("size_bytes")
+    ends = clips.group_by("pack_key").agg(
+        pl.col("members").list.eval(last).list.max().max().alias("end")
     )
     short = [key for key, end in ends.iter_rows() if not store.exists(key) or store.size(key) < end]
     return dg.AssetCheckResult(passed=not short, metadata={"short_packs": short})
@@ -115,7 +113,7 @@ def _publish(
     pack_key = ""
     if report["clips"]:
         pack = Path(pack_path)
-        pack_key = layout.pack_key(wave, city, file_sha256(pack))
+        pack_key = layout.pack_key(wave, city, hash_file(pack))
         store.put_file(pack_key, pack)
         made = shard.join(pl.DataFrame(report["clips"]), on="recipe_id")
         made = made.with_columns(

@@ -2,7 +2,6 @@
 
 import dagster as dg
 from pydantic import Field
-from worldloop.waves import WavePlan, choose_places, plan_wave
 
 from assets.partitions import waves
 from resources.site_store import SiteStore
@@ -12,6 +11,7 @@ from worldloop.atlas.atlas import load_atlas
 from worldloop.errors import PlanConflictError
 from worldloop.recipes import Shape
 from worldloop.seeds import derive_seed
+from worldloop.waves import WavePlan, choose_places, plan_wave
 
 
 class WavePlanConfig(dg.Config):

@@ -187,6 +187,90 @@ def doctor() -> None:
 
 
 @main.command()
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--keep-hours", default=24.0, show_default=True, help="Younger leftovers stay.")
+@click.option(
+    "--retire-packs", is_flag=True, help="Over max_disk_gb, let packs of old releases go too."
+)
+def gc(dry_run: bool, keep_hours: float, retire_packs: bool) -> None:
+    """Remove leftovers of killed runs, and old packs if asked to; lineage rows always stay."""
+    from orchestration.deployments import local_site, resources
+    from resources.sweeper import disk_usage, sweep
+
+    kit = resources()
+    going = sweep(
+        kit["store"],
+        scratch=Path(kit["staging"].root),
+        max_disk_gb=local_site().max_disk_gb if retire_packs else None,
+        keep_hours=keep_hours,
+        apply=not dry_run,
+    )
+    table = Table("size", "what", "why")
+    for removal in going:
+        table.add_row(f"{removal.size_bytes / 1e6:.1f} MB", removal.key, removal.reason)
+    _console.print(table)
+    used_gb = sum(disk_usage(kit["store"]).values()) / 1e9
+    freed_mb = sum(removal.size_bytes for removal in going) / 1e6
+    click.echo(
+        f"{'Would free' if dry_run else 'Freed'} {freed_mb:.1f} MB; the site holds {used_gb:.2f} GB "
+        f"of at most {local_site().max_disk_gb:g} GB."
+    )
+
+
+@main.command()
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+def migrate(dry_run: bool) -> None:
+    """Check every table of the site and lift older ones to today's formats."""
+    from orchestration.deployments import resources
+    from worldloop.migrations import migrate as migrate_site
+
+    reports = migrate_site(resources()["store"], dry_run=dry_run)
+    table = Table("action", "version", "file", "detail")
+    for report in reports:
+        if report.action != "current":
+            table.add_row(report.action, str(report.version), report.key, report.detail)
+    if table.row_count:
+        _console.print(table)
+    current = sum(report.action == "current" for report in reports)
+    click.echo(f"{current} of {len(reports)} files have today's formats.")
+    if any(report.action == "damaged" for report in reports):
+        raise click.ClickException(
+            "Some files are damaged: delete them, then run their assets again."
+        )
+
+
+@main.command()
+def rebuild() -> None:
+    """Make the Lance table anew from the logs alone."""
+    from orchestration.deployments import resources
+    from resources.site_catalog import rebuild as rebuild_index
+
+    kit = resources()
+    with _progress() as progress:
+        progress.add_task("rebuilding the clip index", total=None)
+        rows = rebuild_index(kit["site_log"], kit["clip_index"])
+    click.echo(f"The clip index has {rows} rows.")
+
+
+@main.command("open-wave")
+@click.option(
+    "--place", "places", multiple=True, help="A place such as tokyo/zoo; repeat for more."
+)
+@click.option("--clips", "clips_per_place", default=3, show_default=True, help="Clips a place.")
+@click.option("--frames", "num_frames", default=61, show_default=True, help="Frames a clip.")
+def open_wave(places: tuple[str, ...], clips_per_place: int, num_frames: int) -> None:
+    """Plan the next wave; the daemon's sensor carries it from there."""
+    from orchestration.instance import open_instance
+
+    instance = open_instance()
+    from orchestration.main_job import plan_next_wave
+
+    plan = {"clips_per_place": clips_per_place, "num_frames": num_frames}
+    wave = plan_next_wave(instance, {**plan, **({"places": list(places)} if places else {})})
+    click.echo(f"{wave} is planned; `make dev` carries it.")
+
+
+@main.command()
 @click.option("--serve", type=int, help="Serve them on 127.0.0.1 at this port instead of printing.")
 def metrics(serve: int | None) -> None:
     """Print the site's numbers in Prometheus' format."""

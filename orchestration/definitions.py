@@ -1,5 +1,8 @@
 """The code location `worldloop`: the graph from the atlas to the release, with what carries it."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import dagster as dg
 
 from assets import (
@@ -34,16 +37,22 @@ _NOUNS = [
     gallery,
 ]
 
-defs = dg.Definitions(
-    assets=dg.load_assets_from_modules(_NOUNS),
-    asset_checks=dg.load_asset_checks_from_modules(_NOUNS),
-    jobs=[atlas_job, plan_job, city_job, close_job, housekeeping_job],
-    sensors=[
-        build_wave_conductor(city_job, close_job),
-        build_continuous_generation(plan_job, local_site()),
-        failed_runs,
-    ],
-    schedules=[nightly_housekeeping],
-    resources=resources(),
-    executor=dg.in_process_executor,
-)
+
+def build_definitions(kit: Mapping[str, Any]) -> dg.Definitions:
+    """The code location with the given resources, by the name that assets ask for."""
+    return dg.Definitions(
+        assets=dg.load_assets_from_modules(_NOUNS),
+        asset_checks=dg.load_asset_checks_from_modules(_NOUNS),
+        jobs=[atlas_job, plan_job, city_job, close_job, housekeeping_job],
+        sensors=[
+            build_wave_conductor(city_job, close_job),
+            build_continuous_generation(plan_job, local_site()),
+            failed_runs,
+        ],
+        schedules=[nightly_housekeeping],
+        resources=dict(kit),
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_definitions(resources())

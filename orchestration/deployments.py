@@ -5,6 +5,7 @@
 | `WORLDLOOP_HOME` | folder of all data and of the Dagster instance | `.worldloop` beside `pyproject.toml`, else in the current folder |
 | `WORLDLOOP_DEPLOYMENT` | `local`; `emulated` and `cloud` come with the cloud catalogs | `local` |
 | `WORLDLOOP_SITES` | the sites file | `sites.toml` in the home if there is one, else the one in the package |
+| `DAGSTER_HOME` | folder of the Dagster instance | `dagster` in the home |
 | `WORLDLOOP_EMBED_MODEL` | an open_clip model instead of the starter, `name` or `name@revision` | the starter |
 | `WORLDLOOP_ALERT_WEBHOOK` | URL that gets a JSON post when a run fails | none: failures are logged only |
 """
@@ -13,14 +14,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from resources.clip_index import ClipIndex
-
 from resources.alerts import Alerts
+from resources.clip_index import ClipIndex
 from resources.embedder import Embedder
 from resources.job_launcher import JobLauncher
 from resources.ledger import Ledger
 from resources.site_log import SiteLog
 from resources.site_store import SiteStore
+from resources.staging import Staging
 from worldloop.errors import UnknownKeyError
 from worldloop.sites import Site, Sites, load_sites
 
@@ -53,7 +54,12 @@ def local_site() -> Site:
 
 def site_root() -> Path:
     """The folder of the local site's store."""
-    return home() / "sites" / "local"
+    return home() / local_site().store
+
+
+def instance_folder() -> Path:
+    """Where the Dagster instance keeps runs, events and settings."""
+    return Path(os.environ.get("DAGSTER_HOME", home() / "dagster")).absolute()
 
 
 def resources() -> dict[str, Any]:
@@ -71,7 +77,8 @@ def resources() -> dict[str, Any]:
         "store": store,
         "site_log": SiteLog(store=store),
         "clip_index": ClipIndex(uri=str(site_root() / "lance")),
-        "ledger": Ledger(path=str(site_root() / "ledger.sqlite")),
+        "staging": Staging(root=str(home() / "scratch")),
+        "ledger": Ledger(path=str(home() / "ledger.sqlite"), limits=local_site().budgets.limits()),
         "launcher": JobLauncher(),
         "embedder": Embedder(name=name, revision=revision),
         "alerts": Alerts(webhook_url=os.environ.get("WORLDLOOP_ALERT_WEBHOOK", "")),

@@ -1,6 +1,7 @@
 """Looks after the house every night: sweeps leftovers, prunes old runs, writes the metrics file."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
 from dagster import DagsterEventType, DagsterRunStatus, RunsFilter
@@ -8,6 +9,8 @@ from dagster import DagsterEventType, DagsterRunStatus, RunsFilter
 from orchestration.metrics import write_metrics
 from resources.ledger import Ledger
 from resources.site_store import SiteStore
+from resources.staging import Staging
+from resources.sweeper import sweep
 from worldloop.errors import StoreError
 
 _ENDED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
@@ -44,11 +47,9 @@ def prune_old_runs(context: dg.OpExecutionContext, config: PruneConfig) -> None:
 
 
 @dg.op
-def sweep_leftovers(context: dg.OpExecutionContext, store: SiteStore) -> None:
+def sweep_leftovers(context: dg.OpExecutionContext, store: SiteStore, staging: Staging) -> None:
     """Remove what killed runs left behind: old staging, packs that no table names."""
-    from resources.sweeper import sweep
-
-    going = sweep(store, apply=True)
+    going = sweep(store, scratch=Path(staging.root), apply=True)
     context.log.info(
         "Swept %d objects, %d bytes", len(going), sum(found.size_bytes for found in going)
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from orchestration.deployments import home
+from orchestration.deployments import home, instance_folder
 
 
 def lay_out_instance() -> Path:
@@ -15,7 +15,7 @@ def lay_out_instance() -> Path:
     Returns:
         The folder, which is also put into the environment as `DAGSTER_HOME`.
     """
-    folder = Path(os.environ.get("DAGSTER_HOME", home() / "dagster")).absolute()
+    folder = instance_folder()
     folder.mkdir(parents=True, exist_ok=True)
     settings = folder / "dagster.yaml"
     if not settings.exists():

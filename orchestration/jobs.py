@@ -1,15 +1,15 @@
 """The jobs of the graph: plan a wave, carry a city, close a wave, look after the house."""
 
 import dagster as dg
-from assets.catalog import catalog
-from assets.gallery import gallery
-from assets.release import release
 
+from assets.catalog import catalog
 from assets.dedup_clusters import dedup_clusters
 from assets.embeddings import embeddings
+from assets.gallery import gallery
 from assets.partitions import city_by_wave, waves
 from assets.place_atlas import place_atlas
 from assets.prompts import prompts
+from assets.release import release
 from assets.rendered_clips import rendered_clips
 from assets.signals import signals
 from assets.wave_plan import wave_plan

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
-from worldloop.waves import next_wave_key
 
 from assets.partitions import shard_key, waves
 from orchestration.definitions import defs
 from resources.site_store import SiteStore
 from resources.wave_plans import read_plan
 from sensors.wave_conductor import open_waves
+from worldloop.waves import next_wave_key
 
 SHOWCASE = (
     "tokyo/street",
@@ -106,6 +106,27 @@ def carry_wave(
     for number, step in enumerate(steps, start=2):
         execute(step, number, len(steps) + 3)
     return Outcome(wave, run_ids, tuple(failed))
+
+
+def plan_next_wave(instance: dg.DagsterInstance, plan: dict[str, Any]) -> str:
+    """Add the next wave's partition and plan it; sensors do the rest.
+
+    Returns:
+        The wave's key.
+    """
+    assert waves.name is not None
+    wave = next_wave_key(instance.get_dynamic_partitions(waves.name))
+    instance.add_dynamic_partitions(waves.name, [wave])
+    try:
+        defs.resolve_job_def("plan_job").execute_in_process(
+            instance=instance,
+            partition_key=wave,
+            run_config={**_QUIET, "ops": {"wave_plan": {"config": plan}}},
+        )
+    except Exception:
+        instance.delete_dynamic_partition(waves.name, wave)
+        raise
+    return wave
 
 
 def build_marts(instance: dg.DagsterInstance) -> bool:

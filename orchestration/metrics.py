@@ -1,10 +1,13 @@
 """Numbers of a site for Prometheus: clips, seconds, bytes, budgets, runs."""
 
 from collections import Counter as Tally
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import dagster as dg
-from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
+from prometheus_client import CollectorRegistry, Gauge, start_http_server, write_to_textfile
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
 from resources.ledger import Ledger
 from resources.site_store import SiteStore
@@ -27,6 +30,22 @@ def write_metrics(
 ) -> None:
     """Write the numbers in Prometheus' text format, atomically."""
     write_to_textfile(str(path), collect(instance, store, ledger))
+
+
+def serve_metrics(port: int, collect_now: Callable[[], CollectorRegistry]) -> None:
+    """Answer scrapes on the loopback address until interrupted; numbers are read at each scrape."""
+
+    class Live(Collector):
+        def collect(self) -> Iterable[Metric]:
+            return collect_now().collect()
+
+    registry = CollectorRegistry()
+    registry.register(Live())
+    server, thread = start_http_server(port, addr="127.0.0.1", registry=registry)
+    try:
+        thread.join()
+    except KeyboardInterrupt:
+        server.shutdown()
 
 
 def _stored(registry: CollectorRegistry, store: SiteStore) -> None:

@@ -139,7 +139,9 @@ def _scenes(prompts: pl.DataFrame) -> pl.DataFrame:
     """The scenes of prompts; several recipes may share one."""
     first = prompts.unique("scene_id", keep="first", maintain_order=True)
     scenes = [canonical_json(json.loads(recipe)["scene"]).decode() for recipe in first["recipe"]]
-    return first.with_columns(pl.Series("scene", scenes, pl.String)).select(list(records.SCENES.columns))
+    return first.with_columns(pl.Series("scene", scenes, pl.String)).select(
+        list(records.SCENES.columns)
+    )
 
 
 def _scenes_of(site_log: SiteLog, clips: pl.DataFrame, waves: frozenset[str]) -> pl.DataFrame:

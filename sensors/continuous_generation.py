@@ -4,7 +4,7 @@ import json
 from datetime import UTC, datetime
 
 import dagster as dg
-from worldloop.waves import next_wave_key
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from assets.partitions import cities, is_nearly_full, waves
 from resources.ledger import Ledger
@@ -14,12 +14,13 @@ from worldloop.budgets import estimate_wave
 from worldloop.conducting import reason_not_to_open
 from worldloop.errors import BudgetExceededError
 from worldloop.sites import Site
+from worldloop.waves import next_wave_key
 
 CURSOR_VERSION = 1
 
 
 def build_continuous_generation(
-    plan_job: dg.UnresolvedAssetJobDefinition, site: Site
+    plan_job: UnresolvedAssetJobDefinition, site: Site
 ) -> dg.SensorDefinition:
     """The sensor that keeps footage coming; switched off until somebody switches it on."""
 

@@ -2,6 +2,7 @@
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from assets.partitions import shard_key, waves
 from resources.site_store import SiteStore
@@ -12,7 +13,7 @@ _CITY_TAG, _WAVE_TAG = "dagster/partition/city", "dagster/partition/wave"
 
 
 def build_wave_conductor(
-    city_job: dg.UnresolvedAssetJobDefinition, close_job: dg.UnresolvedAssetJobDefinition
+    city_job: UnresolvedAssetJobDefinition, close_job: UnresolvedAssetJobDefinition
 ) -> dg.SensorDefinition:
     """The sensor that requests one run per planned city, then the run that closes the wave.
 

@@ -64,10 +64,12 @@ def index_rows(
         .join(vectors.select("recipe_id", "model_id", "vector"), on="recipe_id")
     )
     status = (
-        pl.when(pl.col("accepted").is_null() | pl.col("verdict").is_null())
+        pl.when(pl.col("accepted").is_null())
         .then(pl.lit("pending"))
         .when(~pl.col("accepted"))
         .then(pl.lit("rejected"))
+        .when(pl.col("verdict").is_null())
+        .then(pl.lit("pending"))
         .when(pl.col("verdict") == "duplicate")
         .then(pl.lit("duplicate"))
         .otherwise(pl.lit("accepted"))

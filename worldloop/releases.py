@@ -114,18 +114,20 @@ def compose_release(
         failures: `records.FAILURES` of the wave.
 
     Raises:
-        MalformedRecordError: If a clip was not measured, not compared or has no caption.
+        MalformedRecordError: If a clip was not measured, is good but was not compared, or has no
+            caption.
     """
     clips = clips.filter(pl.col("wave") == wave).sort("index", "recipe_id")
     decided = with_superseded(dedup, superseded if superseded is not None else SUPERSEDED.empty())
-    for name, table in (("signals", signals), ("dedup", decided), ("captions", captions)):
-        _check_complete(clips, table, name, wave)
+    _check_complete(clips, signals, "signals", wave)
+    _check_complete(clips, captions, "captions", wave)
     judged = (
         clips.join(signals.select("recipe_id", "accepted", "reason"), on="recipe_id")
-        .join(decided.select("recipe_id", "status", "kind"), on="recipe_id")
+        .join(decided.select("recipe_id", "status", "kind"), on="recipe_id", how="left")
         .join(captions.select("recipe_id", "caption"), on="recipe_id")
         .sort("index", "recipe_id")
     )
+    _check_complete(judged.filter("accepted"), decided, "dedup", wave)
     chosen = judged.filter(pl.col("accepted") & (pl.col("status") == "unique"))
     manifest = _manifest(chosen, site)
     root_hash = merkle_root([canonical_json(list(row)) for row in manifest.select(_CONTENT).rows()])

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import io
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,4 +104,4 @@ def _write_vectors(
 
 
 if __name__ == "__main__":
-    run_job(EmbedClipsSpec, embed_clips)
+    sys.exit(run_job(EmbedClipsSpec, embed_clips))

@@ -141,7 +141,7 @@ def to_model_pixels(frames_BCHW: torch.Tensor, config: dict[str, Any]) -> torch.
     `preprocess_cfg` says, mostly the middle square.
     """
     preprocess = config["preprocess_cfg"]
-    size = preprocess.get("size", config["model_cfg"]["vision_cfg"]["image_size"])
+    size = preprocess.get("size") or config["model_cfg"]["vision_cfg"]["image_size"]
     height, width = (size, size) if isinstance(size, int) else size
     target = (height, width)
     if preprocess.get("resize_mode", "shortest") == "shortest":

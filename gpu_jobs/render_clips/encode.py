@@ -82,7 +82,7 @@ class _Video:
         self._stream: Any = self._file.add_stream(codec, rate=shape.rate_fps)
         self._stream.width, self._stream.height = shape.width_px, shape.height_px
         self._stream.pix_fmt = stored
-        self._stream.time_base = Fraction(1, shape.rate_fps)
+        self._tick = Fraction(1, shape.rate_fps)
         context = self._stream.codec_context
         context.thread_count = 1
         context.flags |= av.codec.context.Flags.bitexact
@@ -104,7 +104,7 @@ class _Video:
                 dst_color_range="MPEG",
                 interpolation="BILINEAR",
             )
-        frame.pts, frame.time_base = self._next, self._stream.time_base
+        frame.pts, frame.time_base = self._next, self._tick
         self._next += 1
         for packet in self._stream.encode(frame):
             self._file.mux(packet)

@@ -101,7 +101,9 @@ class Scene:
     positions: wp.array(dtype=vec3)
     normals: wp.array(dtype=vec3)
     uv: wp.array(dtype=vec2)
-    face_normal: wp.array(dtype=vec3)  # in the axes of the part; only compared with each other
+    face_normal: wp.array(
+        dtype=vec3
+    )  # in the axes of the part; only compared with each other
     material: wp.array(dtype=int)
     instance: wp.array(dtype=int)
     color: wp.array(dtype=vec3)
@@ -163,7 +165,9 @@ def pulse(x: float, low: float, high: float, width: float):
     """Coverage of [low, high] in x of period 1 under a box filter of this width."""
     f = x - wp.floor(x)
     w = wp.max(width, 1.0e-4)
-    part = wp.clamp((wp.min(f + w * 0.5, high) - wp.max(f - w * 0.5, low)) / w, 0.0, 1.0)
+    part = wp.clamp(
+        (wp.min(f + w * 0.5, high) - wp.max(f - w * 0.5, low)) / w, 0.0, 1.0
+    )
     return wp.lerp(part, high - low, wp.clamp(width * 1.6 - 0.6, 0.0, 1.0))
 
 
@@ -226,9 +230,24 @@ def pose_clusters(
     i = wp.tid()
     k = part[i]
     s = local[i]
-    x = pose[k, 0, 0] * s[0] + pose[k, 0, 1] * s[1] + pose[k, 0, 2] * s[2] + pose[k, 0, 3]
-    y = pose[k, 1, 0] * s[0] + pose[k, 1, 1] * s[1] + pose[k, 1, 2] * s[2] + pose[k, 1, 3]
-    z = pose[k, 2, 0] * s[0] + pose[k, 2, 1] * s[1] + pose[k, 2, 2] * s[2] + pose[k, 2, 3]
+    x = (
+        pose[k, 0, 0] * s[0]
+        + pose[k, 0, 1] * s[1]
+        + pose[k, 0, 2] * s[2]
+        + pose[k, 0, 3]
+    )
+    y = (
+        pose[k, 1, 0] * s[0]
+        + pose[k, 1, 1] * s[1]
+        + pose[k, 1, 2] * s[2]
+        + pose[k, 1, 3]
+    )
+    z = (
+        pose[k, 2, 0] * s[0]
+        + pose[k, 2, 1] * s[1]
+        + pose[k, 2, 2] * s[2]
+        + pose[k, 2, 3]
+    )
     spheres[first + i] = vec4(x, y, z, s[3])
 
 
@@ -239,11 +258,15 @@ def leaf_is_open(scene: Scene, p: vec3, n: vec3, eye: vec3, focal: float):
     distance = wp.length(to_eye)
     facing = wp.abs(wp.dot(wp.normalize(n), to_eye)) / distance
     footprint = distance / focal
-    a = smooth_noise(scene.noise, p[0] * 3.1 + p[2] * 1.7, p[1] * 3.1 - p[2] * 2.3, 71)
-    b = smooth_noise(scene.noise, p[0] * 9.0 - p[2] * 6.1, p[1] * 9.0 + p[2] * 5.3, 72)
-    fine = wp.clamp(1.3 - footprint * 9.0, 0.0, 1.0)
-    mixed = a + (b - a) * (0.55 * fine)
-    return mixed > 0.30 + 0.75 * wp.smoothstep(0.0, 0.62, facing)
+    a = smooth_noise(scene.noise, p[0] * 2.3 + p[2] * 1.3, p[1] * 2.3 - p[2] * 1.9, 71)
+    b = smooth_noise(scene.noise, p[0] * 8.0 - p[2] * 5.1, p[1] * 8.0 + p[2] * 6.3, 72)
+    fine = wp.clamp(1.4 - footprint * 7.0, 0.0, 1.0)
+    if fine > 0.0 and footprint < 0.05:
+        b = 0.5 * b + 0.5 * smooth_noise(
+            scene.noise, p[0] * 21.0 + p[2] * 13.0, p[1] * 21.0 - p[2] * 17.0, 73
+        )
+    mixed = a + (b - a) * (0.62 * fine)
+    return mixed > 0.36 + 0.52 * wp.smoothstep(0.02, 0.75, facing)
 
 
 @wp.func
@@ -359,7 +382,8 @@ def draw_triangle(
                     nearness = s3[0] * px + bs  # 1 / z
                     if nearness > 0.0 and nearness < 20.0:
                         key = (
-                            wp.int64(2139095040 - wp.cast(nearness, wp.int32)) << wp.int64(32)
+                            wp.int64(2139095040 - wp.cast(nearness, wp.int32))
+                            << wp.int64(32)
                         ) | base
                         if key < keys[row + x]:
                             shown = int(1)
@@ -534,7 +558,9 @@ def sky_color(d: vec3, light: Light, table: wp.array(dtype=float), disc: int):
             )
     if disc == 1:
         edge = wp.smoothstep(0.99930, 0.99965, m)
-        c = c + light.sun_color * (edge * clear * wp.where(light.stars > 0.01, 4.0, 3.0))
+        c = c + light.sun_color * (
+            edge * clear * wp.where(light.stars > 0.01, 4.0, 3.0)
+        )
     if d[2] > 0.015:
         k = 1.5 / (d[2] + 0.14)
         u = d[0] * k + light.time_s * 0.008
@@ -546,7 +572,9 @@ def sky_color(d: vec3, light: Light, table: wp.array(dtype=float), disc: int):
             + 0.07 * smooth_noise(table, u * 9.1, v * 9.1, 4)
         )
         edge_low = 0.66 - 0.52 * light.clouds
-        cover = wp.smoothstep(edge_low, edge_low + 0.24, n) * wp.smoothstep(0.015, 0.16, d[2])
+        cover = wp.smoothstep(edge_low, edge_low + 0.24, n) * wp.smoothstep(
+            0.015, 0.16, d[2]
+        )
         thick = wp.smoothstep(edge_low + 0.05, edge_low + 0.5, n)
         bright = light.horizon * 0.75 + light.sun_color * (0.16 + 0.22 * m8)
         dark = light.horizon * 0.55 + light.zenith * 0.25 + light.sun_color * 0.02
@@ -555,7 +583,9 @@ def sky_color(d: vec3, light: Light, table: wp.array(dtype=float), disc: int):
 
 
 @wp.func
-def surroundings(p: vec3, d: vec3, light: Light, table: wp.array(dtype=float), closed: float):
+def surroundings(
+    p: vec3, d: vec3, light: Light, table: wp.array(dtype=float), closed: float
+):
     """What a mirror shows where the screen does not know: room walls, or skyline and sky."""
     if light.indoor == 1:
         t = float(1.0e6)
@@ -575,7 +605,9 @@ def surroundings(p: vec3, d: vec3, light: Light, table: wp.array(dtype=float), c
             if d[2] < 0.0:
                 tone = 0.4
         h = p + d * t
-        tone = tone * (0.9 + 0.2 * smooth_noise(table, (h[0] + h[1]) * 0.6, h[2] * 0.4, 8))
+        tone = tone * (
+            0.9 + 0.2 * smooth_noise(table, (h[0] + h[1]) * 0.6, h[2] * 0.4, 8)
+        )
         return light.room_ambient * tone
     c = sky_color(d, light, table, 0)
     heading = wp.atan2(d[1], d[0]) * 9.0
@@ -609,7 +641,9 @@ def plain(albedo: vec3, n: vec3):
 @wp.func
 def lit_room(u: float, v: float, warmth: float):
     """Light of a room behind a window: brighter above, with a lamp-coloured cast."""
-    warm = mix(vec3(1.0, 0.66, 0.32), vec3(0.86, 0.93, 1.0), wp.smoothstep(0.78, 0.84, warmth))
+    warm = mix(
+        vec3(1.0, 0.66, 0.32), vec3(0.86, 0.93, 1.0), wp.smoothstep(0.78, 0.84, warmth)
+    )
     return warm * (0.55 + 0.65 * v - 0.5 * wp.abs(u - 0.5))
 
 
@@ -668,12 +702,16 @@ def facade_surface(
             )
             fascia = step_at(v, 3.0, fw) * (1.0 - step_at(v, 3.65, fw))
             trim = vec3(
-                hash3(seed, unit_id, 21), hash3(seed, unit_id, 22), hash3(seed, unit_id, 23)
+                hash3(seed, unit_id, 21),
+                hash3(seed, unit_id, 22),
+                hash3(seed, unit_id, 23),
             )
             trim = mix(trim * 0.45, vec3(0.05, 0.06, 0.06), 0.35)
             wall = mix(wall * 0.8, trim, wp.max(fascia, glass * bar))
             s.albedo = mix(
-                wall, vec3(0.10, 0.09, 0.08) * shelf + vec3(0.02, 0.02, 0.02), clear_glass
+                wall,
+                vec3(0.10, 0.09, 0.08) * shelf + vec3(0.02, 0.02, 0.02),
+                clear_glass,
             )
             s.mirror = clear_glass * 0.35
             s.shine = clear_glass * 0.3
@@ -682,7 +720,9 @@ def facade_surface(
                 clear_glass * open_hours * (0.10 + 1.25 * light.lamp_level)
             )
         else:
-            door = pulse(u / 9.0 + 0.3, 0.45, 0.62, fw / 9.0) * (1.0 - step_at(v, 2.6, fw))
+            door = pulse(u / 9.0 + 0.3, 0.45, 0.62, fw / 9.0) * (
+                1.0 - step_at(v, 2.6, fw)
+            )
             window = (
                 pulse(u / bay, 0.25, 0.75, fw / bay)
                 * step_at(v, 1.0, fw)
@@ -691,7 +731,9 @@ def facade_surface(
             )
             base = 1.0 - 0.35 * (1.0 - step_at(v, 0.8, fw))
             s.albedo = mix(
-                mix(wall * base, vec3(0.13, 0.07, 0.04), door), vec3(0.04, 0.045, 0.05), window
+                mix(wall * base, vec3(0.13, 0.07, 0.04), door),
+                vec3(0.04, 0.045, 0.05),
+                window,
             )
             s.mirror = window * 0.4
             s.emission = lit_room(0.5, 0.5, hash3(seed, 3, 3)) * (
@@ -717,10 +759,16 @@ def facade_surface(
         iu = int(wp.floor(uu))
         iv = int(wp.floor(vv))
         rnd = hash3(iu, iv, seed)
-        frame = pulse(uu, x0 - 0.035, x1 + 0.035, fu) * pulse(vv, y0 - 0.04, y1 + 0.03, fv)
+        frame = pulse(uu, x0 - 0.035, x1 + 0.035, fu) * pulse(
+            vv, y0 - 0.04, y1 + 0.03, fv
+        )
         window = pulse(uu, x0, x1, fu) * pulse(vv, y0, y1, fv)
-        bar = wp.max(pulse(uu * 2.0, 0.0, 0.05, fu * 2.0), pulse(vv - 0.15, 0.42, 0.455, fv))
-        sill = pulse(vv, y0 - 0.08, y0 - 0.035, fv) * pulse(uu, x0 - 0.07, x1 + 0.07, fu)
+        bar = wp.max(
+            pulse(uu * 2.0, 0.0, 0.05, fu * 2.0), pulse(vv - 0.15, 0.42, 0.455, fv)
+        )
+        sill = pulse(vv, y0 - 0.08, y0 - 0.035, fv) * pulse(
+            uu, x0 - 0.07, x1 + 0.07, fu
+        )
         lu = uu - wp.floor(uu)
         lv = vv - wp.floor(vv)
         blind_edge = y1 - (y1 - y0) * wp.max(hash3(iu, iv, seed + 5) * 1.7 - 0.9, 0.0)
@@ -739,7 +787,11 @@ def facade_surface(
         pane_u = (lu - x0) / (x1 - x0)
         pane_v = (lv - y0) / (y1 - y0)
         s.emission = lit_room(pane_u, pane_v, hash3(iu, iv, seed + 2)) * (
-            clear_pane * is_on * light.lamp_level * (0.45 + 0.75 * rnd) * (1.0 - 0.45 * blind)
+            clear_pane
+            * is_on
+            * light.lamp_level
+            * (0.45 + 0.75 * rnd)
+            * (1.0 - 0.45 * blind)
         )
     return s
 
@@ -779,10 +831,17 @@ def painting(u: float, v: float, seed: int, fw: float, table: wp.array(dtype=flo
                     line
                     + 0.12 * float(k)
                     + 0.16
-                    * (0.5 - smooth_noise(table, u * (2.2 + 2.0 * float(k)), float(k) * 7.0, q + k))
+                    * (
+                        0.5
+                        - smooth_noise(
+                            table, u * (2.2 + 2.0 * float(k)), float(k) * 7.0, q + k
+                        )
+                    )
                 )
                 land = mix(
-                    vec3(0.20, 0.30, 0.38), vec3(0.16 + 0.2 * other[0], 0.26, 0.07), float(k) * 0.5
+                    vec3(0.20, 0.30, 0.38),
+                    vec3(0.16 + 0.2 * other[0], 0.26, 0.07),
+                    float(k) * 0.5,
                 )
                 c = mix(
                     c,
@@ -791,12 +850,15 @@ def painting(u: float, v: float, seed: int, fw: float, table: wp.array(dtype=flo
                 )
         else:
             sea = mix(
-                vec3(0.10, 0.27, 0.36), vec3(0.05, 0.12, 0.24), wp.clamp((v - line) * 2.0, 0.0, 1.0)
+                vec3(0.10, 0.27, 0.36),
+                vec3(0.05, 0.12, 0.24),
+                wp.clamp((v - line) * 2.0, 0.0, 1.0),
             )
             sea = mix(
                 sea,
                 dawn,
-                wp.smoothstep(0.62, 0.85, smooth_noise(table, u * 7.0, v * 60.0, q)) * 0.6,
+                wp.smoothstep(0.62, 0.85, smooth_noise(table, u * 7.0, v * 60.0, q))
+                * 0.6,
             )
             c = mix(c, sea, step_at(v, line, 0.008))
             bx = u - 0.2 - 0.6 * hash3(seed, 5, 1)
@@ -818,7 +880,9 @@ def painting(u: float, v: float, seed: int, fw: float, table: wp.array(dtype=flo
         upper = edge_x * step_at(v, 0.07, 0.04) * (1.0 - step_at(v, split - 0.02, 0.04))
         lower = edge_x * step_at(v, split + 0.03, 0.04) * (1.0 - step_at(v, 0.93, 0.04))
         c = mix(
-            mix(c, other * 0.85, upper * 0.9), vec3(other[2], other[0], other[1]) * 0.8, lower * 0.9
+            mix(c, other * 0.85, upper * 0.9),
+            vec3(other[2], other[0], other[1]) * 0.8,
+            lower * 0.9,
         )
     elif kind == 2:
         c = mix(vec3(0.16, 0.12, 0.08), hue * 0.3, 0.5) * (
@@ -861,12 +925,15 @@ def painting(u: float, v: float, seed: int, fw: float, table: wp.array(dtype=flo
         c = mix(
             c,
             vec3(0.06, 0.04, 0.03),
-            step_at(0.020 - wp.sqrt(ex * ex + 2.5 * (v - 0.435) * (v - 0.435)), 0.0, 0.01),
+            step_at(
+                0.020 - wp.sqrt(ex * ex + 2.5 * (v - 0.435) * (v - 0.435)), 0.0, 0.01
+            ),
         )
         c = mix(
             c,
             vec3(0.50, 0.16, 0.13),
-            step_at(0.042 - wp.abs(sx), 0.0, 0.02) * step_at(0.012 - wp.abs(v - 0.565), 0.0, 0.01),
+            step_at(0.042 - wp.abs(sx), 0.0, 0.02)
+            * step_at(0.012 - wp.abs(v - 0.565), 0.0, 0.01),
         )
     elif kind == 3:
         gx = u * 3.0 + 0.6 * hash3(int(v * 3.0), seed, 5)
@@ -896,15 +963,25 @@ def painting(u: float, v: float, seed: int, fw: float, table: wp.array(dtype=flo
             radius = 0.045 + 0.05 * hash3(seed, k, 9)
             far = wp.sqrt(px * px + py * py)
             petal = mix(
-                vec3(hash3(seed, k, 10), 0.15 + 0.5 * hash3(seed, k, 11), hash3(seed, k, 12)),
+                vec3(
+                    hash3(seed, k, 10),
+                    0.15 + 0.5 * hash3(seed, k, 11),
+                    hash3(seed, k, 12),
+                ),
                 vec3(0.8, 0.7, 0.6),
                 0.25,
             )
             if hash3(seed, k, 13) < 0.35:
                 petal = vec3(0.10, 0.24, 0.08)
-            c = mix(c, petal * (0.65 + 0.35 * far / radius), step_at(radius - far, 0.0, 0.02))
+            c = mix(
+                c,
+                petal * (0.65 + 0.35 * far / radius),
+                step_at(radius - far, 0.0, 0.02),
+            )
             c = mix(c, vec3(0.85, 0.66, 0.15), step_at(radius * 0.28 - far, 0.0, 0.015))
-        c = mix(c, mix(vec3(0.20, 0.32, 0.45), other * 0.7, 0.5) * (1.2 - 3.0 * vx), jar)
+        c = mix(
+            c, mix(vec3(0.20, 0.32, 0.45), other * 0.7, 0.5) * (1.2 - 3.0 * vx), jar
+        )
     return c * brush
 
 
@@ -913,10 +990,18 @@ def sign_texel(scene: Scene, level: int, index: int, x: int, y: int):
     size = scene.sign_levels[level]
     i = (
         size[0]
-        + ((index * size[2] + wp.clamp(y, 0, size[2] - 1)) * size[1] + wp.clamp(x, 0, size[1] - 1))
+        + (
+            (index * size[2] + wp.clamp(y, 0, size[2] - 1)) * size[1]
+            + wp.clamp(x, 0, size[1] - 1)
+        )
         * 3
     )
-    c = vec3(float(scene.signs[i]), float(scene.signs[i + 1]), float(scene.signs[i + 2])) / 255.0
+    c = (
+        vec3(
+            float(scene.signs[i]), float(scene.signs[i + 1]), float(scene.signs[i + 2])
+        )
+        / 255.0
+    )
     return wp.cw_mul(c, wp.cw_mul(c, c * 0.31 + vec3(0.69, 0.69, 0.69)))
 
 
@@ -930,7 +1015,9 @@ def sign_image(scene: Scene, index: int, u: float, v: float, level: int):
     ix = int(x0)
     iy = int(y0)
     top = mix(
-        sign_texel(scene, level, index, ix, iy), sign_texel(scene, level, index, ix + 1, iy), x - x0
+        sign_texel(scene, level, index, ix, iy),
+        sign_texel(scene, level, index, ix + 1, iy),
+        x - x0,
     )
     low = mix(
         sign_texel(scene, level, index, ix, iy + 1),
@@ -974,7 +1061,9 @@ def ground_surface(
             wear = 0.6 + 0.4 * smooth_noise(table, p[0] * 1.7, p[1] * 1.7, 8)
             s.albedo = mix(s.albedo, vec3(0.62, 0.62, 0.58), dash * wear)
         puddle = wp.smoothstep(
-            0.44, 0.60, smooth_noise(table, p[0] * 0.23, p[1] * 0.23, 9) * 0.7 + middle * 0.3
+            0.44,
+            0.60,
+            smooth_noise(table, p[0] * 0.23, p[1] * 0.23, 9) * 0.7 + middle * 0.3,
         )
         s.mirror = light.wetness * (0.30 + 0.70 * puddle)
         s.albedo = s.albedo * (1.0 - 0.45 * light.wetness)
@@ -992,14 +1081,18 @@ def ground_surface(
         )
         s.albedo = s.albedo * (1.0 - 0.32 * joint)
         puddle = wp.smoothstep(
-            0.50, 0.64, smooth_noise(table, p[0] * 0.31, p[1] * 0.31, 9) * 0.7 + middle * 0.3
+            0.50,
+            0.64,
+            smooth_noise(table, p[0] * 0.31, p[1] * 0.31, 9) * 0.7 + middle * 0.3,
         )
-        s.mirror = light.wetness * (0.16 + 0.65 * puddle)
+        s.mirror = light.wetness * (0.12 + 0.55 * puddle)
         s.albedo = s.albedo * (1.0 - 0.40 * light.wetness)
     elif m == GRASS:
         blade = float(0.5)
         if detail > 0.0:
-            blade = 0.5 + detail * (smooth_noise(table, p[0] * 31.0, p[1] * 9.0, 12) - 0.5)
+            blade = 0.5 + detail * (
+                smooth_noise(table, p[0] * 31.0, p[1] * 9.0, 12) - 0.5
+            )
         s.albedo = color * (
             0.62
             + 0.34 * broad
@@ -1008,16 +1101,26 @@ def ground_surface(
             + 0.24 * (fine - 0.5)
             + 0.18
         )
-        dry = wp.smoothstep(0.58, 0.80, smooth_noise(table, p[0] * 0.12 + 9.0, p[1] * 0.12, 13))
+        dry = wp.smoothstep(
+            0.58, 0.80, smooth_noise(table, p[0] * 0.12 + 9.0, p[1] * 0.12, 13)
+        )
         s.albedo = mix(
-            s.albedo, vec3(color[1] * 0.95, color[1] * 0.78, color[1] * 0.32), dry * 0.45
+            s.albedo,
+            vec3(color[1] * 0.95, color[1] * 0.78, color[1] * 0.32),
+            dry * 0.45,
         )
         s.albedo = s.albedo * (1.0 - 0.2 * light.wetness)
         s.through = 0.10
     elif m == SAND:
-        ripple = wp.sin(p[0] * 5.0 + 4.0 * broad + p[1] * 2.0) * wp.clamp(1.0 - fw * 3.0, 0.0, 1.0)
+        ripple = wp.sin(p[0] * 5.0 + 4.0 * broad + p[1] * 2.0) * wp.clamp(
+            1.0 - fw * 3.0, 0.0, 1.0
+        )
         s.albedo = color * (
-            0.86 + 0.2 * broad + 0.14 * (middle - 0.5) + 0.16 * (fine - 0.5) + 0.035 * ripple
+            0.86
+            + 0.2 * broad
+            + 0.14 * (middle - 0.5)
+            + 0.16 * (fine - 0.5)
+            + 0.035 * ripple
         )
         s.albedo = s.albedo * (1.0 - 0.35 * light.wetness)
     elif m == TILE:
@@ -1026,7 +1129,9 @@ def ground_surface(
         joint = wp.max(pulse(tu, 0.0, 0.02, fw / 0.6), pulse(tv, 0.0, 0.02, fw / 0.6))
         one = hash3(int(wp.floor(tu)), int(wp.floor(tv)), 7)
         s.albedo = (
-            color * (0.94 + 0.08 * (one - 0.5) + 0.06 * (middle - 0.5)) * (1.0 - 0.22 * joint)
+            color
+            * (0.94 + 0.08 * (one - 0.5) + 0.06 * (middle - 0.5))
+            * (1.0 - 0.22 * joint)
         )
         s.mirror = 0.55 * (1.0 - 0.6 * joint)
     else:  # PARQUET
@@ -1068,24 +1173,48 @@ def surface_at(
     if m == MATTE:
         if t < scene.num_static:
             s.albedo = color * (
-                0.93 + 0.14 * smooth_noise(table, wall_u * 0.9, p[2] * 0.9 + p[1] * 0.3, 15)
+                0.93
+                + 0.14 * smooth_noise(table, wall_u * 0.9, p[2] * 0.9 + p[1] * 0.3, 15)
             )
-    elif m == ASPHALT or m == PAVING or m == GRASS or m == SAND or m == TILE or m == PARQUET:
+    elif (
+        m == ASPHALT
+        or m == PAVING
+        or m == GRASS
+        or m == SAND
+        or m == TILE
+        or m == PARQUET
+    ):
         s = ground_surface(m, p, uv, color, n, fw, light, table)
     elif m == FACADE:
-        s = facade_surface(uv[0], uv[1], scene.instance[t] * 13 + 3, color, n, fw, light, table)
-    elif m == FOLIAGE:
-        clump = smooth_noise(table, p[0] * 1.3 + p[2] * 0.9, p[1] * 1.3 - p[2] * 1.1, 16)
-        leaf = smooth_noise(table, p[0] * 7.0 - p[2] * 5.0, p[1] * 7.0 + p[2] * 6.0, 17)
-        fade = wp.clamp(1.2 - fw * 9.0, 0.0, 1.0)
-        s.albedo = color * (0.78 + 0.34 * (clump - 0.5) + 0.34 * fade * (leaf - 0.5) + 0.12)
-        s.albedo = mix(
-            s.albedo, vec3(s.albedo[0] * 1.35, s.albedo[1] * 1.08, s.albedo[2] * 0.7), clump * 0.45
+        s = facade_surface(
+            uv[0], uv[1], scene.instance[t] * 13 + 3, color, n, fw, light, table
         )
-        s.normal = wp.normalize(n + vec3(clump - 0.5, leaf - 0.5, 0.35))
-        s.through = 0.30
+    elif m == FOLIAGE:
+        clump = smooth_noise(
+            table, p[0] * 1.1 + p[2] * 0.8, p[1] * 1.1 - p[2] * 1.0, 16
+        )
+        spray = smooth_noise(
+            table, p[0] * 4.3 - p[2] * 3.1, p[1] * 4.3 + p[2] * 3.7, 17
+        )
+        leaf = float(0.5)
+        fade = wp.clamp(1.3 - fw * 9.0, 0.0, 1.0)
+        if fade > 0.0:
+            leaf = 0.5 + fade * (
+                smooth_noise(
+                    table, p[0] * 17.0 + p[2] * 11.0, p[1] * 17.0 - p[2] * 13.0, 18
+                )
+                - 0.5
+            )
+        # gaps between sprays are dark, their lit tips lean to yellow
+        depth = wp.smoothstep(0.18, 0.62, 0.45 * clump + 0.55 * spray)
+        tone = (0.42 + 0.62 * depth) * (0.70 + 0.6 * leaf)
+        s.albedo = color * tone
+        warm = vec3(s.albedo[0] * 1.30, s.albedo[1] * 1.06, s.albedo[2] * 0.75)
+        s.albedo = mix(s.albedo, warm, clump)
+        s.normal = wp.normalize(n + vec3(spray - 0.5, leaf - 0.5, clump - 0.3) * 0.9)
+        s.through = 0.28
         if front == 0:
-            s.albedo = s.albedo * 0.45
+            s.albedo = s.albedo * 0.5
     elif m == BARK:
         ridge = smooth_noise(table, wall_u * 14.0, p[2] * 2.2, 18)
         s.albedo = color * (0.66 + 0.62 * ridge)
@@ -1098,7 +1227,9 @@ def surface_at(
         s.mirror = 0.9
         s.shine = 0.8
     elif m == METAL:
-        s.albedo = color * (0.80 + 0.2 * smooth_noise(table, wall_u * 3.0, p[2] * 24.0, 19))
+        s.albedo = color * (
+            0.80 + 0.2 * smooth_noise(table, wall_u * 3.0, p[2] * 24.0, 19)
+        )
         s.mirror = 0.22
         s.shine = 0.6
     elif m == SIGN:
@@ -1111,7 +1242,9 @@ def surface_at(
             size = scene.sign_levels[0]
             world_area = wp.length(wp.cross(edge, other))
             texel_area = (
-                wp.abs(across[0] * over[1] - across[1] * over[0]) * float(size[1]) * float(size[2])
+                wp.abs(across[0] * over[1] - across[1] * over[0])
+                * float(size[1])
+                * float(size[2])
             )
             texels = fw * wp.sqrt(texel_area / wp.max(world_area, 1.0e-6))
             level = int(0)
@@ -1140,7 +1273,9 @@ def surface_at(
         ay = smooth_noise(table, p[0] * 1.1 - w * 0.3, p[1] * 1.1 + w * 0.5, 21) - 0.5
         bx = smooth_noise(table, p[0] * 3.7 - w * 0.9, p[1] * 3.7 + w * 0.4, 22) - 0.5
         by = smooth_noise(table, p[0] * 3.7 + w * 0.6, p[1] * 3.7 - w * 0.8, 23) - 0.5
-        s.normal = wp.normalize(n + vec3(0.10 * ax + 0.05 * bx, 0.10 * ay + 0.05 * by, 0.0) * far)
+        s.normal = wp.normalize(
+            n + vec3(0.10 * ax + 0.05 * bx, 0.10 * ay + 0.05 * by, 0.0) * far
+        )
         s.albedo = color * (0.55 + 0.25 * ax)
         s.mirror = 1.0
         s.shine = 0.5
@@ -1150,7 +1285,11 @@ def surface_at(
         tone = hash3(int(board), int(wp.floor(uv[0] / 1.7 + 0.37 * board)), 10)
         near = wp.clamp(1.2 - fw * 7.0, 0.0, 1.0)
         grain = smooth_noise(table, uv[0] * 2.2, uv[1] * 46.0, 24) - 0.5
-        s.albedo = color * (0.92 + 0.22 * (tone - 0.5) + 0.26 * near * grain) * (1.0 - 0.5 * joint)
+        s.albedo = (
+            color
+            * (0.92 + 0.22 * (tone - 0.5) + 0.26 * near * grain)
+            * (1.0 - 0.5 * joint)
+        )
         s.shine = 0.08
     elif m == PICTURE:
         if front == 1:
@@ -1166,7 +1305,9 @@ def surface_at(
                 s.albedo = gold * wp.max(ridge, 0.3)
                 s.shine = 0.4
             else:
-                s.albedo = painting((uv[0] - 0.075) / 0.85, (uv[1] - 0.075) / 0.85, seed, fw, table)
+                s.albedo = painting(
+                    (uv[0] - 0.075) / 0.85, (uv[1] - 0.075) / 0.85, seed, fw, table
+                )
                 s.emission = s.albedo * (0.10 * float(light.indoor))
         else:
             s.albedo = vec3(0.25, 0.18, 0.12)
@@ -1175,7 +1316,9 @@ def surface_at(
         s.albedo = mix(vec3(0.86, 0.85, 0.82), color, band)
         s.through = 0.35
     elif m == SKIN:
-        s.albedo = color * (0.9 + 0.2 * smooth_noise(table, uv[0] * 5.0, uv[1] * 5.0, 25))
+        s.albedo = color * (
+            0.9 + 0.2 * smooth_noise(table, uv[0] * 5.0, uv[1] * 5.0, 25)
+        )
         s.through = 0.06
     elif m == SPOTS:
         gx = uv[0] / 0.26
@@ -1195,8 +1338,12 @@ def surface_at(
                 elif far2 < second:
                     second = far2
         gap = wp.sqrt(second) - wp.sqrt(best)
-        patch = wp.smoothstep(0.10, 0.22 + fw * 2.0, gap) * wp.clamp(1.25 - fw * 2.5, 0.45, 1.0)
-        s.albedo = mix(color, vec3(color[0] * 0.42, color[1] * 0.26, color[2] * 0.16), patch)
+        patch = wp.smoothstep(0.10, 0.22 + fw * 2.0, gap) * wp.clamp(
+            1.25 - fw * 2.5, 0.45, 1.0
+        )
+        s.albedo = mix(
+            color, vec3(color[0] * 0.42, color[1] * 0.26, color[2] * 0.16), patch
+        )
     elif m == BANDS:
         bend = 0.35 * (smooth_noise(table, uv[0] * 4.0, uv[1] * 4.0, 26) - 0.5)
         band = pulse(uv[0] / 0.17 + bend, 0.0, 0.46, fw / 0.17)
@@ -1211,7 +1358,9 @@ def surface_at(
         row = uv[1] / 0.32
         tile = pulse(row, 0.0, 0.16, fw / 0.32)
         column = pulse(uv[0] / 0.28 + 0.5 * wp.floor(row), 0.0, 0.1, fw / 0.28)
-        tone = hash3(int(wp.floor(uv[0] / 0.28 + 0.5 * wp.floor(row))), int(wp.floor(row)), 11)
+        tone = hash3(
+            int(wp.floor(uv[0] / 0.28 + 0.5 * wp.floor(row))), int(wp.floor(row)), 11
+        )
         s.albedo = (
             color
             * (0.95 + 0.2 * (tone - 0.5) * wp.clamp(1.2 - fw * 3.0, 0.0, 1.0))
@@ -1220,7 +1369,9 @@ def surface_at(
     elif m == BRICK:
         course = wp.floor(uv[1] / 0.08)
         bu = uv[0] / 0.25 + 0.5 * course
-        joint = wp.max(pulse(uv[1] / 0.08, 0.0, 0.13, fw / 0.08), pulse(bu, 0.0, 0.05, fw / 0.25))
+        joint = wp.max(
+            pulse(uv[1] / 0.08, 0.0, 0.13, fw / 0.08), pulse(bu, 0.0, 0.05, fw / 0.25)
+        )
         fade = wp.clamp(1.3 - fw * 9.0, 0.0, 1.0)
         tone = hash3(int(course), int(wp.floor(bu)), 12)
         s.albedo = color * (
@@ -1233,7 +1384,9 @@ def surface_at(
         bulb = uv[0] / 0.3
         chase = 0.55 + 0.45 * wp.sin((wp.floor(bulb) * 0.9 - light.time_s * 5.0))
         spot = wp.lerp(
-            1.0, 0.45 + 1.1 * pulse(bulb, 0.2, 0.8, fw / 0.3), wp.clamp(1.2 - fw * 2.5, 0.0, 1.0)
+            1.0,
+            0.45 + 1.1 * pulse(bulb, 0.2, 0.8, fw / 0.3),
+            wp.clamp(1.2 - fw * 2.5, 0.0, 1.0),
         )
         s.albedo = color * 0.35
         s.emission = color * ((0.8 + 1.8 * light.lamp_level) * chase * spot)
@@ -1245,7 +1398,9 @@ def surface_at(
 
 
 @wp.func
-def map_tap(depths: wp.array(dtype=float), width: int, height: int, x: float, y: float, z: float):
+def map_tap(
+    depths: wp.array(dtype=float), width: int, height: int, x: float, y: float, z: float
+):
     ix = int(wp.floor(x - 0.5))
     iy = int(wp.floor(y - 0.5))
     if ix < 0 or iy < 0 or ix >= width - 1 or iy >= height - 1:
@@ -1263,42 +1418,65 @@ def map_tap(depths: wp.array(dtype=float), width: int, height: int, x: float, y:
 
 
 @wp.func
-def key_visibility(scene: Scene, light: Light, p: vec3, n: vec3, turn: float):
-    q = light.to_map * (p + n * 0.07)
-    mx = (q[0] - light.map_low[0]) * light.map_scale
-    my = (q[1] - light.map_low[1]) * light.map_scale
-    mz = q[2] - light.map_low[2] - 0.05
-    r = light.softness * light.map_scale + 0.7
-    cs = wp.cos(turn * 6.2832) * r
-    sn = wp.sin(turn * 6.2832) * r
+def key_visibility(scene: Scene, light: Light, p: vec3, n: vec3):
+    """How much of the key light arrives: filtered depth maps of what stands and what moves."""
+    grazing = 1.0 - wp.clamp(wp.dot(n, light.key), 0.0, 1.0)
+    q = light.to_map * (p + n * (0.04 + (0.4 + 2.2 * grazing) / light.map_scale))
+    x = (q[0] - light.map_low[0]) * light.map_scale
+    y = (q[1] - light.map_low[1]) * light.map_scale
+    z = q[2] - light.map_low[2] - 0.05
+    w = light.map_width
+    h = light.map_height
+    r = light.softness * light.map_scale + 0.55
+    a = r * 0.92
+    b = r * 0.38
     seen = 0.25 * (
-        map_tap(scene.shadow, light.map_width, light.map_height, mx + cs, my + sn, mz)
-        + map_tap(scene.shadow, light.map_width, light.map_height, mx - cs, my - sn, mz)
-        + map_tap(scene.shadow, light.map_width, light.map_height, mx - sn * 0.6, my + cs * 0.6, mz)
-        + map_tap(scene.shadow, light.map_width, light.map_height, mx + sn * 0.6, my - cs * 0.6, mz)
+        map_tap(scene.shadow, w, h, x + a, y + b, z)
+        + map_tap(scene.shadow, w, h, x - b, y + a, z)
+        + map_tap(scene.shadow, w, h, x - a, y - b, z)
+        + map_tap(scene.shadow, w, h, x + b, y - a, z)
     )
+    if r > 1.6:
+        a = r * 0.50
+        b = r * 0.22
+        inner = 0.25 * (
+            map_tap(scene.shadow, w, h, x + a, y - b, z)
+            + map_tap(scene.shadow, w, h, x + b, y + a, z)
+            + map_tap(scene.shadow, w, h, x - a, y + b, z)
+            + map_tap(scene.shadow, w, h, x - b, y - a, z)
+        )
+        seen = 0.5 * (seen + inner)
     if light.moving_on == 1 and seen > 0.0:
-        ux = (q[0] - light.moving_low[0]) * light.moving_scale
-        uy = (q[1] - light.moving_low[1]) * light.moving_scale
-        uz = q[2] - light.moving_low[2] - 0.10
         size = light.moving_size
-        if ux > 2.0 and uy > 2.0 and ux < float(size) - 3.0 and uy < float(size) - 3.0:
-            k = light.moving_scale / light.map_scale
-            blocked = 0.5 * (
-                map_tap(scene.moving_shadow, size, size, ux + cs * k, uy + sn * k, uz)
-                + map_tap(scene.moving_shadow, size, size, ux - cs * k, uy - sn * k, uz)
+        x = (q[0] - light.moving_low[0]) * light.moving_scale
+        y = (q[1] - light.moving_low[1]) * light.moving_scale
+        z = q[2] - light.moving_low[2] - 0.10
+        if x > 2.0 and y > 2.0 and x < float(size) - 3.0 and y < float(size) - 3.0:
+            a = wp.min(light.softness, 0.25) * light.moving_scale + 0.45
+            b = a * 0.4
+            free = 0.25 * (
+                map_tap(scene.moving_shadow, size, size, x + a, y + b, z)
+                + map_tap(scene.moving_shadow, size, size, x - b, y + a, z)
+                + map_tap(scene.moving_shadow, size, size, x - a, y - b, z)
+                + map_tap(scene.moving_shadow, size, size, x + b, y - a, z)
             )
-            seen = wp.min(seen, blocked)
+            seen = wp.min(seen, free)
     return seen
 
 
 @wp.func
-def height_at(field: wp.array(dtype=float), light: Light, x: float, y: float, layer: int):
+def height_at(
+    field: wp.array(dtype=float), light: Light, x: float, y: float, layer: int
+):
     u = wp.clamp(
-        (x - light.field_low[0]) * light.field_scale - 0.5, 0.0, float(light.field_width) - 1.01
+        (x - light.field_low[0]) * light.field_scale - 0.5,
+        0.0,
+        float(light.field_width) - 1.01,
     )
     v = wp.clamp(
-        (y - light.field_low[1]) * light.field_scale - 0.5, 0.0, float(light.field_height) - 1.01
+        (y - light.field_low[1]) * light.field_scale - 0.5,
+        0.0,
+        float(light.field_height) - 1.01,
     )
     ix = int(u)
     iy = int(v)
@@ -1355,14 +1533,20 @@ def shade_point(
     w1: float,
     w2: float,
     d: vec3,
-    turn: float,
 ):
     f = scene.faces[t]
-    p = scene.positions[f[0]] * w0 + scene.positions[f[1]] * w1 + scene.positions[f[2]] * w2
-    n = wp.normalize(scene.normals[f[0]] * w0 + scene.normals[f[1]] * w1 + scene.normals[f[2]] * w2)
+    p = (
+        scene.positions[f[0]] * w0
+        + scene.positions[f[1]] * w1
+        + scene.positions[f[2]] * w2
+    )
+    n = wp.normalize(
+        scene.normals[f[0]] * w0 + scene.normals[f[1]] * w1 + scene.normals[f[2]] * w2
+    )
     uv = scene.uv[f[0]] * w0 + scene.uv[f[1]] * w1 + scene.uv[f[2]] * w2
     flat = wp.cross(
-        scene.positions[f[1]] - scene.positions[f[0]], scene.positions[f[2]] - scene.positions[f[0]]
+        scene.positions[f[1]] - scene.positions[f[0]],
+        scene.positions[f[2]] - scene.positions[f[0]],
     )
     front = int(1)
     if wp.dot(flat, d) > 0.0:
@@ -1400,9 +1584,13 @@ def shade_point(
         dx = wp.max(wp.min(p[0] - light.room_low[0], light.room_high[0] - p[0]), 0.0)
         dy = wp.max(wp.min(p[1] - light.room_low[1], light.room_high[1] - p[1]), 0.0)
         dz = wp.max(p[2] - light.room_low[2], 0.0)
-        corner = (0.80 + 0.20 * wp.min(dx * 0.9, 1.0)) * (0.80 + 0.20 * wp.min(dy * 0.9, 1.0))
+        corner = (0.80 + 0.20 * wp.min(dx * 0.9, 1.0)) * (
+            0.80 + 0.20 * wp.min(dy * 0.9, 1.0)
+        )
         corner = corner * (0.72 + 0.28 * wp.min(dz * 1.1, 1.0))
-        ambient = light.room_ambient * (corner * (0.62 + 0.20 * up + 0.22 * wp.max(-n[2], 0.0)))
+        ambient = light.room_ambient * (
+            corner * (0.62 + 0.20 * up + 0.22 * wp.max(-n[2], 0.0))
+        )
     else:
         near = wp.max(
             height_at(scene.field, light, p[0] + n[0] * 1.0, p[1] + n[1] * 1.0, 0)
@@ -1420,7 +1608,9 @@ def shade_point(
         if m == FOLIAGE:
             open_sky = wp.max(open_sky, 0.5) * (0.6 + 0.4 * up)
         below = light.horizon * 0.25 + light.sun_color * 0.045
-        ambient = mix(below, mix(light.zenith, light.horizon, 0.45), up) * (0.12 + 0.88 * open_sky)
+        ambient = mix(below, mix(light.zenith, light.horizon, 0.45), up) * (
+            0.12 + 0.88 * open_sky
+        )
         ambient = ambient + light.sun_color * (
             0.035 * (1.0 - wp.abs(n[2])) * (0.4 + 0.6 * open_sky)
         )
@@ -1429,12 +1619,12 @@ def shade_point(
     toward = wp.dot(n, light.key)
     lit = wp.max(toward, 0.0)
     if m == FOLIAGE:
-        lit = 0.25 + 0.75 * lit
+        lit = 0.12 + 0.80 * lit
     if toward < 0.0:
         lit = wp.max(lit, -toward * s.through)
     seen = float(0.0)
     if lit > 0.0:
-        seen = key_visibility(scene, light, p, n, turn)
+        seen = key_visibility(scene, light, p, n)
         c = c + wp.cw_mul(albedo, light.key_color) * (lit * seen)
     if s.shine > 0.02 and seen > 0.0:
         half = wp.max(wp.dot(n, wp.normalize(light.key - d)), 0.0)
@@ -1445,7 +1635,11 @@ def shade_point(
         half = half * half * half
         c = c + light.key_color * wp.min(s.shine * seen * half * 0.8, 0.5)
     if light.lamp_level > 0.01:
-        c = c + wp.cw_mul(albedo, lamp_light(scene, light, p, n, s.through)) * light.lamp_level
+        c = (
+            c
+            + wp.cw_mul(albedo, lamp_light(scene, light, p, n, s.through))
+            * light.lamp_level
+        )
     r = Shaded()
     r.mirror = 0.0
     r.direction = vec3(0.0, 0.0, 1.0)
@@ -1455,8 +1649,10 @@ def shade_point(
             bent = wp.normalize(
                 n
                 + vec3(
-                    0.022 * (smooth_noise(scene.noise, p[0] * 3.0, p[1] * 7.0, 34) - 0.5),
-                    0.022 * (smooth_noise(scene.noise, p[0] * 7.0, p[1] * 3.0, 35) - 0.5),
+                    0.013
+                    * (smooth_noise(scene.noise, p[0] * 2.0, p[1] * 2.0, 34) - 0.5),
+                    0.013
+                    * (smooth_noise(scene.noise, p[0] * 2.0, p[1] * 2.0, 35) - 0.5),
                     0.0,
                 )
             )
@@ -1469,6 +1665,10 @@ def shade_point(
         if m == GLASS:
             k = mirror * (0.22 + 0.7 * g2 * graze)
         r.mirror = k
+        if m == PAINT or m == METAL:
+            r.mirror = (
+                0.0  # curved and brushed: what the screen shows would only sparkle
+            )
         r.direction = back
         c = c * (1.0 - k)
         # the fallback; `reflect` adds what the screen knows on top of it
@@ -1516,7 +1716,6 @@ def shade(
     t1 = int(-2)
     num_same = float(1.0)
     mirror = vec4(0.0, 0.0, 0.0, 0.0)
-    turn = wp.frac(52.9829189 * wp.frac(0.06711056 * float(x) + 0.00583715 * float(y)))
     for s in range(num_samples):
         key = keys[s * size + i]
         t = int(-1)
@@ -1577,7 +1776,7 @@ def shade(
                 w0 = e0 * inv
                 w1 = e1 * inv
                 w2 = e2 * inv
-                got = shade_point(scene, light, camera, t, w0, w1, w2, d, turn)
+                got = shade_point(scene, light, camera, t, w0, w1, w2, d)
                 c = got.color
                 if s == 0:
                     depth[i] = w0 * a[2] + w1 * b[2] + w2 * cc[2]
@@ -1588,7 +1787,9 @@ def shade(
                         + scene.normals[f[2]] * w2
                     )
                     normal[i] = wp.normalize(n)
-                    mirror = vec4(got.direction[0], got.direction[1], got.direction[2], got.mirror)
+                    mirror = vec4(
+                        got.direction[0], got.direction[1], got.direction[2], got.mirror
+                    )
             c = vec3(wp.min(c[0], 10.0), wp.min(c[1], 10.0), wp.min(c[2], 10.0))
             if s == 0:
                 color0 = c
@@ -1598,7 +1799,9 @@ def shade(
                 t1 = t
             total = total + c
     hdr[i] = total * (1.0 / float(num_samples))
-    mirrors[i] = vec4(mirror[0], mirror[1], mirror[2], mirror[3] * num_same / float(num_samples))
+    mirrors[i] = vec4(
+        mirror[0], mirror[1], mirror[2], mirror[3] * num_same / float(num_samples)
+    )
 
 
 @wp.kernel
@@ -1637,7 +1840,12 @@ def reflect(
                 if q[2] > 0.1:
                     sx = q[0] / q[2] * camera.focal + camera.cx
                     sy = q[1] / q[2] * camera.focal + camera.cy
-                    if sx >= 0.0 and sy >= 0.0 and sx < float(width) and sy < float(height):
+                    if (
+                        sx >= 0.0
+                        and sy >= 0.0
+                        and sx < float(width)
+                        and sy < float(height)
+                    ):
                         j = int(sy) * width + int(sx)
                         there = depth[j]
                         if (
@@ -1656,7 +1864,9 @@ def reflect(
             guess = surroundings(back, vec3(m[0], m[1], m[2]), light, scene.noise, 0.5)
             peak = wp.max(guess[0], wp.max(guess[1], guess[2]))
             guess = guess * (1.0 / wp.max(1.0, peak / 3.0))
-            hit = hdr[found]
+            above = wp.max(found - width, 0)
+            below = wp.min(found + width, width * height - 1)
+            hit = hdr[found] * 0.5 + hdr[above] * 0.25 + hdr[below] * 0.25
             hit = vec3(wp.min(hit[0], 6.0), wp.min(hit[1], 6.0), wp.min(hit[2], 6.0))
             c = c + (hit - guess) * (m[3] * fade)
             c = vec3(wp.max(c[0], 0.0), wp.max(c[1], 0.0), wp.max(c[2], 0.0))
@@ -1668,7 +1878,9 @@ def reflect(
 
 
 @wp.kernel
-def measure_light(hdr: wp.array(dtype=vec3), width: int, height: int, out: wp.array(dtype=float)):
+def measure_light(
+    hdr: wp.array(dtype=vec3), width: int, height: int, out: wp.array(dtype=float)
+):
     """Mean of the logarithm of luminance, in one thread so that its order is fixed."""
     total = float(0.0)
     weight = float(0.0)
@@ -1704,7 +1916,12 @@ def bloom_source(
 
 @wp.kernel
 def bloom_blur(
-    a: wp.array(dtype=vec3), width: int, height: int, dx: int, dy: int, out: wp.array(dtype=vec3)
+    a: wp.array(dtype=vec3),
+    width: int,
+    height: int,
+    dx: int,
+    dy: int,
+    out: wp.array(dtype=vec3),
 ):
     i = wp.tid()
     x = i % width
@@ -1715,7 +1932,10 @@ def bloom_blur(
         w = 1.0 / (1.0 + float(k * k) * 0.22)
         total = (
             total
-            + a[wp.clamp(y + k * dy, 0, height - 1) * width + wp.clamp(x + k * dx, 0, width - 1)]
+            + a[
+                wp.clamp(y + k * dy, 0, height - 1) * width
+                + wp.clamp(x + k * dx, 0, width - 1)
+            ]
             * w
         )
         weights += w
@@ -1783,7 +2003,11 @@ def finish(
                 length = 0.10 + 0.14 * hash3(column, layer, 44)
                 if fy < length:
                     wide = wp.max(0.10, 62.0 / float(height) * 0.35)
-                    wetlight += wp.max(1.0 - fx / wide, 0.0) * (fy / length) * (0.05 + 0.035 * near)
+                    wetlight += (
+                        wp.max(1.0 - fx / wide, 0.0)
+                        * (fy / length)
+                        * (0.05 + 0.035 * near)
+                    )
         c = c + vec3(0.85, 0.92, 1.0) * (wetlight * rain * streak_light)
     if snow > 0.0:
         white = float(0.0)
@@ -1804,7 +2028,9 @@ def finish(
                     * (0.35 + 0.12 * float(layer)),
                 )
         c = mix(
-            c, vec3(0.95, 0.97, 1.0) * (streak_light * 0.9 + 0.05), white * wp.min(snow * 1.5, 1.0)
+            c,
+            vec3(0.95, 0.97, 1.0) * (streak_light * 0.9 + 0.05),
+            white * wp.min(snow * 1.5, 1.0),
         )
     peak = wp.max(c[0], wp.max(c[1], c[2]))
     c = mix(c, vec3(peak, peak, peak), wp.clamp((peak - 1.2) * 0.10, 0.0, 0.55))

@@ -14,11 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_jobs.train_embedder.shards import FrameShard, read_shards
+from worldloop.prompts.words import an
 
 TOP = 10
 OUTDOORS = ("street", "zoo", "amusement_park")
-# Several ways to ask for the same thing; none is a caption template of the training data.
+# Several ways to ask for the same thing; the last three are no caption templates of the training data.
 INSTITUTION_QUERIES = ("{}", "footage of a {}", "somewhere in a {}", "walking through a {}")
+LIGHTS = {
+    "at night": ("night",),
+    "at dusk": ("dusk", "dawn"),
+    "by day": ("morning", "afternoon"),
+}
 WEATHER_WORDS = {
     "clear": "sunny",
     "cloudy": "overcast",
@@ -121,19 +127,20 @@ def _questions(scenes: list[dict[str, Any]]) -> list[_Question]:
         for weather, word in WEATHER_WORDS.items():
             text = f"{word} {words}"
             wanted = _has(institution=institution, weather=weather)
-            questions.append(("weather", text, [text, f"a {text}"], wanted))
-        for daypart in sorted({scene["daypart"] for scene in scenes}):
-            text = f"{words} at {daypart}" if daypart == "night" else f"{words} in the {daypart}"
-            wanted = _has(institution=institution, daypart=daypart)
-            questions.append(("time of day", text, [text, f"{daypart} {words}"], wanted))
+            questions.append(("weather", text, [text, an(text)], wanted))
+        for light, dayparts in LIGHTS.items():
+            texts = [f"{words} {light}", f"{an(words)} {light}"]
+            wanted = _has(institution=institution, daypart=dayparts)
+            questions.append(("time of day", texts[0], texts, wanted))
         text = f"rainy night {words}"
         wanted = _has(institution=institution, weather="rain", daypart="night")
         questions.append(("weather and time", text, [text], wanted))
     return questions
 
 
-def _has(**labels: str) -> Callable[[dict[str, Any]], bool]:
-    return lambda scene: all(scene[name] == value for name, value in labels.items())
+def _has(**labels: str | tuple[str, ...]) -> Callable[[dict[str, Any]], bool]:
+    wanted = {name: (v,) if isinstance(v, str) else v for name, v in labels.items()}
+    return lambda scene: all(scene[name] in values for name, values in wanted.items())
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 # B batch, C channels, H height, W width, L tokens
 
 import os
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -200,4 +201,4 @@ def _describe(shard: FrameShard) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_job(TrainEmbedderSpec, train_embedder)
+    sys.exit(run_job(TrainEmbedderSpec, train_embedder))

@@ -36,7 +36,7 @@ def tiny(shards_dir: str, output_dir: str, *, holdout_dir: str = "") -> TrainEmb
         name="tiny",
         model_cfg=_model_cfg((18, 32), 6, embed_dim=16, vision=(32, 2), text=(16, 2)),
         preprocess_cfg=_TINY_PREPROCESS,
-        num_steps=40,
+        num_steps=120,
         batch_size=16,
         learning_rate=3e-3,
         warmup_steps=4,

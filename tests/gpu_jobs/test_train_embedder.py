@@ -60,12 +60,12 @@ def test_training_twice_gives_the_same_model(trained, shards, tmp_path):
 
 def test_words_that_training_never_saw_share_one_vector(trained):
     model = EmbedModel.load(str(trained[0]))
-    one, other, seen = model.embed_texts(["zoo xylophone", "zoo quark", "zoo museum"])
+    one, other, seen = model.embed_texts(["zoo dog", "zoo cat", "zoo museum"])
     assert np.allclose(one, other, atol=1e-6)
     assert not np.allclose(one, seen, atol=1e-3)
 
 
-def test_the_starter_recipe_fits_the_repository(tmp_path):
+def test_the_starter_recipe_fits_the_repository():
     from gpu_jobs.embed_clips.model import build_network
 
     spec = recipes.starter("shards", "out")

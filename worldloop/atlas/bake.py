@@ -31,6 +31,17 @@ CITY_COLUMNS = (
     *("koeppen", "koeppen_source", "driving_side", "geonameid"),
 )
 KOEPPEN_CURATED = {"honolulu": "As"}  # the raster has sea there; As after Peel et al. (2007)
+ENGLISH_NAMES = {  # where GeoNames has a local or long name in its English column
+    "Bogotá": "Bogota",
+    "Montréal": "Montreal",
+    "New York City": "New York",
+    "Reykjavík": "Reykjavik",
+    "Ulan Bator": "Ulaanbaatar",
+}
+COUNTRY_NAMES = {
+    "Democratic Republic of the Congo": "DR Congo",
+    "The Netherlands": "Netherlands",
+}
 SIDE_SCRIPT = """
 import * as coder from '@rapideditor/country-coder';
 import fs from 'fs';
@@ -100,10 +111,6 @@ def _city_row(wanted: Row, place: dict[str, Any], country: dict[str, Any], side:
         "driving_side": side,
         "geonameid": wanted["geonameid"],
     }
-
-
-ENGLISH_NAMES = {"Ulan Bator": "Ulaanbaatar", "Montréal": "Montreal", "New York City": "New York"}
-COUNTRY_NAMES = {"Democratic Republic of the Congo": "DR Congo"}
 
 
 def _languages(place: dict[str, Any]) -> tuple[list[str], str]:

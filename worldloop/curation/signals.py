@@ -25,8 +25,9 @@ DARK_BELOW, BRIGHT_ABOVE = 0.06, 0.94
 # A cut is a frame that looks otherwise than the one before and that the encoder could not predict
 # from the past (vectors cover less than 70 % of it). Looks are compared by histogram (half
 # the L1 distance) and by layout (correlation of 16x9 luma); when both differ, vectors are not
-# asked. A keyframe of a moving shot has no vectors and looks the same, so it is no cut.
-CUT_VECTORS_BELOW, CUT_COLORS_ABOVE, CUT_LAYOUT_BELOW = 0.7, 0.3, 0.3
+# asked. A keyframe of a moving shot has no vectors and looks the same, so it is no cut; nor is a
+# change of colour alone, such as a coarse keyframe's.
+CUT_VECTORS_BELOW, CUT_COLORS_ABOVE, CUT_LAYOUT_BELOW, SAME_LAYOUT = 0.7, 0.3, 0.3, 0.9
 _CODECS_WITH_VECTORS = ("h264", "mpeg4")
 
 
@@ -63,7 +64,7 @@ class SignalPolicy:
 
     Attributes:
         version: Goes into every verdict's metadata.
-        exposure_mean_min: Darker clips are rejected; a lit night street has about 0.1.
+        exposure_mean_min: Darker clips are rejected; a lit night street has about 0.4.
         exposure_mean_max: Brighter clips are rejected.
         dark_share_max: Clips with more black than this are rejected.
         bright_share_max: Clips with more white than this are rejected.
@@ -202,9 +203,10 @@ class _Meter:
         colors, layout = _color_histogram(planes), _layout(planes[0])
         if self.looks is not None:
             recolored = 0.5 * float(np.abs(colors - self.looks[0]).sum()) > CUT_COLORS_ABOVE
-            rearranged = float((layout * self.looks[1]).sum()) < CUT_LAYOUT_BELOW
+            alike = float((layout * self.looks[1]).sum())
+            rearranged = alike < CUT_LAYOUT_BELOW
             unpredicted = self.covered < CUT_VECTORS_BELOW
-            self.num_cuts += recolored + rearranged + unpredicted >= 2
+            self.num_cuts += alike < SAME_LAYOUT and recolored + rearranged + unpredicted >= 2
         self.looks = colors, layout
 
     def result(self) -> ClipSignals:
@@ -230,7 +232,7 @@ def perceptual_hash(luma: Luma) -> int:
     Args:
         luma: float32 (H, W), at least 32 pixels a side.
     """
-    small = _box(luma.shape[0], 32) @ luma @ _box(luma.shape[1], 32).T
+    small = _shrink(luma, 32, 32)
     terms = _cosines() @ small @ _cosines().T
     bits = (terms > np.median(terms.ravel()[1:])).ravel()  # the first term is the mean brightness
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
@@ -275,8 +277,7 @@ def _color_histogram(planes: list[NDArray[np.uint8]]) -> NDArray[np.float64]:
 
 def _layout(luma: NDArray[np.uint8]) -> Luma:
     """float32 (9, 16): where it is light and dark, free of brightness and contrast."""
-    sparse = luma[::2, ::2].astype(np.float32)
-    small = _box(sparse.shape[0], 9) @ sparse @ _box(sparse.shape[1], 16).T
+    small = _shrink(luma[::2, ::2].astype(np.float32), 9, 16)
     small -= small.mean()
     length = float(np.sqrt((small * small).sum()))
     return np.asarray(small / max(length, 1e-3), np.float32)
@@ -287,14 +288,15 @@ def _laplacian(luma: Luma) -> Luma:
     return around - 4 * luma[1:-1, 1:-1]
 
 
-@functools.cache
-def _box(length_px: int, count: int) -> Luma:
-    """float32 (count, length_px): averages a side down to `count` samples."""
-    edges = np.arange(count + 1) * length_px / count
-    low, high = edges[:-1, None], edges[1:, None]
-    pixel = np.arange(length_px)
-    overlap = np.clip(np.minimum(high, pixel + 1) - np.maximum(low, pixel), 0, 1)
-    return np.asarray(overlap / overlap.sum(axis=1, keepdims=True), np.float32)
+def _shrink(picture: Luma, height: int, width: int) -> Luma:
+    """A picture as `height` x `width` means of blocks; without matrix products, whose threads cost more."""
+    rows = np.arange(height) * picture.shape[0] // height
+    columns = np.arange(width) * picture.shape[1] // width
+    sums = np.add.reduceat(np.add.reduceat(picture, rows, axis=0), columns, axis=1)
+    sizes = np.outer(
+        np.diff(rows, append=picture.shape[0]), np.diff(columns, append=picture.shape[1])
+    )
+    return np.asarray(sums / sizes, np.float32)
 
 
 @functools.cache

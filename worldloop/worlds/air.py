@@ -19,8 +19,8 @@ _SKY: tuple[tuple[float, Triple, Triple, Triple, Triple], ...] = (
     (-18, (0.05, 0.06, 0.10), (0.010, 0.016, 0.042), (0.06, 0.06, 0.10), (0.050, 0.050, 0.080)),
     (-6, (0.06, 0.07, 0.12), (0.030, 0.052, 0.150), (0.32, 0.21, 0.23), (0.120, 0.110, 0.160)),
     (-2, (0.25, 0.17, 0.16), (0.095, 0.150, 0.340), (0.80, 0.45, 0.32), (0.360, 0.270, 0.270)),
-    (2, (2.00, 0.90, 0.36), (0.170, 0.270, 0.540), (1.05, 0.66, 0.43), (0.740, 0.520, 0.400)),
-    (10, (4.00, 2.55, 1.30), (0.210, 0.350, 0.670), (1.02, 0.80, 0.60), (0.920, 0.750, 0.580)),
+    (2, (2.60, 1.10, 0.40), (0.190, 0.270, 0.520), (1.25, 0.68, 0.36), (0.860, 0.540, 0.350)),
+    (10, (4.90, 2.75, 1.15), (0.220, 0.340, 0.640), (1.18, 0.82, 0.54), (0.980, 0.740, 0.500)),
     (25, (4.90, 4.10, 3.10), (0.240, 0.450, 0.900), (0.90, 0.97, 1.05), (0.760, 0.810, 0.880)),
     (50, (5.30, 4.90, 4.30), (0.260, 0.500, 1.000), (0.85, 1.00, 1.20), (0.680, 0.780, 0.920)),
 )
@@ -54,6 +54,7 @@ def outdoor_air(scene: Scene, *, y_bearing_deg: float = 0.0) -> Air:
     lamps = _fall(elevation, 5.0, -3.0)
     dim = 0.25 * (1 - direct) if scene.weather in ("rain", "fog") else 0.0
     golden = _fall(elevation, 14.0, 4.0) * (1 - lamps) * (1 - grey)
+    glare = direct * (1 - _fall(elevation, 40.0, 15.0))
     return Air(
         sun_direction=_light_direction(scene, y_bearing_deg),
         sun_color=_triple(sun * direct),
@@ -66,8 +67,20 @@ def outdoor_air(scene: Scene, *, y_bearing_deg: float = 0.0) -> Air:
         clouds=clouds,
         rain=rain,
         snow=snow,
-        exposure=round(1.0 + 0.15 * lamps, 4),
+        exposure=round(1.0 + 0.15 * lamps - 0.18 * glare, 4),
     )
+
+
+def bearing_towards_sun(scene: Scene, rng: np.random.Generator) -> float:
+    """A compass bearing for the y axis of a place whose view runs along x.
+
+    A high sun may stand anywhere; a low one shines along the view or against it, within a few
+    dozen degrees, because it would not reach the ground of a street otherwise.
+    """
+    spread_deg = 14.0 + 3.0 * max(0.0, scene.sun_elevation_deg)
+    turn = min(90.0, spread_deg) * (2 * rng.random() - 1)
+    end = 90.0 if rng.random() < 0.5 else 270.0
+    return float((scene.sun_azimuth_deg - end + turn) % 360)
 
 
 def indoor_air(scene: Scene) -> Air:

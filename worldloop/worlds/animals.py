@@ -1,4 +1,4 @@
-"""Animals as rigid parts: their bodies, their gaits, and herds that move inside a circle.
+"""Animals as rigid parts: their bodies, their gaits, and herds that walk ellipses.
 
 A body is lofted from short tables in metres (`ANATOMY`), x forward, y to the left, z up, the origin
 on the ground beneath the trunk. `sculpt(kind)` makes it once; a `Herd` poses any number of
@@ -14,19 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldloop.errors import UnknownKeyError
+from worldloop.worlds.anatomy import ANATOMY, BLACK, GREY, HORN, IVORY, WHITE, Anatomy, Color, Row
 from worldloop.worlds.geometry import Float, Int, Material, MeshBuilder, sphere
 
 Action = Literal["standing", "walking", "grazing", "resting"]
 ACTIONS: tuple[Action, ...] = ("standing", "walking", "grazing", "resting")
-
-Color = tuple[float, float, float]
-Row = tuple[float, ...]
-
-BLACK: Color = (0.03, 0.028, 0.026)
-WHITE: Color = (0.82, 0.8, 0.76)
-IVORY: Color = (0.85, 0.78, 0.6)
-HORN: Color = (0.22, 0.18, 0.14)
-GREY: Color = (0.34, 0.32, 0.31)
 
 
 class Piece(NamedTuple):
@@ -67,51 +59,6 @@ class Bone:
     flex: float = 0.0
     graze: float = 0.0
     rest: float = 0.0
-
-
-@dataclass(frozen=True)
-class Anatomy:
-    """The table of one kind, in metres.
-
-    Rows of `trunk` are (x, low, high, half width); of tubes (x, z, half width, half height).
-
-    Attributes:
-        hide: Material of the body.
-        color: Its albedo.
-        trunk: Cross sections from rump to chest.
-        neck: Tube from the shoulders to the skull.
-        head: Tube from the back of the skull to the nose.
-        hips: (x of the hind legs, x of the front legs, half the stance, height of the hip joints).
-        leg: Radii at (hip, knee, foot).
-        knee: Height of the knee as a share of the hip's.
-        foot: Colour of hooves and paws; None is the hide.
-        muzzle: Colour of the last piece of the head; None is the hide.
-        ear: (length, width, thickness, turn outward in radians), length 0 for none.
-        ear_at: (x, half distance, z) of the ears.
-        tail: (x, z, length, radius, tuft radius).
-        length_m: From nose to tail, for spacing.
-        height_m: Highest point, for sight lines.
-        speed_mps: Walking pace.
-        graze_rad: How far the neck bends to feed.
-    """
-
-    hide: Material
-    color: Color
-    trunk: tuple[Row, ...]
-    neck: tuple[Row, ...]
-    head: tuple[Row, ...]
-    hips: tuple[float, float, float, float]
-    leg: tuple[float, float, float]
-    ear: tuple[float, float, float, float]
-    ear_at: tuple[float, float, float]
-    tail: tuple[float, float, float, float, float]
-    length_m: float
-    height_m: float
-    speed_mps: float
-    knee: float = 0.52
-    foot: Color | None = BLACK
-    muzzle: Color | None = None
-    graze_rad: float = 0.9
 
 
 @dataclass
@@ -271,356 +218,6 @@ def _rgb(color: Color) -> Float:
     return np.asarray(color, np.float32)
 
 
-ANATOMY: dict[str, Anatomy] = {
-    "elephant": Anatomy(
-        Material.SKIN,
-        (0.33, 0.31, 0.3),
-        trunk=(
-            (-1.85, 1.9, 2.15, 0.12),
-            (-1.7, 1.45, 2.5, 0.55),
-            (-1.2, 1.12, 2.85, 0.82),
-            (-0.4, 0.98, 2.92, 0.95),
-            (0.4, 1.02, 2.9, 0.9),
-            (1.0, 1.2, 3.02, 0.74),
-            (1.4, 1.6, 2.85, 0.45),
-        ),
-        neck=((1.0, 2.35, 0.5, 0.6), (1.8, 2.6, 0.42, 0.55)),
-        head=(
-            (1.5, 2.75, 0.25, 0.4),
-            (1.72, 2.72, 0.46, 0.6),
-            (2.05, 2.62, 0.48, 0.66),
-            (2.38, 2.38, 0.36, 0.5),
-            (2.55, 2.2, 0.2, 0.25),
-        ),
-        hips=(-1.2, 0.95, 0.48, 1.5),
-        leg=(0.36, 0.26, 0.27),
-        foot=(0.26, 0.24, 0.23),
-        ear=(1.3, 1.15, 0.045, 0.85),
-        ear_at=(1.8, 0.44, 2.75),
-        tail=(-1.82, 2.1, 1.1, 0.05, 0.08),
-        length_m=5.2,
-        height_m=3.4,
-        speed_mps=0.9,
-        graze_rad=0.25,
-    ),
-    "giraffe": Anatomy(
-        Material.SPOTS,
-        (0.8, 0.62, 0.36),
-        trunk=(
-            (-1.1, 1.95, 2.2, 0.1),
-            (-0.95, 1.7, 2.42, 0.3),
-            (-0.45, 1.55, 2.6, 0.42),
-            (0.2, 1.48, 2.85, 0.46),
-            (0.65, 1.55, 3.02, 0.4),
-            (0.92, 1.9, 2.9, 0.22),
-        ),
-        neck=(
-            (0.55, 2.55, 0.3, 0.42),
-            (0.92, 3.15, 0.2, 0.27),
-            (1.2, 3.95, 0.15, 0.19),
-            (1.46, 4.78, 0.13, 0.15),
-        ),
-        head=(
-            (1.26, 4.82, 0.08, 0.14),
-            (1.46, 4.86, 0.15, 0.18),
-            (1.74, 4.72, 0.12, 0.14),
-            (1.99, 4.56, 0.09, 0.1),
-            (2.12, 4.48, 0.06, 0.06),
-        ),
-        hips=(-0.75, 0.62, 0.24, 1.95),
-        leg=(0.2, 0.1, 0.09),
-        ear=(0.26, 0.16, 0.02, 1.3),
-        ear_at=(1.34, 0.13, 4.99),
-        tail=(-1.08, 2.15, 0.95, 0.03, 0.08),
-        length_m=3.6,
-        height_m=5.2,
-        speed_mps=1.1,
-        muzzle=(0.55, 0.42, 0.3),
-        graze_rad=0.35,
-    ),
-    "zebra": Anatomy(
-        Material.BANDS,
-        (0.86, 0.84, 0.8),
-        trunk=(
-            (-0.78, 0.95, 1.15, 0.08),
-            (-0.68, 0.78, 1.3, 0.24),
-            (-0.25, 0.66, 1.31, 0.32),
-            (0.2, 0.66, 1.28, 0.32),
-            (0.52, 0.72, 1.34, 0.26),
-            (0.7, 0.92, 1.25, 0.12),
-        ),
-        neck=((0.45, 1.08, 0.16, 0.27), (0.75, 1.42, 0.12, 0.2), (0.98, 1.68, 0.1, 0.15)),
-        head=(
-            (0.88, 1.72, 0.07, 0.1),
-            (1.02, 1.68, 0.12, 0.14),
-            (1.2, 1.53, 0.1, 0.12),
-            (1.36, 1.37, 0.075, 0.08),
-            (1.44, 1.29, 0.05, 0.05),
-        ),
-        hips=(-0.52, 0.48, 0.17, 0.85),
-        leg=(0.15, 0.07, 0.06),
-        ear=(0.2, 0.1, 0.02, 0.5),
-        ear_at=(0.95, 0.09, 1.86),
-        tail=(-0.76, 1.15, 0.5, 0.025, 0.06),
-        length_m=2.3,
-        height_m=1.95,
-        speed_mps=1.0,
-        muzzle=BLACK,
-        graze_rad=1.05,
-    ),
-    "lion": Anatomy(
-        Material.SKIN,
-        (0.62, 0.43, 0.2),
-        trunk=(
-            (-0.85, 0.72, 0.9, 0.08),
-            (-0.72, 0.56, 1.02, 0.22),
-            (-0.25, 0.55, 1.0, 0.25),
-            (0.3, 0.5, 1.05, 0.28),
-            (0.65, 0.58, 1.08, 0.24),
-            (0.85, 0.78, 1.0, 0.12),
-        ),
-        neck=((0.6, 0.9, 0.2, 0.24), (0.98, 1.1, 0.18, 0.22)),
-        head=(
-            (0.9, 1.15, 0.12, 0.16),
-            (1.02, 1.17, 0.2, 0.21),
-            (1.2, 1.12, 0.16, 0.16),
-            (1.36, 1.05, 0.12, 0.11),
-            (1.42, 1.03, 0.07, 0.06),
-        ),
-        hips=(-0.58, 0.58, 0.17, 0.75),
-        leg=(0.17, 0.09, 0.09),
-        foot=None,
-        ear=(0.13, 0.13, 0.03, 1.2),
-        ear_at=(1.02, 0.17, 1.36),
-        tail=(-0.83, 0.88, 0.9, 0.03, 0.07),
-        length_m=2.3,
-        height_m=1.4,
-        speed_mps=0.9,
-        muzzle=(0.68, 0.56, 0.4),
-        graze_rad=0.5,
-    ),
-    "bear": Anatomy(
-        Material.SKIN,
-        (0.2, 0.115, 0.06),
-        trunk=(
-            (-0.95, 0.7, 0.95, 0.15),
-            (-0.82, 0.5, 1.18, 0.36),
-            (-0.35, 0.42, 1.25, 0.46),
-            (0.2, 0.42, 1.28, 0.46),
-            (0.6, 0.5, 1.36, 0.38),
-            (0.85, 0.7, 1.2, 0.24),
-        ),
-        neck=((0.6, 1.0, 0.3, 0.33), (1.05, 1.12, 0.24, 0.26)),
-        head=(
-            (0.95, 1.15, 0.15, 0.18),
-            (1.1, 1.17, 0.25, 0.25),
-            (1.3, 1.1, 0.19, 0.18),
-            (1.48, 1.02, 0.11, 0.1),
-            (1.58, 1.0, 0.07, 0.06),
-        ),
-        hips=(-0.6, 0.55, 0.26, 0.72),
-        leg=(0.26, 0.16, 0.16),
-        foot=(0.1, 0.06, 0.04),
-        ear=(0.16, 0.18, 0.05, 1.3),
-        ear_at=(1.08, 0.2, 1.4),
-        tail=(-0.95, 0.95, 0.12, 0.07, 0.05),
-        length_m=2.6,
-        height_m=1.5,
-        speed_mps=0.8,
-        muzzle=(0.36, 0.25, 0.16),
-        graze_rad=0.5,
-    ),
-    "camel": Anatomy(
-        Material.SKIN,
-        (0.6, 0.42, 0.23),
-        trunk=(
-            (-0.95, 1.3, 1.55, 0.1),
-            (-0.82, 1.1, 1.78, 0.28),
-            (-0.45, 1.0, 1.95, 0.38),
-            (-0.1, 0.95, 2.32, 0.36),
-            (0.12, 0.95, 2.3, 0.36),
-            (0.45, 1.0, 1.88, 0.36),
-            (0.8, 1.15, 1.75, 0.26),
-            (0.95, 1.35, 1.65, 0.12),
-        ),
-        neck=(
-            (0.75, 1.45, 0.16, 0.24),
-            (1.15, 1.3, 0.14, 0.2),
-            (1.45, 1.55, 0.12, 0.17),
-            (1.55, 2.0, 0.11, 0.14),
-        ),
-        head=(
-            (1.42, 2.12, 0.07, 0.1),
-            (1.55, 2.14, 0.12, 0.14),
-            (1.78, 2.06, 0.1, 0.1),
-            (1.98, 1.98, 0.08, 0.08),
-            (2.05, 1.95, 0.05, 0.05),
-        ),
-        hips=(-0.65, 0.6, 0.2, 1.25),
-        leg=(0.18, 0.085, 0.08),
-        foot=(0.42, 0.3, 0.18),
-        ear=(0.12, 0.08, 0.02, 1.2),
-        ear_at=(1.5, 0.1, 2.28),
-        tail=(-0.93, 1.5, 0.6, 0.025, 0.05),
-        length_m=3.1,
-        height_m=2.4,
-        speed_mps=1.0,
-        graze_rad=0.7,
-    ),
-    "rhinoceros": Anatomy(
-        Material.SKIN,
-        (0.36, 0.34, 0.32),
-        trunk=(
-            (-1.45, 0.95, 1.25, 0.15),
-            (-1.28, 0.65, 1.55, 0.48),
-            (-0.7, 0.52, 1.68, 0.64),
-            (0.0, 0.48, 1.62, 0.66),
-            (0.6, 0.55, 1.74, 0.56),
-            (1.0, 0.75, 1.7, 0.42),
-            (1.15, 0.95, 1.5, 0.25),
-        ),
-        neck=((0.85, 1.2, 0.38, 0.46), (1.45, 1.12, 0.28, 0.34)),
-        head=(
-            (1.3, 1.18, 0.2, 0.28),
-            (1.5, 1.12, 0.29, 0.32),
-            (1.85, 0.9, 0.2, 0.22),
-            (2.12, 0.75, 0.18, 0.19),
-            (2.26, 0.68, 0.13, 0.12),
-        ),
-        hips=(-0.92, 0.72, 0.36, 0.85),
-        leg=(0.28, 0.18, 0.18),
-        ear=(0.24, 0.15, 0.03, 0.6),
-        ear_at=(1.42, 0.18, 1.5),
-        tail=(-1.42, 1.2, 0.6, 0.04, 0.05),
-        length_m=3.8,
-        height_m=1.8,
-        speed_mps=0.8,
-        graze_rad=0.4,
-    ),
-    "hippopotamus": Anatomy(
-        Material.SKIN,
-        (0.34, 0.24, 0.23),
-        trunk=(
-            (-1.5, 0.75, 1.05, 0.2),
-            (-1.3, 0.42, 1.35, 0.52),
-            (-0.6, 0.28, 1.5, 0.75),
-            (0.2, 0.26, 1.5, 0.76),
-            (0.8, 0.36, 1.46, 0.6),
-            (1.15, 0.6, 1.3, 0.36),
-        ),
-        neck=((0.85, 1.0, 0.45, 0.46), (1.4, 1.08, 0.38, 0.4)),
-        head=(
-            (1.25, 1.15, 0.28, 0.3),
-            (1.5, 1.15, 0.38, 0.36),
-            (1.8, 1.02, 0.31, 0.29),
-            (2.1, 0.92, 0.4, 0.32),
-            (2.35, 0.86, 0.4, 0.3),
-            (2.45, 0.84, 0.25, 0.18),
-        ),
-        hips=(-0.95, 0.75, 0.42, 0.6),
-        leg=(0.27, 0.19, 0.2),
-        ear=(0.13, 0.12, 0.03, 0.8),
-        ear_at=(1.45, 0.3, 1.5),
-        tail=(-1.48, 1.0, 0.35, 0.05, 0.04),
-        length_m=4.1,
-        height_m=1.6,
-        speed_mps=0.6,
-        graze_rad=0.35,
-        muzzle=(0.44, 0.29, 0.27),
-    ),
-    "tiger": Anatomy(
-        Material.BANDS,
-        (0.78, 0.36, 0.09),
-        trunk=(
-            (-0.9, 0.68, 0.86, 0.08),
-            (-0.76, 0.54, 0.97, 0.22),
-            (-0.25, 0.5, 0.94, 0.26),
-            (0.3, 0.46, 0.97, 0.28),
-            (0.66, 0.54, 1.02, 0.24),
-            (0.85, 0.7, 0.95, 0.14),
-        ),
-        neck=((0.6, 0.82, 0.19, 0.22), (1.0, 0.98, 0.17, 0.19)),
-        head=(
-            (0.92, 1.0, 0.13, 0.15),
-            (1.05, 1.02, 0.21, 0.2),
-            (1.22, 0.97, 0.17, 0.16),
-            (1.36, 0.91, 0.12, 0.1),
-            (1.42, 0.9, 0.07, 0.06),
-        ),
-        hips=(-0.6, 0.58, 0.17, 0.7),
-        leg=(0.17, 0.09, 0.095),
-        foot=(0.8, 0.5, 0.25),
-        ear=(0.12, 0.13, 0.03, 1.2),
-        ear_at=(1.04, 0.17, 1.19),
-        tail=(-0.88, 0.82, 1.0, 0.045, 0.045),
-        length_m=2.4,
-        height_m=1.25,
-        speed_mps=0.9,
-        muzzle=WHITE,
-        graze_rad=0.45,
-    ),
-    "gorilla": Anatomy(
-        Material.SKIN,
-        (0.045, 0.043, 0.045),
-        trunk=(
-            (-0.55, 0.5, 0.72, 0.14),
-            (-0.45, 0.4, 0.85, 0.26),
-            (-0.1, 0.42, 1.05, 0.36),
-            (0.28, 0.58, 1.3, 0.42),
-            (0.52, 0.8, 1.38, 0.34),
-            (0.62, 0.98, 1.3, 0.18),
-        ),
-        neck=((0.4, 1.2, 0.24, 0.22), (0.66, 1.36, 0.17, 0.18)),
-        head=(
-            (0.5, 1.5, 0.12, 0.2),
-            (0.62, 1.48, 0.18, 0.26),
-            (0.76, 1.4, 0.17, 0.2),
-            (0.88, 1.32, 0.12, 0.12),
-            (0.92, 1.31, 0.07, 0.07),
-        ),
-        hips=(-0.32, 0.4, 0.27, 0.62),
-        leg=(0.2, 0.12, 0.1),
-        foot=None,
-        ear=(0.07, 0.06, 0.02, 1.2),
-        ear_at=(0.66, 0.18, 1.45),
-        tail=(-0.5, 0.6, 0.02, 0.02, 0.02),
-        length_m=1.5,
-        height_m=1.7,
-        speed_mps=0.7,
-        muzzle=(0.1, 0.09, 0.09),
-        graze_rad=0.4,
-    ),
-    "monkey": Anatomy(
-        Material.SKIN,
-        (0.3, 0.2, 0.11),
-        trunk=(
-            (-0.3, 0.38, 0.46, 0.05),
-            (-0.24, 0.32, 0.53, 0.1),
-            (0.0, 0.32, 0.54, 0.12),
-            (0.2, 0.34, 0.56, 0.11),
-            (0.3, 0.42, 0.54, 0.06),
-        ),
-        neck=((0.2, 0.48, 0.08, 0.08), (0.34, 0.58, 0.06, 0.06)),
-        head=(
-            (0.28, 0.64, 0.07, 0.09),
-            (0.36, 0.65, 0.1, 0.11),
-            (0.45, 0.62, 0.08, 0.08),
-            (0.52, 0.59, 0.045, 0.045),
-        ),
-        hips=(-0.2, 0.2, 0.08, 0.4),
-        leg=(0.06, 0.038, 0.04),
-        foot=(0.12, 0.08, 0.06),
-        ear=(0.08, 0.08, 0.015, 1.4),
-        ear_at=(0.36, 0.09, 0.67),
-        tail=(-0.29, 0.44, 0.6, 0.022, 0.02),
-        length_m=1.0,
-        height_m=0.8,
-        speed_mps=0.6,
-        muzzle=(0.62, 0.4, 0.3),
-        graze_rad=0.5,
-    ),
-}
-
 _LIMBS = (  # name, front, side, phase of the step: the order of a walking horse
     ("hind left", False, 1.0, 0.0),
     ("front left", True, 1.0, 0.25),
@@ -629,6 +226,7 @@ _LIMBS = (  # name, front, side, phase of the step: the order of a walking horse
 )
 _STRIDE_RAD = 0.34
 _FLEX_RAD = 0.75
+_SWUNG_TAILS = ("lion", "tiger", "monkey")
 _EYE: Color = (0.012, 0.01, 0.01)
 
 
@@ -784,16 +382,20 @@ def _add_tail(
     anatomy = body.anatomy
     assert anatomy is not None
     x, z = at
-    rows = [
-        (x + 0.05, z, radius, radius),
-        (x - 0.12 * length, z - 0.12 * length, radius, radius),
-        (x - 0.2 * length, z - 0.55 * length, 0.8 * radius, 0.8 * radius),
-        (x - 0.26 * length, z - 0.9 * length, 0.6 * radius, 0.6 * radius),
+    hanging = ((-0.12, -0.12), (-0.2, -0.55), (-0.26, -0.9), (-0.27, -1.0))
+    swung = ((-0.22, -0.26), (-0.45, -0.5), (-0.72, -0.55), (-0.9, -0.42))
+    bends = swung if body.kind in _SWUNG_TAILS else hanging
+    thin = (1.0, 0.9, 0.75, 0.6)
+    rows = [(x + 0.05, z, radius, radius)]
+    rows += [
+        (x + u * length, z + w * length, k * radius, k * radius)
+        for (u, w), k in zip(bends, thin, strict=True)
     ]
     body.add(tube(rows, num_sides=5), tail, anatomy.hide, anatomy.color)
     if tuft > 1.3 * radius:
         brush = sphere((tuft, tuft, 0.15 * length + tuft), num_rings=3, num_sides=6)
-        body.add(brush, tail, Material.SKIN, BLACK, (x - 0.27 * length, 0, z - length))
+        end_x, end_z = rows[-1][0], rows[-1][1]
+        body.add(brush, tail, Material.SKIN, BLACK, (end_x, 0, end_z))
 
 
 def _trunk_and_tusks(body: Sculpture, neck: int, head: int) -> None:
@@ -1008,7 +610,7 @@ def _add_bird_legs(
 
 
 def _penguin() -> Sculpture:
-    body = Sculpture("penguin", None, 0.5, 1.0, 0.3, 0.2, sink=0.2)
+    body = Sculpture("penguin", None, 0.85, 1.0, 0.3, 0.2, sink=0.2)
     body.grow(Bone("trunk", -1, (0, 0, 0), idle=(0.03, 0.02, 0.0), idle_rate_hz=0.3, graze=0.1))
     rows = [
         (-0.05, 0.04, 0.1, 0.09),
@@ -1168,10 +770,10 @@ class Habit:
 
     Attributes:
         action: What it does during the whole clip.
-        centre: x, y of its place, or of the circle that it walks, metres.
+        centre: x, y of its place, or of the ellipse that it walks, metres.
         ground_m: Height of the ground there.
-        radius_m: Radius of the circle; 0 unless it walks.
-        angle_rad: Heading (0 is +x), or where on the circle it starts.
+        radii_m: Half axes along x and y of that ellipse; (0, 0) unless it walks.
+        angle_rad: Heading (0 is +x), or where on the ellipse it starts.
         turn: +1 walks counter-clockwise, -1 clockwise.
         size: Scale of the body.
         phase: Where it is in its idle motions, [0, 1).
@@ -1180,15 +782,24 @@ class Habit:
     action: Action
     centre: tuple[float, float]
     ground_m: float
-    radius_m: float
+    radii_m: tuple[float, float]
     angle_rad: float
     turn: int
     size: float
     phase: float
 
-    def reach_m(self, length_m: float) -> float:
-        """How far from `centre` any of its body can be at any time."""
-        return self.radius_m + 0.75 * length_m * self.size
+    def extent_m(self, length_m: float) -> tuple[float, float]:
+        """Half the box around `centre` that holds all of its body at all times, along x and y."""
+        share = 0.88 if self.action == "grazing" else 0.64  # a head that is down reaches far
+        reach, girth = share * length_m * self.size, 0.26 * length_m * self.size
+        if self.action != "walking":
+            return reach, reach
+        angle = np.linspace(0, 2 * np.pi, 65)
+        at = np.stack([np.cos(angle), np.sin(angle)], 1) * self.radii_m
+        step = np.stack([-np.sin(angle) * self.radii_m[0], np.cos(angle) * self.radii_m[1]], 1)
+        step /= np.hypot(step[:, 0], step[:, 1])[:, None]
+        corners = np.abs(at) + reach * np.abs(step) + girth * np.abs(step[:, ::-1])
+        return float(corners[:, 0].max()), float(corners[:, 1].max())
 
 
 class Herd:
@@ -1198,9 +809,10 @@ class Herd:
         self.kind, self.habits = kind, tuple(habits)
         self.body = sculpt(kind)
         self._centre = np.array([h.centre for h in habits], np.float64).reshape(-1, 2)
-        self._ground, self._radius, self._angle, self._turn, self._size, self._phase = (
+        self._radii = np.array([h.radii_m for h in habits], np.float64).reshape(-1, 2)
+        self._ground, self._angle, self._turn, self._size, self._phase = (
             np.array([getattr(h, name) for h in habits], np.float64)
-            for name in ("ground_m", "radius_m", "angle_rad", "turn", "size", "phase")
+            for name in ("ground_m", "angle_rad", "turn", "size", "phase")
         )
         self._walks, self._grazes, self._rests = (
             np.array([h.action == action for h in habits], np.float64)
@@ -1224,16 +836,14 @@ class Herd:
 
     def positions(self, time_s: float) -> NDArray[np.float64]:
         """x, y, heading of each animal, (N, 3)."""
-        angle = self._angle + self._walks * self._turn * self._pace() * time_s / np.maximum(
-            self._radius, 1.0
-        )
-        ring = (
-            self._walks[:, None]
-            * self._radius[:, None]
-            * np.stack([np.cos(angle), np.sin(angle)], 1)
-        )
-        heading = angle + self._walks * self._turn * np.pi / 2
-        return np.concatenate([self._centre + ring, heading[:, None]], 1)
+        pace = self._walks * self._turn * self.body.speed_mps / np.maximum(self._radii.max(1), 1.0)
+        angle = self._angle + pace * time_s
+        ring = np.stack([np.cos(angle), np.sin(angle)], 1) * self._radii
+        step = np.stack([-np.sin(angle), np.cos(angle)], 1) * self._radii * self._turn[:, None]
+        along = np.arctan2(step[:, 1], step[:, 0])
+        heading = np.where(self._walks > 0, along, self._angle)
+        at = self._centre + self._walks[:, None] * ring
+        return np.concatenate([at, heading[:, None]], 1)
 
     def matrices(self, time_s: float) -> Float:
         """Part axes to world at a time, float32 (num_parts, 3, 4)."""
@@ -1268,13 +878,10 @@ class Herd:
                     part=part + piece.part,
                 )
 
-    def _pace(self) -> NDArray[np.float64]:
-        pace: NDArray[np.float64] = self.body.speed_mps * np.sqrt(self._size)
-        return pace
-
     def _steps_hz(self) -> NDArray[np.float64]:
         reach = 4 * self.body.leg_m * self._size * np.sin(max(float(self._stride.max()), 0.1))
-        return self._walks * self._pace() / reach
+        rate: NDArray[np.float64] = self._walks * self.body.speed_mps / reach
+        return rate
 
     def _height(self, time_s: float) -> NDArray[np.float64]:
         """Lift of the trunk: folded legs when lying, a slight bob when walking."""

@@ -6,6 +6,7 @@ Each choice has a random stream of its own, so a new one does not move the other
 
 import datetime as dt
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 from zoneinfo import ZoneInfo
 
@@ -28,13 +29,26 @@ SPECIES = (
     *("elephant", "giraffe", "zebra", "lion", "tiger", "bear", "camel", "rhinoceros"),
     *("hippopotamus", "gorilla", "kangaroo", "flamingo", "penguin"),
 )
+GRAZERS = ("elephant", "giraffe", "zebra", "camel", "rhinoceros", "kangaroo")
+EXHIBITS = ("sculpture", "bust", "vase", "display case")
 RIDES = ("ferris wheel", "carousel", "roller coaster")
 STYLES: dict[str, dict[str, tuple[str, ...]]] = {  # what the seed decides; `facade` is decorum
+    "street": {"awnings": ("few", "many")},
+    "hospital": {"accent": ("teal", "blue", "yellow", "green"), "floor": ("light", "warm")},
+    "zoo": {"theme": ("savanna", "forest", "stone")},
+    "amusement_park": {"stalls": ("striped", "plain")},
     "museum": {
         "wall": ("red", "green", "grey", "blue", "white"),
         "floor": ("parquet", "stone"),
         "ceiling": ("skylight", "spots"),
     },
+}
+ERAS: dict[str, tuple[str, ...]] = {  # of houses with a facade
+    "brick": ("old", "old", "modern"),
+    "plaster": ("old", "modern", "modern"),
+    "stone": ("old", "old", "modern"),
+    "concrete": ("modern", "highrise"),
+    "glass": ("modern", "highrise"),
 }
 # How many of the public (in a hospital: patients) a crowd is, fewest and most.
 PUBLIC: dict[str, dict[Crowd, tuple[int, int]]] = {
@@ -44,8 +58,44 @@ PUBLIC: dict[str, dict[Crowd, tuple[int, int]]] = {
     "museum": {"sparse": (1, 3), "lively": (4, 6), "crowded": (7, 9)},
     "amusement_park": {"sparse": (4, 7), "lively": (10, 15), "crowded": (17, 22)},
 }
+CLOTHES: dict[Temperature, tuple[Dress, ...]] = {  # everyone of a role wears the same kind
+    "cold": (Dress("coat"),),
+    "cool": (Dress("jacket"), Dress("jacket"), Dress("coat")),
+    "warm": (Dress("shirt"), Dress("shirt"), Dress("jacket")),
+    "hot": (Dress("shirt"), Dress("shirt"), Dress("shirt", "shorts")),
+}
+COMPANIONS: dict[str, tuple[str, ...]] = {  # who else is among the public
+    "street": ("commuter", "shopper", "student", "tourist"),
+    "zoo": ("child",),
+    "museum": ("student", "tourist"),
+    "amusement_park": ("child", "student"),
+}
+NAMES_OF_THINGS = {name.replace(" ", "_") for name in (*SPECIES, *RIDES, "monkey")}
 SNOW_LATITUDE_DEG = {"north": 35.0, "south": 40.0}  # nearer the equator a C city has no snow cover
 TWO_SEASONS_LATITUDE_DEG = 15.0  # within it the year is wet and dry, except in deserts
+
+
+@dataclass(frozen=True)
+class Brief:
+    """What a scene is cast for: a place, and the seed that decides what the place leaves open."""
+
+    atlas: Atlas
+    city: City
+    institution: Institution
+    seed: int
+
+    def random(self, purpose: str) -> np.random.Generator:
+        """The stream of one purpose."""
+        return stream(self.seed, "casting", self.city.key, self.institution.key, purpose)
+
+    def pick(self, purpose: str, choices: Sequence[Choice]) -> Choice:
+        """One choice, evenly, from a stream of its own."""
+        return choices[int(self.random(purpose).integers(len(choices)))]
+
+    def decorum(self, slot: str) -> str:
+        """One of the values that decorum has for a slot."""
+        row = self.atlas.decorum(self.city.key, self.institution.key, slot)
+        return self.pick(slot, row.values)
 
 
 def cast_scene(
@@ -77,16 +127,16 @@ def cast_scene(
         >>> scene.driving_side, scene.signs[0].text
         ('left', '動物園')
     """
-    city, institution = atlas.parse_place(place)
+    brief = Brief(atlas, *atlas.parse_place(place), seed)
+    city, institution = brief.city, brief.institution
     if institution.key not in CASTABLE:
         raise UnknownKeyError("institution with a world grammar", institution.key, CASTABLE)
-    day = _date(seed, date)
-    clock = _hour(institution, seed, hour)
+    day = _date(brief, date)
+    clock = _hour(brief, hour)
     elevation, azimuth = sun_at(city, day, clock)
     season = season_of(city, day)
-    sky = _weather(atlas, city, season, seed, weather)
-    crowd = _crowd(institution, seed, clock)
-    subjects = _subjects(atlas, city, institution, seed, crowd)
+    crowd = _crowd(brief, clock)
+    subjects = _subjects(brief, crowd)
     return Scene(
         city=city.key,
         institution=institution.key,
@@ -96,15 +146,15 @@ def cast_scene(
         sun_elevation_deg=elevation,
         sun_azimuth_deg=azimuth,
         season=season,
-        weather=sky,
+        weather=_weather(brief, season, weather),
         climate=city.koeppen,
         driving_side=city.driving_side,
         crowd=crowd,
-        roles=_roles(atlas, city, institution, seed, crowd, temperature_of(city, season)),
+        roles=_roles(brief, crowd, temperature_of(city, season)),
         subjects=subjects,
-        signs=_signs(atlas, city, institution, seed, subjects),
-        style=_style(atlas, city, institution, seed),
-        camera=_pick(seed, "camera", ("stroll", "stroll", "tour", "wander")),
+        signs=_signs(brief, subjects),
+        style=_style(brief),
+        camera=brief.pick("camera", ("stroll", "stroll", "tour", "wander")),
     )
 
 
@@ -162,10 +212,10 @@ def temperature_of(city: City, season: str) -> Temperature:
     return "warm"
 
 
-def _date(seed: int, asked: str) -> dt.date:
+def _date(brief: Brief, asked: str) -> dt.date:
     """The date asked for, or one of `YEAR`."""
     if not asked:
-        days = int(stream(seed, "casting", "date").integers(365))
+        days = int(brief.random("date").integers(365))
         return dt.date(YEAR, 1, 1) + dt.timedelta(days=days)
     try:
         return dt.date.fromisoformat(asked)
@@ -175,224 +225,193 @@ def _date(seed: int, asked: str) -> dt.date:
         ) from error
 
 
-def _hour(institution: Institution, seed: int, asked: float) -> float:
+def _hour(brief: Brief, asked: float) -> float:
     """The hour asked for, or a quarter of an hour while the place is open, mostly awake hours."""
-    opens, closes = institution.opens, institution.closes
+    opens, closes = brief.institution.opens, brief.institution.closes
     if asked >= 0:
         if not opens <= asked < closes:
             raise MalformedRecordError(
-                f"hour at a {institution.name}",
+                f"hour at a {brief.institution.name}",
                 asked,
                 f"at least {opens} and below {closes}",
                 "Choose an hour at which it is open.",
             )
         return asked
-    rng = stream(seed, "casting", "hour")
+    rng = brief.random("hour")
     if (opens, closes) == (0.0, 24.0) and rng.random() < 0.7:
         opens, closes = 7.0, 21.0
-    quarters = int((closes - opens) * 4) - (1 if closes < 24 else 0)
-    return opens + int(rng.integers(quarters)) / 4
+    return opens + int(rng.integers(int((closes - opens) * 4))) / 4
 
 
-def _weather(atlas: Atlas, city: City, season: str, seed: int, asked: str) -> Weather:
+def _weather(brief: Brief, season: str, asked: str) -> Weather:
     """The weather asked for if it can be, or one that climate and season allow."""
     names: tuple[Weather, ...] = get_args(Weather)
-    drawn = dict(zip(names, atlas.weather_weights(city.koeppen, season), strict=True))
+    weights = brief.atlas.weather_weights(brief.city.koeppen, season)
     allowed = {
         name: weight
-        for name, weight in drawn.items()
-        if weight and (name != "snow" or may_snow(city, season))
+        for name, weight in zip(names, weights, strict=True)
+        if weight and (name != "snow" or may_snow(brief.city, season))
     }
-    for name in names:
-        if name == asked and name in allowed:
+    for name in allowed:
+        if name == asked:
             return name
     if asked:
         raise MalformedRecordError(
-            f"weather of {city.key} in {season}",
+            f"weather of {brief.city.key} in {season}",
             asked,
             f"one of {', '.join(allowed)}",
             "Choose one of them, or another date.",
         )
-    weights = np.array(list(allowed.values()), float)
-    index = stream(seed, "casting", "weather").choice(len(allowed), p=weights / weights.sum())
-    return list(allowed)[int(index)]
+    shares = np.array(list(allowed.values()), float)
+    return list(allowed)[int(brief.random("weather").choice(len(allowed), p=shares / shares.sum()))]
 
 
 # ----------------------------------------------------------------------------- people
 
 
-def _crowd(institution: Institution, seed: int, hour: float) -> Crowd:
+def _crowd(brief: Brief, hour: float) -> Crowd:
     """How full it is: late streets are empty or sparse."""
     levels: list[Crowd] = ["sparse", "lively", "lively", "crowded"]
-    if institution.key == "street" and not 6 <= hour < 23:
+    if brief.institution.key == "street" and not 6 <= hour < 23:
         levels = ["empty", "sparse", "sparse"]
-    return _pick(seed, "crowd", levels)
+    return brief.pick("crowd", levels)
 
 
-def _roles(
-    atlas: Atlas,
-    city: City,
-    institution: Institution,
-    seed: int,
-    crowd: Crowd,
-    temperature: Temperature,
-) -> tuple[Role, ...]:
-    """Everybody who is there, the public first but for a hospital's staff."""
-    rng = stream(seed, "casting", "people")
-    low, high = PUBLIC[institution.key][crowd]
-    public = int(rng.integers(low, high + 1))
-    busy = crowd in ("lively", "crowded")
-    cast: dict[str, list[tuple[str, int, str]]] = {
-        "street": [
-            ("pedestrian", public, "walking"),
-            ("police officer", int(busy and rng.random() < 0.4), "standing"),
-        ],
-        "hospital": [
-            ("nurse", int(rng.integers(1, 4)), "walking"),
-            ("doctor", int(rng.random() < 0.6), "standing"),
-            ("patient", public, "lying"),
-        ],
-        "zoo": [("visitor", public, "walking"), ("keeper", 1, "walking")],
-        "museum": [("visitor", public, "walking"), ("guard", 1, "standing")],
-        "amusement_park": [
-            ("visitor", public, "walking"),
-            ("ride attendant", 1 + int(crowd == "crowded"), "standing"),
-        ],
-    }
-    outdoors = institution.setting == "outdoor"
+def _roles(brief: Brief, crowd: Crowd, temperature: Temperature) -> tuple[Role, ...]:
+    """Everybody who is there."""
+    low, high = PUBLIC[brief.institution.key][crowd]
+    num_public = int(brief.random("public").integers(low, high + 1))
     return tuple(
-        Role(
-            name, count, _dress(atlas, city, institution, name, seed, outdoors, temperature), action
-        )
-        for name, count, action in cast[institution.key]
+        Role(name, count, _dress(brief, name, temperature), action)
+        for name, count, action in (*_public(brief, num_public), *_staff(brief, crowd))
         if count
     )
 
 
-def _dress(
-    atlas: Atlas,
-    city: City,
-    institution: Institution,
-    role: str,
-    seed: int,
-    outdoors: bool,  # noqa: FBT001
-    temperature: Temperature,
-) -> Dress:
+def _public(brief: Brief, count: int) -> list[tuple[str, int, str]]:
+    """Those for whom the place is there, of which up to a third are companions of one kind."""
+    if brief.institution.key == "hospital":
+        return [("patient", count, "lying")]
+    name = "pedestrian" if brief.institution.key == "street" else "visitor"
+    rng, most = brief.random("companions"), count // 3
+    if not most or rng.random() < 0.4:
+        return [(name, count, "walking")]
+    few = int(rng.integers(1, most + 1))
+    companion = brief.pick("companion", COMPANIONS[brief.institution.key])
+    return [(name, count - few, "walking"), (companion, few, "walking")]
+
+
+def _staff(brief: Brief, crowd: Crowd) -> list[tuple[str, int, str]]:
+    """Those who work there."""
+    rng = brief.random("staff")
+    match brief.institution.key:
+        case "street":
+            on_duty = crowd in ("lively", "crowded") and rng.random() < 0.4
+            return [("police officer", int(on_duty), "standing")]
+        case "hospital":
+            nurses, doctors = int(rng.integers(1, 4)), int(rng.random() < 0.6)
+            return [("nurse", nurses, "walking"), ("doctor", doctors, "standing")]
+        case "zoo":
+            return [("keeper", 1, "walking")]
+        case "museum":
+            return [("guard", 1, "standing")]
+        case _:
+            return [("ride attendant", 1 + int(crowd == "crowded"), "standing")]
+
+
+def _dress(brief: Brief, role: str, temperature: Temperature) -> Dress:
     """Dress of the job from decorum; the public outdoors dresses for the temperature."""
-    values = atlas.decorum(city.key, institution.key, f"dress:{role}").values
-    top, bottom, head, color = _pick(seed, f"dress {role}", values).split("/")
-    if outdoors and role in ("pedestrian", "visitor"):
-        return _pick(seed, f"clothes {role}", CLOTHES[temperature])
-    return Dress(top, bottom, head, color)
-
-
-CLOTHES: dict[Temperature, tuple[Dress, ...]] = {
-    "cold": (Dress("coat"), Dress("coat"), Dress("coat", head="cap")),
-    "cool": (Dress("jacket"), Dress("jacket"), Dress("coat")),
-    "warm": (Dress("shirt"), Dress("shirt"), Dress("jacket")),
-    "hot": (
-        *(Dress("shirt"), Dress("shirt"), Dress("shirt", "shorts")),
-        *(Dress("shirt", "skirt"), Dress("shirt", head="cap"), Dress("shirt", head="straw hat")),
-    ),
-}
+    public = role in COMPANIONS.get(brief.institution.key, ()) or role in ("pedestrian", "visitor")
+    if public and brief.institution.setting == "outdoor":
+        return brief.pick(f"clothes:{role}", CLOTHES[temperature])
+    return Dress(*brief.decorum(f"dress:{'visitor' if public else role}").split("/"))
 
 
 # ----------------------------------------------------------------------------- things and signs
 
 
-def _subjects(
-    atlas: Atlas, city: City, institution: Institution, seed: int, crowd: Crowd
-) -> tuple[Subject, ...]:
+def _subjects(brief: Brief, crowd: Crowd) -> tuple[Subject, ...]:
     """What the place shows."""
-    rng = stream(seed, "casting", "subjects")
-    if institution.key == "street":
-        return _street_subjects(atlas, city, seed, crowd, rng)
-    if institution.key == "hospital":
-        low, high = PUBLIC["hospital"][crowd]
-        beds = int(rng.integers(high, 9))
-        stands = int(rng.integers(max(1, low // 2), min(6, beds) + 1))
-        return Subject("bed", beds), Subject("infusion stand", stands), Subject("curtain", beds)
-    if institution.key == "zoo":
-        return _species(rng)
-    if institution.key == "museum":
-        exhibits = _sample(rng, ("sculpture", "bust", "vase", "display case"), 1 + rng.integers(2))
-        counts = [Subject(kind, int(rng.integers(1, 4))) for kind in exhibits]
-        return Subject("painting", int(rng.integers(8, 17))), *counts
-    rides = _sample(rng, RIDES, 2 + int(rng.random() < 0.5))
-    return (*(Subject(ride, 1) for ride in rides), Subject("stall", int(rng.integers(3, 7))))
+    rng = brief.random("subjects")
+    match brief.institution.key:
+        case "street":
+            return _traffic_and_trees(brief, crowd, rng)
+        case "hospital":
+            beds = int(rng.integers(PUBLIC["hospital"][crowd][1], 9))
+            stands = int(rng.integers(2, min(6, beds) + 1))
+            extra = _sample(rng, ("monitor", "wheelchair", "trolley"), 1)[0]
+            ward = Subject("bed", beds), Subject("infusion stand", stands), Subject("curtain", beds)
+            return *ward, Subject(extra, int(rng.integers(1, 3)))
+        case "zoo":
+            return _species(rng)
+        case "museum":
+            kinds = _sample(rng, EXHIBITS, int(rng.integers(1, 3)))
+            exhibits = [Subject(kind, int(rng.integers(1, 4))) for kind in kinds]
+            return Subject("painting", int(rng.integers(8, 17))), *exhibits
+        case _:
+            rides = _sample(rng, RIDES, int(rng.integers(2, 4)))
+            counts = {"stall": (3, 7), "balloon": (4, 13), "tree": (6, 15), "bench": (2, 6)}
+            return (
+                *(Subject(ride, 1) for ride in rides),
+                *(Subject(kind, int(rng.integers(*span))) for kind, span in counts.items()),
+            )
 
 
-def _street_subjects(
-    atlas: Atlas, city: City, seed: int, crowd: Crowd, rng: np.random.Generator
-) -> tuple[Subject, ...]:
-    """Traffic after the decorum of the city, and trees; a quiet street has little of both kinds."""
-    kinds = _pick(seed, "traffic", atlas.decorum(city.key, "street", "traffic").values).split("+")
+def _traffic_and_trees(brief: Brief, crowd: Crowd, rng: np.random.Generator) -> tuple[Subject, ...]:
+    """Two kinds of vehicles after the decorum of the city, trees and benches; few trees in deserts."""
+    first, second = brief.decorum("traffic").split("+")
     most = {"empty": 2, "sparse": 4, "lively": 7, "crowded": 8}[crowd]
-    counts = (int(rng.integers(max(1, most // 2), most + 1)), int(rng.integers(1, 3)))
-    traffic = [
-        Subject(kind, 1 if kind == "bus" else count)
-        for kind, count in zip(kinds, counts, strict=True)
-    ]
-    trees = rng.integers(2, 5) if city.koeppen.startswith("BW") else rng.integers(4, 12)
-    return *traffic, Subject("tree", int(trees))
+    many, few = int(rng.integers(max(1, most // 2), most + 1)), int(rng.integers(1, 3))
+    trees = rng.integers(2, 5) if brief.city.koeppen.startswith("BW") else rng.integers(4, 12)
+    return (
+        Subject(first, many),
+        Subject(second, 1 if second == "bus" else few),
+        Subject("tree", int(trees)),
+        Subject("bench", int(rng.integers(1, 4))),
+    )
 
 
 def _species(rng: np.random.Generator) -> tuple[Subject, ...]:
     """Two or three kinds of animals, seven animals at most."""
-    kinds = _sample(rng, SPECIES, 2 + int(rng.random() < 0.5))
+    kinds = _sample(rng, SPECIES, int(rng.integers(2, 4)))
     room = 7
     cast = []
-    for left, kind in zip(range(len(kinds) - 1, -1, -1), kinds, strict=True):
-        count = int(rng.integers(1, min(4, room - left) + 1))
+    for num_left, kind in zip(range(len(kinds) - 1, -1, -1), kinds, strict=True):
+        count = int(rng.integers(1, min(4, room - num_left) + 1))
         room -= count
-        cast.append(Subject(kind, count))
+        habits = ("resting", "standing", "walking", *(("grazing",) if kind in GRAZERS else ()))
+        trait = habits[int(rng.integers(len(habits)))] if rng.random() < 0.5 else ""
+        cast.append(Subject(kind, count, trait))
     return tuple(cast)
 
 
-def _signs(
-    atlas: Atlas,
-    city: City,
-    institution: Institution,
-    seed: int,
-    subjects: Sequence[Subject],
-) -> tuple[Sign, ...]:
-    """The institution's own sign, those that name what is shown, then two to five others."""
-    rng = stream(seed, "casting", "signs")
+def _signs(brief: Brief, subjects: Sequence[Subject]) -> tuple[Sign, ...]:
+    """The institution's own sign, those that name what is shown, then some others."""
+    institution, rng = brief.institution, brief.random("signs")
     kinds = [subject.kind.replace(" ", "_") for subject in subjects]
     named = [kind for kind in kinds if kind in institution.sign_words]
-    named += ["ward"] if institution.key == "hospital" else []
+    named += {"hospital": ["ward", "exit"], "museum": ["exit"]}.get(institution.key, [])
     others = [
         word
         for word in institution.sign_words
-        if word not in named and word not in OPTIONAL_NAMES and word != "no_entry"
+        if word not in (*named, *NAMES_OF_THINGS, "no_entry")
     ]
-    num_others = rng.integers(4, 6) if institution.key == "street" else rng.integers(1, 3)
+    num_others = int(rng.integers(4, 6) if institution.key == "street" else rng.integers(1, 3))
     own = [institution.own_word] if institution.own_word else []
-    words = [*own, *named, *_sample(rng, others, int(num_others))]
-    return tuple(atlas.sign(city.key, word) for word in words)
+    words = [*own, *named, *_sample(rng, others, num_others)]
+    return tuple(brief.atlas.sign(brief.city.key, word) for word in words)
 
 
-OPTIONAL_NAMES = {
-    *(name.replace(" ", "_") for name in (*SPECIES, *RIDES)),
-    "monkey",
-}  # these words stand on a sign only where the thing itself is in the scene
-
-
-def _style(atlas: Atlas, city: City, institution: Institution, seed: int) -> dict[str, str]:
+def _style(brief: Brief) -> dict[str, str]:
     """Free traits of the grammar, and the facade that decorum gives a street."""
-    choices = STYLES.get(institution.key, {})
-    style = {key: _pick(seed, f"style {key}", values) for key, values in choices.items()}
-    if "facade" in institution.slots:
-        values = atlas.decorum(city.key, institution.key, "facade").values
-        style["facade"] = _pick(seed, "facade", values)
+    choices = STYLES.get(brief.institution.key, {})
+    style = {key: brief.pick(f"style:{key}", values) for key, values in choices.items()}
+    if "facade" in brief.institution.slots:
+        style["facade"] = brief.decorum("facade")
+        style["era"] = brief.pick("style:era", ERAS[style["facade"]])
     return style
-
-
-def _pick(seed: int, purpose: str, choices: Sequence[Choice]) -> Choice:
-    """One choice, evenly, from a stream of its own."""
-    return choices[int(stream(seed, "casting", purpose).integers(len(choices)))]
 
 
 def _sample(rng: np.random.Generator, choices: Sequence[Choice], count: int) -> list[Choice]:
     """Some choices without repetition."""
-    return [choices[int(index)] for index in rng.permutation(len(choices))[: int(count)]]
+    return [choices[int(index)] for index in rng.permutation(len(choices))[:count]]

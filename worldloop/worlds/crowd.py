@@ -13,7 +13,7 @@ from worldloop.worlds.scene import Role
 from worldloop.worlds.world import Track
 
 CAMERA_GAP_M, WALKER_GAP_M, WALL_GAP_M = 1.3, 0.9, 0.3
-_SAMPLE_S = 0.25
+_SAMPLE_S = 0.125
 _DRAWS, _ROUNDS = 40, 6
 Route = Sequence[tuple[float, float]]
 
@@ -108,7 +108,7 @@ class Crowd:
         """How well each track is seen; minus infinity where it is in the way."""
         apart = tracks - self.eyes
         away = np.hypot(apart[..., 0], apart[..., 1])
-        steps = tracks[:, ::2].reshape(-1, 2)
+        steps = tracks[:, ::4].reshape(-1, 2)
         walls = self.plan.distance(steps, bounded=False).reshape(len(tracks), -1).min(1)
         bad = (away.min(1) < CAMERA_GAP_M) | (walls < WALL_GAP_M)
         if self._taken:

@@ -28,7 +28,7 @@ from worldloop.worlds.shapes import (
 from worldloop.worlds.stage import SIGN_ASPECT, Stage
 
 CROWN_LOW_M = 2.6
-LAMP_LIGHT: Color = (22.0, 15.0, 8.0)
+LAMP_LIGHT: Color = (36.0, 25.0, 14.0)
 IRON = palette.linear("#23282b")
 _TRUNK = palette.linear("#5b4634")
 _ALL = (0, 1, 2, 3, 4, BOTTOM)
@@ -73,13 +73,14 @@ def add_tree(
     """
     scene = stage.scene
     height = height_m or float(rng.uniform(5.2, 7.6))
-    stage.plan.block_disc(np.asarray(at)[:2], 0.22, height_m=1.5)
+    stage.plan.block_disc(np.asarray(at)[:2], 0.22, height_m=2.0)
     luck = rng.random()
-    if scene.climate[:1] in ("A", "B") and luck < 0.5:
+    group, warmth = scene.climate[:1], scene.climate[2:]
+    if (group == "A" or warmth == "h") and luck < 0.5:
         return _palm(stage, at, rng, height, phrase or "a palm tree")
-    if scene.climate[:1] in ("D", "E") and luck < 0.3:
+    if group in ("D", "E") and luck < 0.3:
         return _conifer(stage, at, rng, height, phrase or "a fir tree")
-    if scene.season == "winter" and scene.climate[:1] in ("C", "D"):
+    if scene.season == "winter" and (group in ("C", "D") or warmth == "k"):
         return _bare(stage, at, rng, height, phrase or "a bare tree")
     return _broadleaf(stage, at, rng, height, phrase)
 
@@ -201,14 +202,32 @@ def _bare(stage: Stage, at: ArrayLike, rng: np.random.Generator, height: float, 
         tip = np.array(
             [out * math.cos(a), out * math.sin(a), fork + rng.uniform(0.4, 0.6) * height]
         )
-        limbs.append(tube([(0, 0, fork - 0.1), elbow, tip], 0.055, num_sides=4))
+        root = np.array([0, 0, fork - 0.1])
+        limbs.append(tube(np.stack([root, elbow, tip]), 0.055, num_sides=4))
         for side in (-0.7, 0.7):
             twig = tip + 0.16 * height * np.array([math.cos(a + side), math.sin(a + side), 0.7])
-            limbs.append(
-                tube([elbow, 0.5 * (elbow + twig) + [0, 0, 0.1], twig], 0.028, num_sides=3)
-            )
+            middle = 0.5 * (elbow + twig) + np.array([0, 0, 0.1])
+            limbs.append(tube(np.stack([elbow, middle, twig]), 0.028, num_sides=3))
     stage.put(joined(limbs), material=Material.BARK, color=_TRUNK, instance=tree, at=at)
     return tree
+
+
+def add_far_trees(
+    stage: Stage, spots: Sequence[tuple[float, float]], rng: np.random.Generator
+) -> int:
+    """A belt of simple trees in the distance, one instance; returns its id."""
+    belt = stage.instance(SemanticClass.VEGETATION, "a belt of trees")
+    crowns: dict[int, list[Primitive]] = {0: [], 1: [], 2: []}
+    for k, (x, y) in enumerate(spots):
+        for _ in range(3):
+            side, radius = rng.uniform(-3.0, 3.0, 2), float(rng.uniform(2.6, 4.2))
+            at = (x + side[0], y + side[1], float(rng.uniform(0.3, 1.1)) * radius)
+            crowns[k % 3].append(shifted(_clump(rng, radius, flat=1.15), at))
+    for parts in crowns.values():
+        if parts:
+            shade = tuple(0.75 * c for c in leaf_color(stage.scene, rng))
+            stage.put(joined(parts), material=Material.FOLIAGE, color=shade, instance=belt)
+    return belt
 
 
 def add_shrub(

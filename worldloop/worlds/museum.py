@@ -10,7 +10,7 @@ The galleries lie along x; one enters the first at its low end and sees through 
 """
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -111,7 +111,8 @@ def build(recipe: Recipe) -> World:
     scene = recipe.scene
     layout = _lay_out(scene)
     low, high = layout.galleries[0].x0, layout.galleries[-1].x1
-    stage = Stage(scene, low=(low, -layout.half_m), high=(high, layout.half_m))
+    dry = replace(scene, weather="clear")  # nobody opens an umbrella under a roof
+    stage = Stage(dry, low=(low, -layout.half_m), high=(high, layout.half_m))
     _put_shell(stage, layout)
     for gallery in layout.galleries:
         _put_gallery(stage, layout, gallery)
@@ -142,10 +143,10 @@ def _lay_out(scene: Scene) -> Layout:
         if subject.kind not in known:
             raise UnknownKeyError("museum subject", subject.kind, known)
     rng = stream(scene.seed, "museum", "layout")
-    length = float(rng.uniform(9.5, 12.0))
+    length = float(rng.uniform(11.0, 13.5))
     half = float(rng.uniform(4.2, 5.2))
     num_pictures = sum(s.count for s in scene.subjects if s.kind in HANGING)
-    num_rooms = max(3, -(-num_pictures // 11))
+    num_rooms = max(3, -(-num_pictures // 13))
     galleries = tuple(
         Gallery(k * (length + WALL_M), k * (length + WALL_M) + length, k == 0, k == num_rooms - 1)
         for k in range(num_rooms)
@@ -439,13 +440,19 @@ def _put_stand(stage: Stage, layout: Layout, k: int) -> None:
 
 def _picture_places(layout: Layout) -> list[Place]:
     """Where pictures may hang, in the order in which a visitor would see them."""
-    places: list[Place] = []
-    half = layout.half_m
+    half, last = layout.half_m, layout.galleries[-1]
+    side_m = half - DOOR_HALF_M - 0.3
+    middle = DOOR_HALF_M + 0.22 + side_m / 2
+    ends = {
+        g: [Place(g.x1, s * middle, EAST, side_m - 0.5) for s in (-1.0, 1.0)]
+        for g in layout.galleries
+    }
+    first, second = layout.galleries[:2]
+    # the far end of the enfilade is seen through all doorways
+    places = [Place(last.x1, 0.0, EAST, 2.6), *ends[first], *ends[second]]
     for gallery in layout.galleries:
-        side_m = half - DOOR_HALF_M - 0.3
-        ends = (-1.0, 1.0) if not gallery.last else (-1.0, 0.0, 1.0)
-        middle = DOOR_HALF_M + 0.22 + side_m / 2
-        places += [Place(gallery.x1, s * middle, EAST, side_m - 0.5) for s in ends]
+        if gallery not in (first, second):
+            places += ends[gallery]
         length = gallery.x1 - gallery.x0 - 1.6
         num = int(length // _SPACING_M)
         step = length / num

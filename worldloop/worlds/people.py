@@ -24,7 +24,8 @@ Float64 = NDArray[np.float64]
 NUM_PARTS = 12
 TORSO, HEAD, THIGH, SHIN, FOOT, UPPER_ARM, FOREARM = 0, 1, 2, 4, 6, 8, 10  # left; right is + 1
 HIP_Y, THIGH_M, SHIN_M, ANKLE_M = 0.095, 0.44, 0.40, 0.08
-SHOULDER, NECK = (0.0, 0.205, 0.505), (0.0, 0.0, 0.575)
+TOE_M, HEEL_M = 0.17, 0.08
+SHOULDER, NECK = (0.0, 0.196, 0.482), (0.0, 0.0, 0.575)
 UPPER_ARM_M = 0.28
 STRIDE_M = 1.45
 SEAT_TO_HIP_M, MATTRESS_TO_HIP_M = 0.08, 0.11
@@ -203,7 +204,9 @@ class _Gait:
             0.35 * np.sin(0.45 * time_s + 3 * self.phase) * (1 - 0.6 * self.walks)
         )
         offset = _joints(rotation, thigh, knee)
-        reach = -offset[:, FOOT : FOOT + 2, 2].min(1) + ANKLE_M
+        tilt = np.sin(foot)
+        sole = np.minimum(TOE_M * tilt, -HEEL_M * tilt) - ANKLE_M * np.cos(foot)
+        reach = -(offset[:, FOOT : FOOT + 2, 2] + sole).min(1)
         hip = np.where(np.isnan(self.hip), reach * self.scale, self.hip)
         base = np.where(self.lying[:, None, None], _turns(heading) @ _LYING, _turns(heading))
         origin = at + np.stack([0 * hip, 0 * hip, hip], 1)
@@ -216,7 +219,7 @@ class _Gait:
 
 _LYING = np.array([[0.0, 0, 1], [0, -1, 0], [1, 0, 0]])
 _SPREAD = np.zeros(NUM_PARTS)
-_SPREAD[[UPPER_ARM, FOREARM]], _SPREAD[[UPPER_ARM + 1, FOREARM + 1]] = 0.11, -0.11
+_SPREAD[[UPPER_ARM, FOREARM]], _SPREAD[[UPPER_ARM + 1, FOREARM + 1]] = 0.085, -0.085
 
 
 def _turns(yaw_rad: Float64) -> Float64:
@@ -329,7 +332,16 @@ def _look(role: Role, stage: Stage, rng: np.random.Generator, *, outdoors: bool)
     )
 
 
-_PUBLIC = ("pedestrian", "visitor", "tourist", "passer-by", "commuter", "shopper", "student")
+_PUBLIC = (
+    "pedestrian",
+    "visitor",
+    "tourist",
+    "passer-by",
+    "commuter",
+    "shopper",
+    "student",
+    "child",
+)
 
 
 def _build(stage: Stage, look: Look, first: int, instance: int) -> None:
@@ -373,12 +385,12 @@ _DARK = palette.COLORS["black"]
 _HIPS = loft([(-0.10, 0.085, 0.125), (-0.02, 0.110, 0.166), (0.06, 0.106, 0.158)], num_sides=9)
 _TRUNK = loft(
     [
-        *((-0.03, 0.122, 0.180), (0.02, 0.119, 0.176), (0.15, 0.104, 0.154)),
+        *((-0.04, 0.128, 0.190), (0.02, 0.121, 0.180), (0.15, 0.104, 0.154)),
         *((0.36, 0.122, 0.184), (0.47, 0.106, 0.188), (0.53, 0.072, 0.122), (0.565, 0.05, 0.055)),
     ],
     num_sides=9,
 )
-_THIGH = loft([(-0.47, 0.056, 0.056), (-0.2, 0.073, 0.075), (0.03, 0.088, 0.088)], num_sides=7)
+_THIGH = loft([(-0.47, 0.056, 0.056), (-0.2, 0.073, 0.073), (0.03, 0.084, 0.080)], num_sides=7)
 _SHIN = loft([(-0.39, 0.052, 0.05), (-0.12, 0.058, 0.056), (0.03, 0.057, 0.057)], num_sides=7)
 _SHIN_BARE = loft([(-0.40, 0.033, 0.033), (-0.13, 0.052, 0.05), (0.03, 0.05, 0.05)], num_sides=7)
 _SHOE = loft(
@@ -389,7 +401,7 @@ _SHOE = loft(
     num_sides=8,
 )
 _UPPER_ARM = loft(
-    [(-0.30, 0.041, 0.041), (-0.1, 0.050, 0.050), (0.0, 0.052, 0.054), (0.04, 0.028, 0.032)],
+    [(-0.30, 0.041, 0.041), (-0.1, 0.050, 0.050), (-0.01, 0.052, 0.050), (0.035, 0.030, 0.030)],
     num_sides=7,
 )
 _FOREARM = loft([(-0.235, 0.036, 0.037), (-0.08, 0.044, 0.044), (0.02, 0.043, 0.043)], num_sides=7)
@@ -535,7 +547,7 @@ def _put_torso(put: Callable[..., None], look: Look) -> None:
         put(TORSO, _BADGE, Material.METAL, palette.COLORS["gold"])
     elif dress.top == "hi-vis vest":
         put(TORSO, _BANDS, Material.METAL, _SILVER)
-    elif dress.top == "coat":
+    elif dress.top == "coat" and dress.color == "white":
         put(TORSO, _LAPELS, cloth, palette.COLORS["pale blue"])
     elif dress.top == "scrubs":
         put(TORSO, _NECKLINE, Material.SKIN, look.skin)

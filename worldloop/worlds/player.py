@@ -23,7 +23,7 @@ CLEARANCE_M = 0.5
 WALK_MPS, RUN_MPS = 1.4, 3.0
 STEP_M, BOB_M = 0.75, 0.016
 W, A, S, D, SHIFT, INTERACT = range(6)
-_MAX_TURN_DEG_S, _MAX_PITCH_DEG = 60.0, 30.0
+_MAX_TURN_DEG_S, _MAX_PITCH_DEG = 45.0, 30.0
 _FAN = np.radians([-24.0, -12.0, 0.0, 12.0, 24.0])
 _AROUND = np.linspace(-np.pi, np.pi, 48, endpoint=False)
 _OCTANTS = {  # keys to the direction of travel, counter-clockwise from straight ahead
@@ -142,7 +142,7 @@ def choose_start(stage: Stage, starts: Sequence[Start]) -> Start:
         ClipRejectedError: If every start is blocked.
     """
     rng = stage.random("start")
-    luck = rng.uniform(0, 0.25, len(starts))
+    luck = rng.uniform(0, 0.7, len(starts))
     free = stage.plan.distance([(s.x, s.y) for s in starts]) >= CLEARANCE_M + 0.15
     if not free.any():
         raise ClipRejectedError(
@@ -182,7 +182,7 @@ class _Policy:
         self.stage, self.plan, self.body = stage, stage.plan, body
         self.rng = stage.random("player", stage.scene.camera)
         self.home = self.way = self.gaze = start.heading_rad
-        self.pitch = 0.02
+        self.pitch = 0.04
         self.turn = np.zeros(2)
         self.next_choice_s = self.next_gaze_s = 0.0
 
@@ -209,12 +209,16 @@ class _Policy:
         self.turn += (wish - self.turn) * min(1.0, 6.0 * step)
         return np.round(self.turn, 3).astype(np.float32)
 
-    def open_gaze(self, gaze_rad: float, *, least_m: float = 3.0) -> float:
-        """The gaze, or the nearest heading from which the view is open if it is not."""
+    def open_gaze(self, gaze_rad: float) -> float:
+        """The gaze, or the nearest heading from which the view is open if it is not.
+
+        What counts as open follows from the place: half of what one sees in most directions.
+        """
         turns = _AROUND[np.argsort(np.abs(_AROUND), kind="stable")]
         fans = (gaze_rad + turns)[:, None] + _FAN
-        view = self.plan.view_distance(self.body.at, fans.ravel(), limit_m=least_m)
-        nearest = view.reshape(fans.shape).min(1)
+        view = self.plan.view_distance(self.body.at, fans.ravel(), limit_m=12).reshape(fans.shape)
+        nearest = view.min(1)
+        least_m = min(5.0, max(2.0, 0.5 * float(np.median(view[:, 2]))))
         if nearest[0] >= least_m:
             return gaze_rad
         best = nearest >= min(least_m, float(nearest.max()) - 1e-6)
@@ -240,7 +244,7 @@ class _Stroll(_Policy):
         if time_s >= self.next_gaze_s:
             self.next_gaze_s = time_s + float(self.rng.uniform(1.2, 2.4))
             self.gaze = float(self.rng.uniform(-0.16, 0.16))
-            self.pitch = float(self.rng.uniform(-0.02, 0.07))
+            self.pitch = float(self.rng.uniform(0.0, 0.09))
         gaze = self.open_gaze(self.way + self.gaze)
         keys = self.keys_towards(self.way)
         if abs(_wrapped(self.way - self.body.yaw_rad)) < 0.5:
@@ -287,7 +291,7 @@ class _Tour(_Policy):
         x, y, z = self.target.at
         dx, dy = x - self.body.at[0], y - self.body.at[1]
         rise = math.atan2(z - self.body.ground_m - EYE_M, max(2.0, math.hypot(dx, dy)))
-        return self.open_gaze(math.atan2(dy, dx), least_m=2.0), min(0.30, max(-0.22, 0.8 * rise))
+        return self.open_gaze(math.atan2(dy, dx)), min(0.20, max(-0.20, 0.6 * rise))
 
 
 class _Wander(_Policy):
@@ -304,10 +308,20 @@ class _Wander(_Policy):
             self.keys = self._burst()
         if time_s >= self.next_gaze_s:
             self.next_gaze_s = time_s + float(self.rng.uniform(0.6, 1.6))
-            self.gaze = self.body.yaw_rad + float(self.rng.uniform(-1.1, 1.1))
+            self.gaze = self._glance()
             self.pitch = float(self.rng.uniform(-0.06, 0.14))
         self.gaze = self.open_gaze(self.gaze)
         return self.keys, self.mouse(self.gaze, self.pitch, ease_per_s=3.0)
+
+    def _glance(self) -> float:
+        """Of three directions at random the one in which most can be seen."""
+        drawn = [self.body.yaw_rad + float(self.rng.uniform(-1.1, 1.1)) for _ in range(3)]
+        score = [
+            float(self.plan.view_distance(self.body.at, gaze + _FAN, limit_m=20).mean()) / 20
+            + sum(_sight_score(self.plan, self.body.at, gaze, s) for s in self.stage.sights)
+            for gaze in drawn
+        ]
+        return drawn[int(np.argmax(score))]
 
     def _burst(self) -> NDArray[np.bool_]:
         """Keys at random; a direction with no room is drawn again, at most eight times."""

@@ -76,7 +76,7 @@ class Stage:
         self.sights: list[Sight] = []
         self._instances = [Instance(SemanticClass.SKY, "the sky")]
         self._lamps: list[tuple[float, ...]] = []
-        self._signs: list[UInt8] = []
+        self._signs: dict[tuple[str, ...], UInt8] = {}
         self._num_parts = 0
         self._drives: list[tuple[Sequence[int], Motion]] = []
 
@@ -156,12 +156,13 @@ class Stage:
             sign: What is written, and in which language.
             board: Hex colours of board and letters; a seeded pair of `SIGN_BOARDS` without.
         """
-        index = len(self._signs)
         if board is None:
-            rng = self.random("sign board", sign.word, index)
+            rng = self.random("sign board", sign.word, len(self._instances) % 3)
             board = SIGN_BOARDS[int(rng.integers(len(SIGN_BOARDS)))]
-        self._signs.append(_painted(sign_image(sign.language, sign.text), *board))
-        return index
+        key = (sign.language, sign.text, *board)
+        if key not in self._signs:
+            self._signs[key] = _painted(sign_image(sign.language, sign.text), *board)
+        return list(self._signs).index(key)
 
     def parts(self, count: int) -> int:
         """Reserve rigid parts in a row; returns the first."""
@@ -184,7 +185,7 @@ class Stage:
             pose=_joint_motion(max(1, self._num_parts), self._drives),
             instances=tuple(self._instances),
             lamps=np.array(self._lamps, np.float32).reshape(-1, 7),
-            signs=np.stack(self._signs) if self._signs else _blank_signs(),
+            signs=np.stack(list(self._signs.values())) if self._signs else _blank_signs(),
             air=air,
             room=room,
             track=track,

@@ -1,6 +1,6 @@
-"""The city street: a two-way road between rows of shops, with traffic on the side that the place
-drives on, people on the pavements, trees, lamps and signs in the local script.
+"""The city street: a two-way road between rows of shops with signs in the local script.
 
+Traffic keeps to the side that the place drives on; people walk on the pavements among trees.
 The road runs along x; `y_bearing_deg` in the air turns the sun with the street. Style keys that are
 understood, with their values (the seed decides what is left out):
 
@@ -9,7 +9,7 @@ understood, with their values (the seed decides what is left out):
     road     narrow, standard, wide
     awnings  few, many
 
-Subjects that are understood: the kinds of `vehicles.KINDS`, `tree`, `bench`, `lamp`.
+Subjects that are understood: the kinds of `vehicles.KINDS`, `tree`, `bench`.
 """
 
 import itertools
@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from worldloop.errors import ClipRejectedError
 from worldloop.recipes import Recipe
+from worldloop.seeds import stream
 from worldloop.worlds import kit, palette, vehicles
-from worldloop.worlds.air import outdoor_air
+from worldloop.worlds.air import bearing_towards_sun, outdoor_air
 from worldloop.worlds.crowd import Crowd
 from worldloop.worlds.geometry import Material, SemanticClass, quad
 from worldloop.worlds.palette import Color, pick, tinted
@@ -42,8 +43,9 @@ SHOP_M = 4.0
 _ROADS = {"narrow": (3.0, 3.4), "standard": (3.25, 4.6), "wide": (3.5, 6.0)}
 _STOREYS = {"old": (2, 5), "modern": (4, 9), "highrise": (8, 20)}
 _ASPHALT, _KERB = palette.linear("#565759"), palette.linear("#a9a69f")
+_LENSES = ((3.42, (1.0, 0.06, 0.03)), (3.14, (0.10, 0.07, 0.01)), (2.86, (0.01, 0.08, 0.04)))
 _PAINT_LINE = palette.linear("#d9d8d2")
-SUBJECTS = (*vehicles.KINDS, "tree", "bench", "lamp")
+SUBJECTS = (*vehicles.KINDS, "tree", "bench")
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,12 @@ def build(recipe: Recipe) -> World:
     track = play(stage, shape, _starts(stage, layout), ground_m=KERB_M)
     _drive(stage, layout, driving, track.camera_to_world[:, 0, 3])
     _walk(troupe, Crowd(troupe, track, shape, ground_m=KERB_M), layout)
-    bearing = float(stage.random("bearing").uniform(0, 360))
+    bearing = bearing_towards_sun(scene, stage.random("bearing"))
     return stage.finish(air=outdoor_air(scene, y_bearing_deg=bearing), track=track)
 
 
 def _lay_out(scene: Scene) -> _Layout:
-    rng = np.random.Generator(np.random.Philox(key=scene.seed))
+    rng = stream(scene.seed, "street", "layout")
     road = scene.style.get("road") or pick(rng, ("narrow", "standard", "standard", "wide"))
     lane, pavement = _ROADS.get(road, _ROADS["standard"])
     return _Layout(
@@ -373,6 +375,8 @@ def _add_shops(
             kit.add_sign(
                 stage, sign, at=(middle, y - side * 0.1, 3.42), facing_rad=towards, width_m=wide
             )
+            if abs(middle) < 30 and side != layout.side:
+                stage.sights.append(Sight((middle, y, 3.0), 0.35))
             if rng.random() < 0.5:
                 blade_x = x0 + 0.3 if rng.random() < 0.5 else x1 - 0.3
                 kit.add_sign(
@@ -444,9 +448,9 @@ def _add_furniture(stage: Stage, layout: _Layout) -> None:
             stage.random("tree", round(x * 10), side),
         )
     taken = [x for x, side in slots if side == layout.side]
-    for x in np.arange(-88.0, 89.0, 22.0):
+    for x in np.arange(-90.0, 91.0, 18.0):
         for side in (-1, 1):
-            at = float(x) + (11.0 if side < 0 else 0.0)
+            at = float(x) + (9.0 if side < 0 else 0.0)
             towards = -math.pi / 2 if side > 0 else math.pi / 2
             kit.add_lamp_post(stage, (at, side * (layout.kerb + 0.5), KERB_M), arm_rad=towards)
     for x in np.arange(-34.0, 35.0, 11.5):
@@ -491,14 +495,11 @@ def _add_signals(stage: Stage, layout: _Layout) -> None:
             [(x - 0.12, y - 0.15, 2.7)], [(x + 0.12, y + 0.15, 3.6)], sides=(0, 1, 2, 3, 4, 5)
         )
         stage.put(case, material=Material.METAL, color=kit.IRON, instance=light)
-        for z, color in (
-            (3.42, (1.0, 0.08, 0.04)),
-            (3.14, (0.10, 0.06, 0.0)),
-            (2.86, (0.0, 0.09, 0.05)),
-        ):
-            low, high = sorted((x - ahead * 0.12, x - ahead * 0.16))
+        low, high = sorted((x - ahead * 0.12, x - ahead * 0.16))
+        for z, color in _LENSES:
             lens = boxes([(low, y - 0.09, z - 0.09)], [(high, y + 0.09, z + 0.09)])
-            stage.put(lens, material=Material.LAMP, color=color, instance=light)
+            material = Material.LAMP if color == _LENSES[0][1] else Material.METAL
+            stage.put(lens, material=material, color=color, instance=light)
         stage.plan.block_disc((x, y), 0.12, height_m=1.5)
 
 
@@ -508,8 +509,9 @@ def _add_signals(stage: Stage, layout: _Layout) -> None:
 
 def _split_traffic(scene: Scene) -> tuple[list[str], list[str]]:
     """Kinds that stand parked and kinds that drive; buses and lorries always drive."""
-    rng = np.random.Generator(np.random.Philox(key=scene.seed + 1))
-    parked, driving = [], []
+    rng = stream(scene.seed, "street", "traffic")
+    parked: list[str] = []
+    driving: list[str] = []
     for kind in vehicles.KINDS:
         for k in range(_count(scene, kind)):
             stands = kind == "bicycle" or (
@@ -545,7 +547,10 @@ def _drive(stage: Stage, layout: _Layout, kinds: list[str], eyes_x: NDArray[np.f
     """Moving vehicles in both lanes with equal gaps, some of them near the camera."""
     rng = stage.random("driving")
     order = [kinds[int(k)] for k in rng.permutation(len(kinds))]
-    by_side = {side: order[start::2] for start, side in enumerate((layout.side, -layout.side))}
+    large = [kind for kind in order if kind in ("bus", "lorry")]  # beyond the middle: seen whole
+    small = [kind for kind in order if kind not in large]
+    near, far = small[::2], large + small[1::2]
+    by_side = {layout.side: near, -layout.side: far}
     middle = float(eyes_x.mean())
     for side, lane in by_side.items():
         if not lane:
@@ -553,13 +558,11 @@ def _drive(stage: Stage, layout: _Layout, kinds: list[str], eyes_x: NDArray[np.f
         speed = float(rng.uniform(5.5, 8.5))
         gap = max(15.0, float(rng.uniform(16, 24)))
         ahead = math.cos(layout.heading(side))
-        y, reach = side * layout.lane / 2, 400.0
-        points = ((-ahead * reach, y), (ahead * reach, y))
-        offset = reach + ahead * middle - gap * (len(lane) - 1) / 2 + float(rng.uniform(-8, 8))
-        paths = [
-            Path(points, speed, offset + gap * k - (6.0 if ahead else 0.0), corner_m=1.5)
-            for k in range(len(lane))
-        ]
+        y, corner, far = side * layout.lane / 2, ahead * (HALF_LENGTH_M + 7), side * 250.0
+        points = ((-corner, far), (-corner, y), (corner, y), (corner, far))
+        to_middle = abs(far - y) + abs(corner) + ahead * middle
+        first = to_middle - gap * (len(lane) - 1) / 2 + float(rng.uniform(-8, 8)) - 6.0
+        paths = [Path(points, speed, first + gap * k, corner_m=2.0) for k in range(len(lane))]
         vehicles.drive_along(stage, lane, paths, rng)
 
 

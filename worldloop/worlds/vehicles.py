@@ -76,8 +76,9 @@ def add_vehicle(
         )
     if part is None and block:
         x, y = np.asarray(at, np.float64)[:2]
+        tall = 2.1 if kind in ("van", "bus", "lorry") else 1.5
         half = np.array([LENGTHS_M[kind] / 2, 1.25 if kind in ("bus", "lorry") else 0.9])
-        stage.plan.block_box((x, y) - half, (x, y) + half, yaw_rad=yaw_rad, height_m=1.5)
+        stage.plan.block_box((x, y) - half, (x, y) + half, yaw_rad=yaw_rad, height_m=tall)
     return instance
 
 
@@ -100,7 +101,7 @@ def drive_along(
     return instances
 
 
-def _hull(sections: Sequence[Section], *, shoulder: float = 0.93) -> Primitive:
+def hull(sections: Sequence[Section], *, shoulder: float = 0.93) -> Primitive:
     """A body lofted along x through sections with slanted sides, closed at both ends."""
     rows = []
     for x, w, low, top in sections:
@@ -124,7 +125,7 @@ def _hull(sections: Sequence[Section], *, shoulder: float = 0.93) -> Primitive:
         base, fan = len(vertices), np.arange(1, k - 1)
         vertices += list(row)
         triangle = np.stack([0 * fan, fan, fan + 1], 1)
-        ends.append(base + (triangle[:, ::-1] if back else triangle))
+        ends.append(base + (triangle if back else triangle[:, ::-1]))
     mesh = np.array(vertices, np.float32)
     return (
         mesh,
@@ -209,7 +210,7 @@ def _lights(
 
 
 def _car_layers(color: Color) -> list[Layer]:
-    body = _hull(
+    body = hull(
         [
             *((-2.13, 0.70, 0.40, 0.80), (-2.04, 0.82, 0.27, 0.93), (-1.5, 0.87, 0.20, 0.97)),
             *((0.0, 0.88, 0.19, 0.95), (0.95, 0.88, 0.19, 0.94), (1.75, 0.85, 0.22, 0.84)),
@@ -245,7 +246,7 @@ def _taxi(stage: Stage, rng: np.random.Generator) -> tuple[list[Layer], str]:
 
 def _van(stage: Stage, rng: np.random.Generator) -> tuple[list[Layer], str]:
     name = pick(rng, ("white", "silver", "blue", "red", "gray"))
-    body = _hull(
+    body = hull(
         [
             *((-2.48, 0.90, 0.36, 2.05), (-2.40, 0.96, 0.28, 2.12), (0.75, 0.97, 0.24, 2.14)),
             *((1.35, 0.96, 0.24, 1.98), (1.92, 0.94, 0.26, 1.16), (2.42, 0.88, 0.30, 0.98)),
@@ -278,7 +279,7 @@ def _bus(stage: Stage, rng: np.random.Generator) -> tuple[list[Layer], str]:
     name = pick(stage.random("bus"), ("red", "blue", "green", "amber", "teal"))
     color = palette.COLORS[name]
     length, w = 5.3, 1.25
-    body = _hull(
+    body = hull(
         [
             *((-length, 1.12, 0.42, 2.86), (-length + 0.12, w, 0.34, 2.98)),
             *((length - 0.15, w, 0.34, 2.98), (length, 1.12, 0.42, 2.84)),
@@ -340,7 +341,7 @@ def _bus(stage: Stage, rng: np.random.Generator) -> tuple[list[Layer], str]:
 
 def _lorry(stage: Stage, rng: np.random.Generator) -> tuple[list[Layer], str]:
     name = pick(rng, ("white", "blue", "red", "silver"))
-    cab = _hull(
+    cab = hull(
         [
             (1.7, 1.1, 0.5, 2.5),
             (3.3, 1.1, 0.45, 2.45),
@@ -394,7 +395,7 @@ def _motorbike(stage: Stage, rng: np.random.Generator) -> tuple[list[Layer], str
 
 def _bicycle(stage: Stage, rng: np.random.Generator) -> tuple[list[Layer], str]:
     name = pick(rng, ("red", "black", "blue", "white", "dark green"))
-    r, hub = 0.34, [(-0.52, 0, 0.34), (0.53, 0, 0.34)]
+    r, hub = 0.317, [(-0.52, 0, 0.34), (0.53, 0, 0.34)]
     turn = np.linspace(0, 2 * np.pi, 17)
     tyres = [
         tube(
@@ -423,7 +424,7 @@ def _bicycle(stage: Stage, rng: np.random.Generator) -> tuple[list[Layer], str]:
 
 def _auto_rickshaw(stage: Stage, rng: np.random.Generator) -> tuple[list[Layer], str]:
     name = pick(stage.random("rickshaw"), ("green", "yellow", "blue"))
-    body = _hull(
+    body = hull(
         [
             (-1.35, 0.60, 0.32, 0.95),
             (-1.2, 0.66, 0.26, 1.0),

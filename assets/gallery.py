@@ -1,0 +1,55 @@
+"""The gallery: one static page over the newest released clips, to look at without a server."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from assets.partitions import waves
+from resources.site_catalog import wave_index_rows
+from resources.site_log import SiteLog
+from resources.site_store import SiteStore
+from resources.tables import read_all
+from resources.wave_plans import planned_waves
+from worldloop import layout
+from worldloop.gallery import Media, write_gallery
+from worldloop.records import MANIFEST
+
+_MAX_CLIPS = 240  # what one page shows comfortably; older clips stay in search
+
+
+@dg.asset(
+    group_name="release",
+    kinds={"html"},
+    partitions_def=waves,
+    deps=["release"],
+    pool="catalog",
+    code_version="1",
+    retry_policy=dg.RetryPolicy(max_retries=1, delay=3),
+)
+def gallery(
+    context: dg.AssetExecutionContext, store: SiteStore, site_log: SiteLog
+) -> dg.MaterializeResult[None]:
+    """The page of the site, written again when a wave is released.
+
+    It holds the newest released clips of all waves, opens from its folder and asks no network.
+    """
+    released = read_all(store, MANIFEST, layout.RELEASES).select("recipe_id")
+    rows = wave_index_rows(site_log, planned_waves(store)).join(
+        released, on="recipe_id", how="semi"
+    )
+    shown = rows.filter(pl.col("status") == "accepted").unique("recipe_id", maintain_order=True)
+    shown = shown.tail(_MAX_CLIPS)
+
+    def read_media(row: Mapping[str, Any], media: Media) -> bytes:
+        return store.get_range(row["pack_key"], row[f"{media}_offset"], row[f"{media}_size_bytes"])
+
+    page = write_gallery(shown, store.local_path(layout.GALLERY), read_media)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": shown.height,
+            "page": dg.MetadataValue.url(page.as_uri()),
+            "location": dg.MetadataValue.path(str(page)),
+        }
+    )

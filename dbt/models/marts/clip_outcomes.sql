@@ -1,0 +1,118 @@
+with lineage as (
+
+    select * from {{ ref('stg_lineage') }}
+
+),
+
+scores as (
+
+    select * from {{ ref('stg_scores') }}
+
+),
+
+duplicates as (
+
+    select * from {{ ref('stg_duplicates') }}
+
+),
+
+superseded as (
+
+    -- a clip may repeat several late arrivals: one match tells enough
+    select
+        recipe_id,
+        min_by(match_kind, superseded_by) as match_kind
+    from {{ ref('stg_superseded') }}
+    group by recipe_id
+
+),
+
+failures as (
+
+    select * from {{ ref('stg_failures') }}
+
+),
+
+made as (
+
+    select
+        lineage.recipe_id,
+        lineage.wave,
+        lineage.clip_index,
+        lineage.city,
+        lineage.institution,
+        lineage.generator,
+        lineage.duration_s,
+        lineage.size_bytes,
+        superseded.recipe_id is not null as is_superseded,
+        coalesce(superseded.match_kind, duplicates.match_kind) as match_kind,
+        case
+            when scores.recipe_id is null then 'pending'
+            when not scores.is_accepted then 'rejected' -- also if it was not compared
+            when duplicates.recipe_id is null then 'pending'
+            when superseded.recipe_id is not null or duplicates.status = 'duplicate' then 'duplicate'
+            else 'accepted'
+        end as outcome,
+        scores.reason as score_reason
+    from lineage
+    left join scores using (recipe_id)
+    left join duplicates using (recipe_id)
+    left join superseded using (recipe_id)
+
+),
+
+explained as (
+
+    select
+        recipe_id,
+        wave,
+        clip_index,
+        city,
+        institution,
+        generator,
+        outcome,
+        case outcome when 'rejected' then 'signals' when 'duplicate' then 'dedup' end as stage,
+        case outcome
+            when 'rejected' then coalesce(score_reason, 'no reason given')
+            when 'duplicate' then 'duplicate: ' || match_kind
+        end as reason,
+        match_kind,
+        is_superseded,
+        duration_s,
+        size_bytes
+    from made
+
+),
+
+failed as (
+
+    -- a clip that was made later has not failed
+    select
+        failures.recipe_id,
+        failures.wave,
+        failures.clip_index,
+        failures.city,
+        failures.institution,
+        cast(null as varchar) as generator,
+        'failed' as outcome,
+        failures.stage,
+        failures.reason,
+        cast(null as varchar) as match_kind,
+        false as is_superseded,
+        cast(0 as double) as duration_s,
+        cast(0 as bigint) as size_bytes
+    from failures
+    left join lineage using (recipe_id)
+    where lineage.recipe_id is null
+
+),
+
+final as (
+
+    select * from explained
+    union all
+    select * from failed
+
+)
+
+select * from final

@@ -1,0 +1,48 @@
+with release_clips as (
+
+    select * from {{ ref('stg_release_clips') }}
+
+),
+
+releases as (
+
+    select * from {{ ref('stg_releases') }}
+
+),
+
+lineage as (
+
+    select * from {{ ref('stg_lineage') }}
+
+),
+
+final as (
+
+    select
+        -- ids
+        release_clips.release || '/' || release_clips.recipe_id as release_clip_id,
+        release_clips.release,
+        releases.root_hash,
+        release_clips.recipe_id,
+        lineage.scene_id,
+        release_clips.content_sha256,
+        release_clips.pack_key,
+
+        -- strings
+        releases.site,
+        release_clips.wave,
+        lineage.city,
+        lineage.institution,
+        lineage.generator,
+        lineage.generator_version,
+
+        -- numerics
+        lineage.clip_index,
+        lineage.duration_s
+    from release_clips
+    left join releases on release_clips.release = releases.wave
+    left join lineage using (recipe_id)
+
+)
+
+select * from final

@@ -1,0 +1,39 @@
+{% set columns = {
+    'recipe_id': 'varchar',
+    'scene_id': 'varchar',
+    'wave': 'varchar',
+    'city': 'varchar',
+    'institution': 'varchar',
+    'stage': 'varchar',
+    'reason': 'varchar',
+    'index': 'integer',
+} %}
+
+with log_rows as (
+
+    {{ committed_rows('private', 'failures', columns) }}
+
+),
+
+final as (
+
+    select
+        -- ids
+        recipe_id,
+        scene_id,
+        wave,
+
+        -- strings
+        city,
+        institution,
+        stage,
+        reason,
+
+        -- numerics
+        index as clip_index
+
+    from log_rows
+
+)
+
+select * from final

@@ -1,0 +1,49 @@
+{% set columns = {
+    'recipe_id': 'varchar',
+    'scene_id': 'varchar',
+    'content_sha256': 'varchar',
+    'wave': 'varchar',
+    'city': 'varchar',
+    'institution': 'varchar',
+    'generator': 'varchar',
+    'generator_version': 'varchar',
+    'pack_key': 'varchar',
+    'index': 'integer',
+    'num_frames': 'integer',
+    'duration_s': 'double',
+    'size_bytes': 'bigint',
+} %}
+
+with log_rows as (
+
+    {{ committed_rows('shared', 'lineage', columns) }}
+
+),
+
+final as (
+
+    select
+        -- ids
+        recipe_id,
+        scene_id,
+        content_sha256,
+        wave,
+
+        -- strings
+        city,
+        institution,
+        generator,
+        generator_version,
+        pack_key,
+
+        -- numerics
+        index as clip_index,
+        num_frames,
+        duration_s,
+        size_bytes
+
+    from log_rows
+
+)
+
+select * from final

@@ -1,0 +1,31 @@
+{% set columns = {
+    'release': 'varchar',
+    'recipe_id': 'varchar',
+    'wave': 'varchar',
+    'content_sha256': 'varchar',
+    'pack_key': 'varchar',
+} %}
+
+with log_rows as (
+
+    {{ committed_rows('shared', 'release_clips', columns) }}
+
+),
+
+final as (
+
+    select
+        -- ids
+        release,
+        recipe_id,
+        wave,
+        content_sha256,
+
+        -- strings
+        pack_key
+
+    from log_rows
+
+)
+
+select * from final

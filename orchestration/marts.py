@@ -1,0 +1,130 @@
+"""The code location `marts`: the dbt models over the site's logs, apart because dbt is slow to import."""
+
+import contextlib
+import fcntl
+import json
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from orchestration.deployments import home
+
+with warnings.catch_warnings():
+    # Goes when dagster-dbt's sqlglot takes sqlglotc: sqlglotrs warns when it is imported.
+    warnings.filterwarnings("ignore", "sqlglotrs is deprecated", DeprecationWarning)
+    from dagster_dbt import (
+        DagsterDbtTranslator,
+        DagsterDbtTranslatorSettings,
+        DbtCliResource,
+        DbtProject,
+        dbt_assets,
+    )
+
+_FOLDER = Path(__file__).resolve().parent.parent / "dbt"
+_DBT = Path(sys.executable).with_name("dbt")  # the one beside this Python, on PATH or not
+_WRITTEN_BY_RELEASE = ("releases", "release_clips")
+
+
+class MartsTranslator(DagsterDbtTranslator):  # type: ignore[misc] # dagster_dbt is not followed
+    """Names dbt's nodes so that lineage runs from the graph's assets into the marts."""
+
+    def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> dg.AssetKey:
+        """Models keep their names; a log is the asset that appends to it."""
+        name = dbt_resource_props["name"]
+        if dbt_resource_props["resource_type"] != "source":
+            return dg.AssetKey(name)
+        return dg.AssetKey("release" if name in _WRITTEN_BY_RELEASE else "catalog")
+
+    def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str:
+        """`staging` and `marts`, after the folders."""
+        return str(dbt_resource_props["fqn"][1])
+
+    def get_automation_condition(
+        self, dbt_resource_props: Mapping[str, Any]
+    ) -> "dg.AutomationCondition[Any]":
+        """Follow the logs; an open wave, which has no catalog yet, holds nothing up."""
+        eager = dg.AutomationCondition.eager()
+        if dbt_resource_props["fqn"][1] == "staging":
+            return eager.without(~dg.AutomationCondition.any_deps_missing())
+        return eager
+
+
+def manifest_is_fresh(folder: Path) -> bool:
+    """Whether dbt's manifest is there and newer than everything it was parsed from."""
+    manifest = folder / "target" / "manifest.json"
+    if not manifest.exists():
+        return False
+    sources = [path for part in ("models", "macros") for path in (folder / part).rglob("*")]
+    sources += folder.glob("*.yml")
+    written_at = manifest.stat().st_mtime
+    return all(path.stat().st_mtime <= written_at for path in sources if path.is_file())
+
+
+def _variables() -> list[str]:
+    """Where the site is, absolutely, as dbt runs in its own folder."""
+    return ["--vars", json.dumps({"home": str(home())})]
+
+
+@contextlib.contextmanager
+def _one_at_a_time(lock: Path) -> Iterator[None]:
+    """Wait for other processes that hold the lock file; a killed one lets go at once."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
+def _prepared(folder: Path) -> tuple[DbtProject, DbtCliResource]:
+    """The dbt project, parsed only if that is due: a parse is dearer than the whole import."""
+    project = DbtProject(project_dir=folder, profiles_dir=folder)
+    dbt = DbtCliResource(project_dir=project, dbt_executable=str(_DBT))
+    with _one_at_a_time(folder / "target" / "parse.lock"):
+        if not manifest_is_fresh(folder):
+            dbt.cli(["parse", "--quiet", *_variables()], target_path=project.target_path).wait()
+            project.manifest_path.touch()
+    return project, dbt
+
+
+_PROJECT, _CLI = _prepared(_FOLDER)
+
+
+@dbt_assets(  # type: ignore[untyped-decorator] # dagster_dbt is not followed
+    manifest=_PROJECT.manifest_path,
+    project=_PROJECT,
+    dagster_dbt_translator=MartsTranslator(
+        DagsterDbtTranslatorSettings(enable_duplicate_source_asset_keys=True)
+    ),
+    pool="marts",
+    retry_policy=dg.RetryPolicy(max_retries=1, delay=5),
+)
+def marts(context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:
+    """Build and test the marts in `marts.duckdb`; DuckDB takes one writer, so one run at a time."""
+    with _one_at_a_time(home() / "marts.lock"):
+        yield from dbt.cli(["build", *_variables()], context=context).stream()
+
+
+marts_job = dg.define_asset_job(
+    "marts_job",
+    dg.AssetSelection.assets(marts),
+    description="Build and test all marts.",
+    tags={"dagster/max_runtime": "1800"},
+)
+
+defs = dg.Definitions(
+    assets=[marts],
+    jobs=[marts_job],
+    sensors=[
+        dg.AutomationConditionSensorDefinition(
+            "marts_follow_the_logs",
+            target=dg.AssetSelection.assets(marts),
+            default_status=dg.DefaultSensorStatus.RUNNING,
+            minimum_interval_seconds=30,
+        )
+    ],
+    resources={"dbt": _CLI},
+    executor=dg.in_process_executor,
+)

@@ -1,0 +1,142 @@
+"""Sweeps a site: finds what may go, and removes it if asked to."""
+
+import contextlib
+import fcntl
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from resources.site_log import SiteLog
+from resources.site_store import SiteStore
+from resources.tables import read_all
+from worldloop import layout
+from worldloop.errors import StoreError
+from worldloop.records import CLIPS
+from worldloop.retention import Removal, orphans, retired_packs
+
+_HALF_WRITTEN = "*#[0-9]*"  # what a killed writer leaves in a folder; listings do not show it
+
+
+def sweep(
+    store: SiteStore,
+    *,
+    scratch: Path | None = None,
+    max_disk_gb: float | None = None,
+    keep_waves: int = 3,
+    keep_hours: float = 24.0,
+    apply: bool = False,
+    now: datetime | None = None,
+) -> list[Removal]:
+    """What may go, and with `apply` goes.
+
+    Always: packs that no table names, log batches that no claim names, files that a killed writer
+    left half-written, scratch of shards that no job holds; all only if older than `keep_hours`.
+
+    Args:
+        store: The site.
+        scratch: Root of the jobs' scratch (`Staging.root`).
+        max_disk_gb: If given and exceeded, packs of the oldest released waves go too. Their rows
+            stay; procedural clips can be rendered again, bit for bit.
+        keep_waves: The newest released waves keep their packs in any case.
+        keep_hours: Younger things stay: what refers to them may still be on its way.
+        apply: Remove what was found; otherwise only say it.
+        now: The moment; the clock's when not given.
+    """
+    moment, keep = now or datetime.now(UTC), timedelta(hours=keep_hours)
+    removals = _orphans(store, moment, keep)
+    if max_disk_gb is not None:
+        removals += _retired(store, removals, max_disk_gb, keep_waves)
+    files = [*_half_written(store, moment, keep), *_scratch(scratch, moment, keep)]
+    if apply:
+        for removal in removals:
+            store.delete(removal.key)
+        for removal in files:
+            _remove(Path(removal.key))
+    return removals + files
+
+
+def disk_usage(store: SiteStore) -> dict[str, int]:
+    """Bytes by top folder of the store, the largest first."""
+    usage: dict[str, int] = {}
+    for key, size_bytes in store.list():
+        folder = key.split("/", 1)[0]
+        usage[folder] = usage.get(folder, 0) + size_bytes
+    return dict(sorted(usage.items(), key=lambda item: -item[1]))
+
+
+def released_waves(store: SiteStore) -> list[str]:
+    """Waves that have a release, oldest first."""
+    keys = [key for key, _ in store.list(layout.RELEASES) if key.endswith("/release.json")]
+    return sorted(key.split("/")[1] for key in keys)
+
+
+def _orphans(store: SiteStore, now: datetime, keep: timedelta) -> list[Removal]:
+    site_log = SiteLog(store=store)
+    packs = store.scan(layout.PACKS)  # before the tables: a pack stands before its table
+    named = set(read_all(store, CLIPS, "clips")["pack_key"])
+    named |= set(site_log.read("lineage")["pack_key"])
+    unclaimed = set(site_log.unclaimed())
+    batches = [found for found in store.scan(layout.LOGS) if found.key in unclaimed]
+    return [
+        *orphans(packs, referenced=named, now=now, keep=keep, reason="no clip is in this pack"),
+        *orphans(batches, referenced=(), now=now, keep=keep, reason="no claim names this batch"),
+    ]
+
+
+def _retired(
+    store: SiteStore, going: list[Removal], max_disk_gb: float, keep_waves: int
+) -> list[Removal]:
+    gone = {removal.key for removal in going}
+    return retired_packs(
+        [found for found in store.scan(layout.PACKS) if found.key not in gone],
+        released=released_waves(store),
+        used_bytes=store.used_bytes() - sum(removal.size_bytes for removal in going),
+        max_bytes=max_disk_gb * 1e9,
+        keep_waves=keep_waves,
+    )
+
+
+def _half_written(store: SiteStore, now: datetime, keep: timedelta) -> Iterator[Removal]:
+    try:
+        root = store.local_path()
+    except StoreError:  # a bucket drops unfinished uploads by its own rules
+        return
+    for path in sorted(root.rglob(_HALF_WRITTEN)):
+        if path.is_file() and now - _modified_at(path) > keep:
+            yield Removal(str(path), path.stat().st_size, "a killed writer left it half-written")
+
+
+def _scratch(root: Path | None, now: datetime, keep: timedelta) -> Iterator[Removal]:
+    """Scratch of shards whose newest file is old and whose locks nobody holds."""
+    if root is None:
+        return
+    for folder in sorted((root / layout.STAGING).glob("*/*")):
+        files = [path for path in (folder, *folder.rglob("*")) if path.exists()]
+        newest = max(_modified_at(path) for path in files)
+        wave, city = folder.parent.name, folder.name
+        if now - newest > keep and not _is_locked(root, wave, city):
+            size_bytes = sum(path.stat().st_size for path in files if path.is_file())
+            yield Removal(str(folder), size_bytes, "no job has worked here lately")
+
+
+def _is_locked(root: Path, wave: str, city: str) -> bool:
+    for path in (root / "locks").glob(f"{wave}.{city}.*"):
+        with path.open("r") as held:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+    return False
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+
+
+def _modified_at(path: Path) -> datetime:
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC)

@@ -1,0 +1,192 @@
+"""The marts location: dbt over real log files, and lineage that crosses into it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+import pytest
+
+from assets.partitions import waves
+from orchestration import marts as marts_module
+from orchestration.marts import defs, manifest_is_fresh, marts
+from resources.site_catalog import log_release, project_wave, read_wave
+from resources.site_log import SiteLog
+from resources.site_store import SiteStore
+from tests import rows
+from worldloop.records import LINEAGE
+from worldloop.releases import compose_release
+
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+# dagster-dbt 0.29.27 asks the context for what dagster 1.13.27 calls deprecated.
+builds = pytest.mark.filterwarnings("ignore:AssetExecutionContext.op is:DeprecationWarning")
+MARTS = (
+    "clip_outcomes",
+    "cost_per_accepted_second",
+    "coverage_by_place",
+    "dedup_rates",
+    "reject_reasons",
+    "release_lineage",
+    "wave_summary",
+)
+
+
+class NoIndex:
+    def upsert(self, rows):
+        pass
+
+    def clear(self):
+        pass
+
+
+def build_marts():
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = defs.resolve_job_def("marts_job").execute_in_process(
+            instance=instance, run_config=QUIET
+        )
+    failed = [check for check in result.get_asset_check_evaluations() if not check.passed]
+    return result, failed
+
+
+def table(home, sql):
+    with duckdb.connect(str(home / "marts.duckdb"), read_only=True) as db:
+        return db.sql(sql).fetchall()
+
+
+def fill(home):
+    """Two waves: one with a reject, a duplicate and a late duplicate, one with a failure."""
+    log = SiteLog(store=SiteStore(url=str(home / "sites" / "local")))
+    first = rows.wave_tables(range(6), rejected=(1,), duplicates=(2,))
+    second = rows.wave_tables(range(3), wave="w0002")
+    second |= {
+        "failures": rows.failures(range(7, 8), wave="w0002"),
+        "superseded": rows.superseded(5, 0),
+    }
+    for wave, tables in (("w0001", first), ("w0002", second)):
+        project_wave(site_log=log, index=NoIndex(), **tables)
+        if wave == "w0001":
+            inputs = read_wave(log, wave)
+            release = compose_release(
+                **inputs, wave=wave, site="local", position=log.position(), atlas_hash="a"
+            )
+            log_release(log, release)
+    _leave_an_unclaimed_batch(log)
+    return release
+
+
+def _leave_an_unclaimed_batch(log):
+    """As a writer does that is killed before its claim."""
+    stray = SiteLog(store=SiteStore(url=log.store.url + "-stray"))
+    stray.append("lineage", rows.clips(range(9), city="oslo").select(list(LINEAGE.columns)))
+    ((key, _),) = (found for found in stray.store.list() if found[0].endswith(".parquet"))
+    log.store.put(key.replace("/000000000001-", "/000000000003-"), stray.store.get(key))
+
+
+def test_a_site_without_any_log_gives_empty_marts(tmp_path):
+    dbt, folder = (
+        Path(sys.executable).with_name("dbt"),
+        Path(marts_module.__file__).parents[1] / "dbt",
+    )
+    subprocess.run(
+        [dbt, "run", "--quiet", "--profiles-dir", folder, "--target-path", tmp_path / "target"],
+        check=True,
+        cwd=folder,
+        env={**os.environ, "WORLDLOOP_HOME": str(tmp_path)},
+    )
+
+    assert {name: table(tmp_path, f"select count(*) from {name}") for name in MARTS} == {
+        name: [(0,)] for name in MARTS
+    }
+
+
+@builds
+def test_marts_count_what_the_logs_say(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLDLOOP_HOME", str(tmp_path))
+    release = fill(tmp_path)
+    result, failed = build_marts()
+
+    assert result.success
+    assert not failed
+    assert table(tmp_path, "select outcome, count(*) from clip_outcomes group by 1 order by 1") == [
+        ("accepted", 6),
+        ("duplicate", 2),
+        ("failed", 1),
+        ("rejected", 1),
+    ]
+    assert table(tmp_path, "select stage, reason, num_clips from reject_reasons order by 1") == [
+        ("build", "nowhere to stand", 1),
+        ("dedup", "duplicate: semantic", 2),
+        ("signals", "too dark", 1),
+    ]
+    assert table(
+        tmp_path,
+        "select cpu_s, accepted_duration_s, cpu_s_per_accepted_s from cost_per_accepted_second",
+    ) == [(18.0, 12.0, 1.5)]
+    assert table(
+        tmp_path,
+        "select wave, num_accepted, is_released, num_released, root_hash from wave_summary order by 1",
+    ) == [("w0001", 3, True, 4, release.root_hash), ("w0002", 3, False, None, None)]
+    lineage = "select recipe_id, pack_key, generator from release_lineage order by clip_index"
+    manifest = release.manifest.select("recipe_id", "pack_key", "generator").rows()
+    assert table(tmp_path, lineage) == manifest
+    assert table(tmp_path, "select num_superseded from dedup_rates where wave = 'w0001'") == [(1,)]
+    place = "select num_clips, num_failed from coverage_by_place where place = 'tokyo/zoo'"
+    assert table(tmp_path, place) == [(3, 1)]
+
+
+def test_lineage_runs_from_the_graphs_assets_through_staging_into_the_marts():
+    graph = defs.resolve_asset_graph()
+    parents = {
+        node.key.to_user_string(): {key.to_user_string() for key in node.parent_keys}
+        for node in graph.asset_nodes
+    }
+
+    assert parents["stg_lineage"] == {"catalog"}
+    assert parents["stg_releases"] == {"release"}
+    assert parents["coverage_by_place"] == {"clip_outcomes"}
+    assert graph.get(dg.AssetKey("clip_outcomes")).group_name == "marts"
+    assert graph.get(dg.AssetKey("clip_outcomes")).description.startswith(
+        "One row per planned clip"
+    )
+
+
+def test_the_marts_follow_a_new_catalog_even_while_another_wave_is_open():
+    @dg.asset(partitions_def=waves)
+    def catalog() -> None: ...
+
+    @dg.asset(partitions_def=waves)
+    def release() -> None: ...
+
+    both = dg.Definitions(
+        assets=[catalog, release, marts], resources={"dbt": dg.ResourceDefinition.none_resource()}
+    )
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("wave", ["w0001", "w0002"])
+        before = dg.evaluate_automation_conditions(defs=both, instance=instance)
+        for key in ("catalog", "release"):
+            instance.report_runless_asset_event(
+                dg.AssetMaterialization(asset_key=key, partition="w0001")
+            )
+        after = dg.evaluate_automation_conditions(
+            defs=both, instance=instance, cursor=before.cursor
+        )
+
+    assert after.get_num_requested(dg.AssetKey("stg_lineage")) == 1
+    assert after.get_num_requested(dg.AssetKey("wave_summary")) == 1
+
+
+@pytest.mark.parametrize(
+    ("newer", "fresh"),
+    [(None, True), ("models/x.sql", False), ("macros/x.sql", False), ("dbt_project.yml", False)],
+)
+def test_the_manifest_is_parsed_again_only_if_a_source_is_newer(tmp_path, newer, fresh):
+    assert not manifest_is_fresh(tmp_path)
+    for name in ("models/x.sql", "macros/x.sql", "dbt_project.yml", "target/manifest.json"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("")
+        os.utime(path, (100, 200 if name == newer else 100))
+
+    assert manifest_is_fresh(tmp_path) == fresh

@@ -1,0 +1,145 @@
+import numpy as np
+import polars as pl
+import pytest
+
+from resources import clip_index
+from resources.clip_index import ClipIndex
+from worldloop.errors import MalformedRecordError
+from worldloop.index_rows import INDEX_COLUMNS
+from worldloop.seeds import stream
+
+
+def make_rows(num_rows: int, *, seed: int = 0, model_id: str = "starter-ab", width: int = 8):
+    vectors = stream(seed, "vectors").standard_normal((num_rows, width)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    count = range(num_rows)
+    columns = {
+        "recipe_id": [f"{seed}-{i}" for i in count],
+        "model_id": [model_id] * num_rows,
+        "wave": ["w0001"] * num_rows,
+        "index": list(count),
+        "city": [("tokyo", "lima")[i % 2] for i in count],
+        "institution": [("zoo", "street", "museum")[i % 3] for i in count],
+        "weather": ["rain"] * num_rows,
+        "daypart": ["night"] * num_rows,
+        "season": ["spring"] * num_rows,
+        "generator": ["procedural"] * num_rows,
+        "status": ["accepted"] * num_rows,
+        "pack_key": ["packs/w0001/tokyo/ab.tar"] * num_rows,
+        "rgb_offset": [1000 * i for i in count],
+        "rgb_size_bytes": [900] * num_rows,
+        "poster_offset": [None] * num_rows,
+        "poster_size_bytes": [None] * num_rows,
+        "caption": [f"clip {i}" for i in count],
+        "duration_s": [2.5] * num_rows,
+        "vector": vectors.tolist(),
+    }
+    return pl.DataFrame(columns, schema_overrides={"vector": pl.List(pl.Float32)})
+
+
+@pytest.fixture
+def index(tmp_path):
+    return ClipIndex(uri=str(tmp_path / "lance"))
+
+
+def test_rows_are_merged_once_however_often_they_come(index):
+    rows = make_rows(40)
+    assert index.upsert(rows) == 40
+    assert index.upsert(rows[10:30]) == 20
+    assert index.upsert(pl.concat([rows[:5], make_rows(7, seed=1)])) == 12
+    assert index.count() == 47
+
+
+def test_a_row_that_comes_again_is_replaced(index):
+    rows = make_rows(6)
+    index.upsert(rows)
+    index.upsert(rows[2:4].with_columns(status=pl.lit("duplicate")))
+    assert index.count("status = 'duplicate'") == 2
+    assert index.count() == 6
+
+
+def test_search_agrees_with_comparing_everything(index):
+    rows = make_rows(200)
+    index.upsert(rows)
+    vectors = np.array(rows["vector"].to_list())
+    query = stream(5, "query").standard_normal(8).astype(np.float32)
+    found = index.search(query, limit=10, model_id="starter-ab")
+    similarity = vectors @ query / np.linalg.norm(query)
+    best = np.argsort(-similarity)[:10]
+    assert found["recipe_id"].to_list() == rows["recipe_id"].gather(best).to_list()
+    assert np.allclose(found["score"], similarity[best], atol=1e-5)
+    assert "vector" not in found.columns
+
+
+def test_filters_apply_before_the_limit(index):
+    index.upsert(make_rows(60))
+    where = "city = 'lima' AND institution = 'museum'"
+    found = index.search(np.ones(8), limit=10, where=where, model_id="starter-ab")
+    assert found.height == 10
+    assert set(found["city"]) == {"lima"}
+    assert set(found["institution"]) == {"museum"}
+
+
+def test_models_of_different_widths_live_side_by_side(index):
+    index.upsert(pl.concat([make_rows(5), make_rows(5, model_id="org/clip@12", width=16)]))
+    found = index.search(np.ones(16), limit=9, model_id="org/clip@12")
+    assert set(found["model_id"]) == {"org/clip@12"}
+    assert (index.count(), index.count(model_id="starter-ab")) == (10, 5)
+
+
+def test_an_empty_index_finds_nothing(index):
+    assert index.count() == 0
+    assert index.search(np.ones(8), limit=3, model_id="starter-ab").is_empty()
+
+
+def test_maintenance_loses_no_row_and_keeps_merging(index, monkeypatch):
+    monkeypatch.setattr(clip_index, "_MANY_ROWS", 300)
+    rows = make_rows(320)
+    for start in range(0, 320, 80):
+        index.upsert(rows[start : start + 80])
+    index.optimize()
+    index.compact(keep_s=0.01)
+    assert index.upsert(rows[:100]) == 100
+    assert index.count() == 320
+    best = index.search(rows["vector"][7], limit=1, model_id="starter-ab")
+    assert best["recipe_id"].to_list() == [rows["recipe_id"][7]]
+
+
+def test_clearing_forgets_every_row(index):
+    index.upsert(make_rows(5))
+    index.clear()
+    assert index.count() == 0
+    assert index.upsert(make_rows(3)) == 3
+
+
+@pytest.mark.parametrize("where", ["planet = 'mars'", "city ==="])
+def test_an_unreadable_filter_is_one_clear_error(index, where):
+    index.upsert(make_rows(5))
+    with pytest.raises(MalformedRecordError, match="an SQL condition on recipe_id"):
+        index.search(np.ones(8), limit=3, where=where, model_id="starter-ab")
+    with pytest.raises(MalformedRecordError, match="an SQL condition on recipe_id"):
+        index.count(where)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "found"),
+    [
+        (lambda rows: rows.drop("city"), "no \\['city'\\]"),
+        (lambda rows: pl.concat([rows, rows[:1]]), "one row per clip and model"),
+    ],
+    ids=["column", "key"],
+)
+def test_bad_rows_are_one_clear_error(index, spoil, found):
+    with pytest.raises(MalformedRecordError, match=found):
+        index.upsert(spoil(make_rows(4)))
+    assert index.count() == 0
+
+
+def test_vectors_of_another_width_are_refused(index):
+    index.upsert(make_rows(3))
+    with pytest.raises(MalformedRecordError, match="found '16 numbers', expected 8"):
+        index.upsert(make_rows(3, width=16))
+
+
+def test_the_rows_are_those_of_the_projection():
+    assert tuple(make_rows(1).columns) == INDEX_COLUMNS

@@ -1,0 +1,76 @@
+import json
+
+import dagster as dg
+
+from worldloop.sites import Budgets
+
+
+def tick(house, *, cursor=None, ledger=None):
+    sensor = house.definitions().get_sensor_def("continuous_generation")
+    resources = {"store": house.store, "ledger": ledger or house.resources["ledger"]}
+    with dg.build_sensor_context(
+        instance=house.instance,
+        resources=resources,
+        cursor=cursor,
+        sensor_name="continuous_generation",
+    ) as context:
+        return sensor(context)
+
+
+def test_the_first_wave_opens_with_its_partition_its_run_and_its_budget(house):
+    result = tick(house)
+
+    assert result.dynamic_partitions_requests[0].partition_keys == ["w0001"]
+    assert result.run_requests[0].run_key == "w0001/plan"
+    reserved = {line.kind: line.reserved for line in house.resources["ledger"].today()}
+    assert reserved["cpu_s"] > 0
+
+
+def test_no_wave_opens_while_one_is_open(house):
+    house.plan("w0001", ["tokyo/museum"])
+
+    assert "w0001 is still open" in tick(house).skip_message
+
+
+def test_no_wave_opens_while_the_last_one_is_being_planned(house):
+    cursor = tick(house).cursor
+
+    assert tick(house, cursor=cursor).skip_message == "Wave w0001 is being planned."
+
+
+def test_a_wave_whose_plan_failed_is_named(house):
+    cursor = tick(house).cursor
+    house.instance.add_run(
+        dg.DagsterRun(
+            job_name="plan_job",
+            run_id="failed-plan",
+            status=dg.DagsterRunStatus.FAILURE,
+            tags={"dagster/partition": "w0001"},
+        )
+    )
+
+    assert "could not be planned" in tick(house, cursor=cursor).skip_message
+
+
+def test_a_spent_budget_stops_generation_with_its_numbers(house):
+    from resources.ledger import Ledger
+
+    poor = Ledger(path=str(house.root / "poor.sqlite"), limits=Budgets(cpu_s=1.0).limits())
+
+    result = tick(house, ledger=poor)
+
+    assert "cpu_s" in result.skip_message
+    assert not house.instance.get_dynamic_partitions("wave")
+
+
+def test_the_cursor_says_what_was_opened_and_when(house):
+    cursor = json.loads(tick(house).cursor)
+
+    assert cursor["version"] == 1
+    assert cursor["wave"] == "w0001"
+
+
+def test_after_a_release_the_next_wave_waits_for_its_hour(carried):
+    cursor = json.dumps({"version": 1, "wave": "w0001", "opened_at": "2999-01-01T00:00:00+00:00"})
+
+    assert "min_hours_between_waves" in tick(carried, cursor=cursor).skip_message

@@ -1,0 +1,76 @@
+import dagster as dg
+import pytest
+
+from assets.partitions import shard_key
+
+
+def tick(house):
+    sensor = house.definitions().get_sensor_def("wave_conductor")
+    with dg.build_sensor_context(
+        instance=house.instance, resources={"store": house.store}, sensor_name="wave_conductor"
+    ) as context:
+        return sensor(context)
+
+
+def keys(result):
+    return [request.run_key for request in result.run_requests]
+
+
+def record_run(house, city, wave, status, **tags):
+    house.instance.add_run(
+        dg.DagsterRun(
+            job_name="city_job",
+            run_id=f"{city}-{wave}-{status.value}",
+            status=status,
+            tags={"dagster/partition/city": city, "dagster/partition/wave": wave, **tags},
+        )
+    )
+
+
+@pytest.fixture
+def planned(house):
+    house.plan("w0001", ["tokyo/museum", "lima/hospital"])
+    return house
+
+
+def test_every_planned_city_is_requested_once_and_no_other(planned):
+    result = tick(planned)
+
+    assert keys(result) == ["w0001/tokyo", "w0001/lima"]
+    assert result.run_requests[0].partition_key == shard_key("tokyo", "w0001")
+
+
+def test_a_live_city_is_waited_for(planned):
+    record_run(planned, "tokyo", "w0001", dg.DagsterRunStatus.STARTED)
+    record_run(planned, "lima", "w0001", dg.DagsterRunStatus.SUCCESS)
+
+    assert "1 of 2" in tick(planned).skip_message
+
+
+def test_a_city_that_failed_after_its_retries_closes_as_failed(planned):
+    record_run(planned, "tokyo", "w0001", dg.DagsterRunStatus.FAILURE)
+    record_run(planned, "lima", "w0001", dg.DagsterRunStatus.SUCCESS)
+
+    assert keys(tick(planned)) == ["w0001/close"]
+
+
+def test_a_cancelled_city_does_not_hold_the_wave_open(planned):
+    record_run(planned, "tokyo", "w0001", dg.DagsterRunStatus.CANCELED)
+    record_run(planned, "lima", "w0001", dg.DagsterRunStatus.SUCCESS)
+
+    assert keys(tick(planned)) == ["w0001/close"]
+
+
+def test_a_failure_that_will_be_retried_holds_the_wave_open(planned):
+    record_run(
+        planned, "tokyo", "w0001", dg.DagsterRunStatus.FAILURE, **{"dagster/will_retry": "true"}
+    )
+    record_run(planned, "lima", "w0001", dg.DagsterRunStatus.SUCCESS)
+
+    assert "1 of 2" in tick(planned).skip_message
+
+
+def test_a_rebuilt_atlas_requests_no_run(carried):
+    carried.execute("atlas_job")
+
+    assert tick(carried).skip_message == "No wave is open."

@@ -1,0 +1,138 @@
+import polars as pl
+import pytest
+
+from tests import rows
+from worldloop.errors import MalformedRecordError
+from worldloop.records import MANIFEST, RELEASE_CLIPS, RELEASES
+from worldloop.releases import compose_release, merkle_root, read_release
+
+
+def compose(tables=None, **changes):
+    tables = tables or rows.wave_tables(range(6), rejected=(1,), duplicates=(2,))
+    asked = {
+        "clips": tables["clips"],
+        "signals": tables["signals"],
+        "dedup": tables["dedup"],
+        "captions": tables["prompts"],
+        "failures": tables["failures"],
+        "superseded": tables["superseded"],
+        "wave": "w0001",
+        "site": "local",
+        "position": "{}",
+        "atlas_hash": "a",
+    }
+    return compose_release(**{**asked, **changes})
+
+
+def test_a_release_holds_accepted_clips_that_repeat_no_other_in_key_order():
+    release = compose()
+
+    assert release.manifest["index"].to_list() == [0, 3, 4, 5]
+    assert MANIFEST.conform(release.manifest).equals(release.manifest)
+    assert release.record["num_clips"] == 4
+    assert release.record["duration_s"] == 8.0
+    assert release.record["num_clips_by_place"]["tokyo/street"] == 2
+
+
+def test_one_ranged_read_brings_a_whole_clip():
+    first = compose().manifest.row(0, named=True)
+
+    assert (first["offset"], first["size_bytes"]) == (512, 1536 + rows.RGB_BYTES - 512)
+
+
+def test_every_reject_has_its_reason():
+    tables = rows.wave_tables(range(6), rejected=(1, 2), duplicates=(2, 3))
+    failures = pl.concat([rows.failures(range(8, 9)), rows.failures(range(1))])  # 0 was made later
+    record = compose(tables, failures=failures).record
+
+    assert record["num_rejected"] == 4
+    assert record["rejects"] == [
+        {"stage": "signals", "reason": "too dark", "num_clips": 2},
+        {"stage": "build", "reason": "nowhere to stand", "num_clips": 1},
+        {"stage": "dedup", "reason": "duplicate: semantic", "num_clips": 1},
+    ]
+
+
+def test_the_root_hash_does_not_know_packs_sites_positions_or_order():
+    tables = rows.wave_tables(range(6), rejected=(1,), duplicates=(2,))
+    moved = {
+        **tables,
+        "clips": tables["clips"].reverse().with_columns(pack_key=pl.lit("packs/elsewhere.tar")),
+        "signals": tables["signals"].sample(fraction=1, shuffle=True, seed=1),
+    }
+
+    release = compose(moved, site="aws", position='{"private":{"clips":9}}')
+    assert release.root_hash == compose().root_hash
+    assert release.manifest["recipe_id"].equals(compose().manifest["recipe_id"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"clips": rows.clips(range(6)).with_columns(content_sha256=pl.lit("f" * 64))},
+        {"captions": rows.prompts(range(6)).with_columns(caption=pl.lit("Another caption"))},
+        {"dedup": rows.dedup(range(6), duplicates=(2, 3))},
+        {"signals": rows.signals(range(6), rejected=(1, 5))},
+    ],
+)
+def test_the_root_hash_knows_content_and_choice(change):
+    assert compose(**change).root_hash != compose().root_hash
+
+
+def test_a_clip_that_a_late_arrival_supersedes_is_left_out():
+    release = compose(superseded=rows.superseded(5, 0))
+
+    assert release.manifest["index"].to_list() == [0, 3, 4]
+
+
+def test_a_wave_of_rejects_has_an_empty_release():
+    release = compose(rows.wave_tables(range(2), rejected=(0, 1)))
+
+    assert (release.manifest.height, release.record["duration_s"]) == (0, 0.0)
+    assert release.root_hash == merkle_root([])
+
+
+@pytest.mark.parametrize("table", ["signals", "dedup", "captions"])
+def test_a_clip_that_was_not_looked_at_holds_the_release_up(table):
+    whole = {
+        "signals": rows.signals(range(6)),
+        "dedup": rows.dedup(range(6)),
+        "captions": rows.prompts(range(6)),
+    }
+
+    with pytest.raises(MalformedRecordError, match=f"1 clips without {table}"):
+        compose(**{table: whole[table].head(5)})
+
+
+def test_a_clip_that_cannot_be_decoded_is_rejected_without_having_been_compared():
+    release = compose(signals=rows.signals(range(6), rejected=(5,)), dedup=rows.dedup(range(5)))
+
+    assert release.manifest["index"].to_list() == [0, 1, 2, 3, 4]
+    assert release.record["num_rejected"] == 1
+
+
+def test_the_shared_log_gets_the_release_and_its_clips():
+    release = compose()
+
+    assert RELEASES.conform(release.log_row())["root_hash"].to_list() == [release.root_hash]
+    clips = RELEASE_CLIPS.conform(release.log_clips())
+    assert clips["recipe_id"].equals(release.manifest["recipe_id"])
+
+
+def test_records_of_other_versions_are_refused():
+    record = compose().record
+
+    assert read_release(record) == record
+    with pytest.raises(MalformedRecordError, match="version 1 to 1"):
+        read_release({**record, "version": 2})
+    with pytest.raises(MalformedRecordError, match="root_hash"):
+        read_release({"version": 1})
+
+
+def test_a_merkle_root_depends_on_every_leaf_and_its_place():
+    leaves = [bytes([i]) for i in range(7)]
+    roots = {merkle_root(leaves[:n]) for n in range(8)}
+
+    assert len(roots) == 8
+    assert merkle_root(leaves[::-1]) != merkle_root(leaves)
+    assert merkle_root([b"a", b"b", b"b"]) != merkle_root([b"a", b"b"])

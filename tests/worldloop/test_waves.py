@@ -1,0 +1,136 @@
+import json
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from worldloop.atlas.atlas import load_atlas
+from worldloop.errors import MalformedRecordError, UnknownKeyError
+from worldloop.recipes import Shape
+from worldloop.waves import WavePlan, choose_places, next_wave_key, plan_wave, scenes_of
+
+ATLAS = load_atlas()
+SHAPE = Shape(num_frames=61)
+PLACES = ("tokyo/zoo", "cairo/street", "tokyo/museum")
+
+
+def plan(**changes):
+    asked = {"wave": "w0001", "places": PLACES, "clips_per_place": 2, "seed": 5, "shape": SHAPE}
+    return plan_wave(ATLAS, **{**asked, **changes})
+
+
+def test_a_plan_visits_every_place_before_it_comes_again():
+    assert [clip.place for clip in plan().clips] == [*PLACES, *PLACES]
+    assert [clip.index for clip in plan().clips] == list(range(6))
+    assert plan().cities == ("tokyo", "cairo")
+
+
+def test_a_plan_pins_the_atlas_and_gives_each_clip_a_seed():
+    assert plan().atlas_hash == ATLAS.hash
+    assert len({clip.seed for clip in plan().clips}) == 6
+    assert plan() == plan()
+    assert plan(seed=6).clips[0].seed != plan().clips[0].seed
+
+
+def test_a_place_keeps_its_scenes_when_others_join_the_wave():
+    alone = plan(places=("cairo/street",))
+    seeds = [clip.seed for clip in plan().clips_of("cairo")]
+    assert [clip.seed for clip in alone.clips] == seeds
+
+
+def test_a_plan_survives_json():
+    record = json.loads(json.dumps(plan().to_record()))
+    assert WavePlan.from_record(record) == plan()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"plan_version": 9}, "worldloop migrate"), ({"clips": [{"index": 0}]}, "wave plan")],
+)
+def test_a_malformed_plan_is_refused(changes, message):
+    with pytest.raises(MalformedRecordError, match=message):
+        WavePlan.from_record({**plan().to_record(), **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"places": ("tokio/zoo",)}, "No city has the key 'tokio'"),
+        ({"places": ("tokyo/zooo",)}, "No institution has the key 'zooo'"),
+        ({"places": ("tokyo/school",)}, "world grammar"),
+        ({"generator": "procedurall"}, "No generator"),
+    ],
+)
+def test_an_unknown_key_in_a_plan_is_named(changes, message):
+    with pytest.raises(UnknownKeyError, match=message):
+        plan(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"wave": "first"}, "wave key"),
+        ({"places": ()}, "at least one place"),
+        ({"places": ("tokyo/zoo", "tokyo/zoo")}, "each place once"),
+        ({"clips_per_place": 0}, "1 to 1000"),
+        ({"clips_per_place": 1001}, "1 to 1000"),
+        ({"shape": replace(SHAPE, num_frames=4)}, "num_frames of a wave: found 4, expected 5"),
+        ({"shape": replace(SHAPE, width_px=255)}, "an even number"),
+        ({"shape": replace(SHAPE, rate_fps=0)}, "rate_fps"),
+    ],
+)
+def test_a_plan_that_cannot_be_made_is_refused(changes, message):
+    with pytest.raises(MalformedRecordError, match=message):
+        plan(**changes)
+
+
+def test_scenes_of_a_city_carry_their_index_and_seed():
+    scenes = scenes_of(plan(), ATLAS, "tokyo")
+    assert [index for index, _ in scenes] == [0, 2, 3, 5]
+    assert [scene.place for _, scene in scenes][:2] == ["tokyo/zoo", "tokyo/museum"]
+    assert scenes[0][1].seed == plan().clips[0].seed
+
+
+def test_a_city_outside_the_plan_has_no_scenes():
+    with pytest.raises(UnknownKeyError, match="city in wave w0001"):
+        scenes_of(plan(), ATLAS, "lima")
+
+
+def test_another_atlas_than_the_pinned_one_is_refused():
+    with pytest.raises(MalformedRecordError, match="atlas of wave w0001"):
+        scenes_of(replace(plan(), atlas_hash="0" * 32), ATLAS, "tokyo")
+
+
+def test_the_least_covered_cities_and_institutions_come_first():
+    history: list[str] = []
+    num_waves = len(ATLAS.cities) // 6
+    for wave in range(num_waves):
+        history += choose_places(ATLAS, num_cities=6, history=history, seed=wave)
+    cities = Counter(place.split("/")[0] for place in history)
+    kinds = Counter(place.split("/")[1] for place in history)
+    assert max(cities.values()) == 1
+    assert max(kinds.values()) - min(kinds.values()) <= 1
+
+
+def test_a_first_choice_spans_the_continents():
+    chosen = choose_places(ATLAS, num_cities=6, history=[], seed=3)
+    continents = {ATLAS.city(place.split("/")[0]).continent for place in chosen}
+    assert len(continents) == 6
+
+
+def test_a_city_that_comes_again_shows_something_else():
+    everywhere = [f"{city}/street" for city in ATLAS.cities]
+    chosen = choose_places(ATLAS, num_cities=len(ATLAS.cities), history=everywhere, seed=1)
+    assert "street" not in {place.split("/")[1] for place in chosen}
+
+
+@pytest.mark.parametrize("num_cities", [0, 10_000])
+def test_no_more_cities_can_be_chosen_than_there_are(num_cities):
+    with pytest.raises(MalformedRecordError, match="num_cities"):
+        choose_places(ATLAS, num_cities=num_cities, history=[], seed=1)
+
+
+def test_wave_keys_count_on_from_the_highest():
+    assert next_wave_key(["w0009", "w0002"]) == "w0010"
+    with pytest.raises(MalformedRecordError, match="wave key"):
+        next_wave_key(["backfill"])

@@ -1,0 +1,201 @@
+"""Street and amusement park: deterministic, true to the scene, and with room for the camera."""
+
+import hashlib
+import subprocess
+import sys
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from tests.factories import make_scene
+from worldloop.errors import ClipRejectedError, UnknownKeyError
+from worldloop.recipes import Recipe, Shape
+from worldloop.worlds.geometry import Material, SemanticClass
+from worldloop.worlds.grammar import build_world
+from worldloop.worlds.scene import Dress, Role, Subject
+from worldloop.worlds.stage import MAX_TRIANGLES
+from worldloop.worlds.world import World
+
+OUTDOORS = ("street", "amusement_park")
+CAMERAS = ("stroll", "tour", "wander")
+SHAPE = Shape(num_frames=61)
+
+
+@cache
+def world_of(institution: str, seed: int) -> World:
+    """A world, built once for all tests that only look at it."""
+    scene = make_scene(institution, seed=seed, camera=CAMERAS[seed % 3])
+    side = "left" if seed % 2 else "right"
+    return build_world(Recipe(replace(scene, driving_side=side), SHAPE))
+
+
+def digest(world: World) -> str:
+    """A hash over all arrays, the poses of three moments included."""
+    sha = hashlib.sha256()
+    for mesh in (world.static, world.moving):
+        for array in vars(mesh).values():
+            sha.update(np.ascontiguousarray(array).tobytes())
+    for array in (world.lamps, world.signs, *vars(world.track).values()):
+        sha.update(np.ascontiguousarray(array).tobytes())
+    for time_s in (0.0, 0.5, 2.0):
+        sha.update(world.pose(time_s).tobytes())
+    sha.update(repr((world.instances, world.air, world.room)).encode())
+    return sha.hexdigest()
+
+
+def origins(world: World, semantic: SemanticClass, time_s: float) -> np.ndarray:
+    """Where the first part of each moving thing of a class is, (N, 3)."""
+    mesh, pose = world.moving, world.pose(time_s)
+    wanted = [i for i, x in enumerate(world.instances) if x.moves and x.semantic == semantic]
+    parts = [mesh.part[mesh.faces[mesh.instance == i]].min() for i in wanted]
+    return pose[parts, :, 3]
+
+
+@pytest.mark.parametrize("institution", OUTDOORS)
+def test_a_recipe_gives_the_same_world_in_another_process(institution: str) -> None:
+    program = (
+        "from tests.worldloop.worlds.test_worlds import digest, world_of;"
+        f"print(digest(world_of({institution!r}, 1)))"
+    )
+    there = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONHASHSEED": "123", "PYTHONPATH": "."},
+    )
+    world_of.cache_clear()
+    assert there.stdout.strip() == digest(world_of(institution, 1))
+
+
+@pytest.mark.parametrize("institution", OUTDOORS)
+def test_another_seed_gives_another_world(institution: str) -> None:
+    assert digest(world_of(institution, 0)) != digest(world_of(institution, 1))
+
+
+@pytest.mark.parametrize("institution", OUTDOORS)
+@pytest.mark.parametrize("seed", range(16))
+def test_nobody_walks_into_the_camera(institution: str, seed: int) -> None:
+    world = world_of(institution, seed)
+    for frame in range(0, SHAPE.num_frames, 3):
+        eye = world.track.camera_to_world[frame, :2, 3]
+        people = origins(world, SemanticClass.PERSON, frame / SHAPE.rate_fps)[:, :2]
+        assert np.hypot(*(people - eye).T).min() > 1.0
+
+
+@pytest.mark.parametrize("institution", OUTDOORS)
+@pytest.mark.parametrize("seed", range(8))
+def test_nothing_is_in_front_of_the_lens(institution: str, seed: int) -> None:
+    world = world_of(institution, seed)
+    mesh = world.static
+    centres = mesh.vertices[mesh.faces].mean(1)
+    upright = centres[(centres[:, 2] > 0.9) & (centres[:, 2] < 2.4)]
+    eyes = world.track.camera_to_world[::6, :3, 3]
+    away = np.hypot(*np.moveaxis(upright[None, :, :2] - eyes[:, None, :2], -1, 0))
+    assert away.min() > 0.42
+
+
+@pytest.mark.parametrize("institution", OUTDOORS)
+def test_worlds_stay_within_budget_and_every_thing_has_a_phrase(institution: str) -> None:
+    for seed in range(4):
+        world = world_of(institution, seed)
+        assert world.static.num_faces + world.moving.num_faces <= MAX_TRIANGLES
+        for mesh in (world.static, world.moving):
+            assert mesh.instance.min() > 0
+            assert mesh.instance.max() < len(world.instances)
+            assert np.isfinite(mesh.vertices).all()
+            assert mesh.color[mesh.material != Material.SIGN].max() <= 1.0
+        assert all(instance.phrase.split()[0] in _ARTICLES for instance in world.instances)
+
+
+_ARTICLES = ("a", "an", "the", "road")
+
+
+@pytest.mark.parametrize("institution", OUTDOORS)
+def test_everybody_in_the_scene_is_in_the_world(institution: str) -> None:
+    scene, world = make_scene(institution), world_of(institution, 2)
+    for role in scene.roles:
+        found = [x for x in world.instances if x.phrase.split(" in ")[0][2:].strip() == role.name]
+        assert len(found) == role.count
+
+
+def test_a_street_has_the_vehicles_and_trees_of_the_scene() -> None:
+    phrases = [x.phrase for x in world_of("street", 3).instances]
+    assert sum(p.endswith(" car") for p in phrases) == 8
+    assert sum(p.endswith(" bus") for p in phrases) == 1
+    assert sum(p.startswith(("a tree", "a bare tree")) for p in phrases) == 10
+
+
+def test_a_park_has_the_rides_and_stalls_of_the_scene() -> None:
+    phrases = [x.phrase for x in world_of("amusement_park", 3).instances]
+    assert sum("turning Ferris wheel" in p for p in phrases) == 1
+    assert sum("turning carousel" in p for p in phrases) == 1
+    assert sum("coaster train" in p for p in phrases) == 1
+    assert sum(p.startswith("a stall") for p in phrases) == 4
+
+
+@pytest.mark.parametrize("institution", OUTDOORS)
+def test_the_signs_of_the_scene_are_shown(institution: str) -> None:
+    phrases = {x.phrase for x in world_of(institution, 2).instances}
+    for sign in make_scene(institution).signs:
+        assert not sign.text or f'a sign that says "{sign.text}"' in phrases
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("seed", range(3))
+def test_traffic_keeps_to_the_side_of_the_place(side: str, seed: int) -> None:
+    scene = make_scene(
+        "street", seed=seed, driving_side=side, subjects=(Subject("car", 14), Subject("bus", 2))
+    )
+    world = build_world(Recipe(scene, Shape(num_frames=5)))
+    now, later = (origins(world, SemanticClass.VEHICLE, t) for t in (0.0, 0.1))
+    velocity = later - now
+    left_of_way = now[:, 1] * np.sign(velocity[:, 0])  # +y is on the left of who drives along +x
+    assert len(now) >= 4
+    assert (left_of_way > 0).all() if side == "left" else (left_of_way < 0).all()
+    assert np.abs(velocity[:, 0]).min() > 0.3
+
+
+def test_what_a_street_cannot_show_is_refused() -> None:
+    scene = make_scene("street", subjects=(Subject("elephant", 1),))
+    with pytest.raises(ClipRejectedError, match="cannot show 'elephant'"):
+        build_world(Recipe(scene, SHAPE))
+
+
+def test_more_than_fits_is_refused() -> None:
+    for institution, subject in (
+        ("street", Subject("tree", 90)),
+        ("amusement_park", Subject("stall", 40)),
+    ):
+        with pytest.raises(ClipRejectedError, match="at most"):
+            build_world(Recipe(make_scene(institution, subjects=(subject,)), SHAPE))
+    crush = make_scene("street", roles=(Role("pedestrian", 900, Dress()),))
+    with pytest.raises(ClipRejectedError, match="No room"):
+        build_world(Recipe(crush, SHAPE))
+
+
+def test_an_unknown_institution_is_refused() -> None:
+    scene = replace(make_scene("street"), institution="casino")
+    with pytest.raises(UnknownKeyError, match="casino"):
+        build_world(Recipe(scene, SHAPE))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_ride_is_ahead_in_most_frames(seed: int) -> None:
+    world = world_of("amusement_park", seed)
+    mesh = world.static
+    rides = [
+        i for i, x in enumerate(world.instances) if x.semantic == SemanticClass.RIDE and not x.moves
+    ]
+    corners = mesh.vertices[mesh.faces[np.isin(mesh.instance, rides)][:, 0]]
+    seen = 0
+    for pose in world.track.camera_to_world[::4]:
+        local = (corners - pose[:3, 3]) @ pose[:3, :3]
+        ahead = local[local[:, 2] > 1]
+        inside = (np.abs(ahead[:, 0] / ahead[:, 2]) < 0.7) & (
+            np.abs(ahead[:, 1] / ahead[:, 2]) < 0.39
+        )
+        seen += inside.sum() > 100
+    assert seen >= 0.6 * len(world.track.camera_to_world[::4])

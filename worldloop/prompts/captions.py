@@ -1,0 +1,154 @@
+"""A scene in one line of 10 to 25 words, as somebody would search for it."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from worldloop.atlas.atlas import Atlas
+from worldloop.prompts.words import (
+    CROWDS,
+    an,
+    clothes,
+    counted,
+    joined,
+    num_words,
+    plural,
+    thing,
+    weather_word,
+)
+from worldloop.seeds import stream
+from worldloop.worlds.scene import Role, Scene, Subject
+
+Choice = TypeVar("Choice")
+
+MIN_WORDS, MAX_WORDS = 10, 25
+KINDS: dict[str, tuple[str, ...]] = {
+    "street": ("city street", "street", "street", "shopping street"),
+    "hospital": ("hospital ward", "hospital", "hospital ward"),
+    "zoo": ("zoo", "zoo", "zoological garden"),
+    "museum": ("museum", "museum gallery", "art museum"),
+    "amusement_park": ("amusement park", "amusement park", "fairground"),
+}
+OUTDOORS = (
+    "{a_weather} {kind} in {city} {time}, with {things}",
+    "{a_weather} {part} {kind} in {place} with {things}, and {people}",
+    "{a_crowd} {kind} in {city} on {a_weather} {part}, with {things}",
+    "{things} {at} {a_kind} in {place} {time}, {weather} weather",
+    "{people}, and {things}, {at} {a_weather} {kind} in {city} {time}",
+    "{a_weather} {part} {at} {a_kind} in {place}: {things}",
+    "{kind} in {city}, {weather}, {crowd}, {time}, with {things}, and {people}",
+)
+INDOORS = (
+    "{a_crowd} {kind} in {place} with {things}, and {people}",
+    "inside {a_kind} in {city}, with {things}, and {people}",
+    "{people} in {a_kind} with {detail} in {place}, with {things}",
+    "{a_kind} in {city} {time}, with {detail}, {things}, and {people}",
+    "{a_kind} with {detail} in {place}, showing {things}",
+    "{things} in {a_crowd} {kind} in {city}, with {detail}, and {people}",
+)
+UNSAID = ("curtain", "tree", "bench", "balloon")  # too common to name
+
+
+def short_caption(scene: Scene, atlas: Atlas, *, variant: int = 0) -> str:
+    """One line about a scene.
+
+    Args:
+        scene: A scene of one of the castable institutions.
+        atlas: For the names of city and country.
+        variant: Another number gives, as a rule, another true line about the same scene.
+
+    Returns:
+        10 to 25 words without a full stop.
+    """
+    indoors = atlas.institution(scene.institution).setting == "indoor"
+    forms = [
+        form for form in (INDOORS if indoors else OUTDOORS) if scene.roles or "people" not in form
+    ]
+    facts = _facts(scene, atlas, variant)
+    order = stream(scene.seed, "caption", scene.place, variant, "form").permutation(len(forms))
+    drawn = [forms[int(index)].format(**facts) for index in order]
+    caption = next((text for text in drawn if num_words(text) <= MAX_WORDS), drawn[0])
+    extras = (
+        f", with {facts['detail']}",
+        f", where it is {facts['crowd']}",
+        f", {facts['country']}",
+    )
+    for extra in extras:
+        if num_words(caption) < MIN_WORDS and extra.split()[-1] not in caption:
+            caption += extra
+    return caption
+
+
+def _facts(scene: Scene, atlas: Atlas, variant: int) -> dict[str, str]:
+    """Everything that a form may name."""
+    city = atlas.city(scene.city)
+    kind = _pick(scene, variant, "kind", KINDS[scene.institution])
+    weather, crowd = weather_word(scene), CROWDS[scene.crowd]
+    time = _time(scene, variant)
+    return {
+        "kind": kind,
+        "a_kind": an(kind),
+        "city": city.name,
+        "country": city.country_name,
+        "place": city.name
+        if city.name == city.country_name
+        else f"{city.name}, {city.country_name}",
+        "weather": weather,
+        "a_weather": an(weather),
+        "crowd": crowd,
+        "a_crowd": an(crowd),
+        "time": time,
+        "part": "night" if scene.is_night else time.split()[-1],
+        "at": "on" if scene.institution == "street" else "at",
+        "things": _things(scene, variant),
+        "people": _people(scene, variant),
+        "detail": _detail(scene, atlas),
+    }
+
+
+def _time(scene: Scene, variant: int) -> str:
+    """Night whenever the sun is down, else a part of the day."""
+    if scene.is_night:
+        return _pick(scene, variant, "night", ("at night", "after dark", "at night"))
+    limits = ((11.0, "in the morning"), (13.5, "at midday"), (17.0, "in the afternoon"))
+    return next((name for limit, name in limits if scene.hour < limit), "in the evening")
+
+
+def _things(scene: Scene, variant: int) -> str:
+    """Up to three things that are shown, counted or only in the plural."""
+    shown = [subject for subject in scene.subjects if subject.kind not in UNSAID][:3]
+    exact = _pick(scene, variant, "exact", ("exact", "loose")) == "exact"
+    return joined([_thing(subject, exact=exact) for subject in shown])
+
+
+def _thing(subject: Subject, *, exact: bool) -> str:
+    """One kind of thing."""
+    loose = subject.count > 1 and not exact
+    return plural(f"{subject.trait} {subject.kind}".strip()) if loose else thing(subject)
+
+
+def _people(scene: Scene, variant: int) -> str:
+    """One of the roles, with clothes if they tell what somebody does."""
+    if not scene.roles:
+        return "nobody"
+    role: Role = _pick(scene, variant, "role", scene.roles)
+    told = counted(role.name, role.count)
+    return f"{told} in {clothes(role)}" if role.dress.color else told
+
+
+def _detail(scene: Scene, atlas: Atlas) -> str:
+    """Something of the setting that one sees: a colour, a material, or the language of signs."""
+    style = scene.style
+    if "wall" in style:
+        return f"{style['wall'].replace('grey', 'gray')} walls"
+    if "accent" in style:
+        return f"{style['accent']} curtains"
+    if "facade" in style:
+        return f"{style['facade']} buildings"
+    languages = [atlas.languages[sign.language].name for sign in scene.signs]
+    return f"signs in {languages[0]}" if languages else "people about"
+
+
+def _pick(scene: Scene, variant: int, purpose: str, choices: Sequence[Choice]) -> Choice:
+    """One choice by scene, variant and purpose."""
+    rng = stream(scene.seed, "caption", scene.place, variant, purpose)
+    return choices[int(rng.integers(len(choices)))]

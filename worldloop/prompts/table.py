@@ -1,0 +1,47 @@
+"""The prompts of one city in one wave as a table; its columns are `records.PROMPTS`."""
+
+import polars as pl
+
+from worldloop.atlas.atlas import Atlas
+from worldloop.prompts.captions import short_caption
+from worldloop.prompts.cosmos3 import cosmos3_prompt
+from worldloop.prompts.prose import write_prose
+from worldloop.recipes import Recipe
+from worldloop.records import PROMPTS
+from worldloop.seeds import canonical_json
+from worldloop.waves import WavePlan, scenes_of
+
+
+def prompts_table(plan: WavePlan, atlas: Atlas, city: str) -> pl.DataFrame:
+    """One row per clip that a plan has for a city, in the order of the plan.
+
+    Args:
+        plan: A wave plan.
+        atlas: The atlas that the plan pins.
+        city: Key of a city that the plan covers.
+
+    Returns:
+        The columns of `records.PROMPTS`; `recipe` and `cosmos3` are canonical JSON.
+
+    Raises:
+        UnknownKeyError: If the plan has no clips of the city.
+        MalformedRecordError: If the atlas is not the one that the plan pins.
+    """
+    rows = []
+    for index, scene in scenes_of(plan, atlas, city):
+        recipe = Recipe(scene, plan.shape, plan.generator)
+        rows.append(
+            {
+                "wave": plan.wave,
+                "index": index,
+                "city": scene.city,
+                "institution": scene.institution,
+                "scene_id": scene.scene_id,
+                "recipe_id": recipe.recipe_id,
+                "recipe": canonical_json(recipe.to_record()).decode(),
+                "prose": write_prose(scene, atlas),
+                "cosmos3": canonical_json(cosmos3_prompt(scene, atlas, plan.shape)).decode(),
+                "caption": short_caption(scene, atlas),
+            }
+        )
+    return PROMPTS.conform(pl.DataFrame(rows))

@@ -1,0 +1,321 @@
+"""A zoo: a path between enclosures that ends before the tallest animals, an arch, visitors, a keeper.
+
+Style keys:
+    theme: `savanna` (dry grass, timber, thatch), `forest` (lawn, hedges, timber) or `stone` (lawn,
+        walls of stone); the seed decides without it.
+
+Subjects: the kinds of `animals.KINDS`. A subject's trait that is one of `animals.ACTIONS` is what all
+of its kind do; without one they do different things. Each kind has an enclosure of its own, and
+each individual stays in it at all times. The path runs along x; one enters at its low end.
+"""
+
+import numpy as np
+
+from worldloop.errors import UnknownKeyError
+from worldloop.recipes import Recipe
+from worldloop.seeds import stream
+from worldloop.worlds.air import outdoor_air
+from worldloop.worlds.crowd import Crowd
+from worldloop.worlds.enclosures import (
+    FRONT_M,
+    PATH_HALF_M,
+    PLAZA_M,
+    TIMBER,
+    Enclosure,
+    camera_way_m,
+    lay_out_enclosures,
+    light_enclosure,
+    put_enclosure,
+)
+from worldloop.worlds.geometry import Material, SemanticClass, quad
+from worldloop.worlds.herds import put_herd
+from worldloop.worlds.kit import (
+    add_bench,
+    add_bin,
+    add_fence,
+    add_flower_bed,
+    add_hedge,
+    add_lamp_post,
+    add_sign,
+    add_sign_post,
+    add_tree,
+    ground,
+)
+from worldloop.worlds.palette import linear, pick
+from worldloop.worlds.people import Troupe
+from worldloop.worlds.player import Start, play
+from worldloop.worlds.scene import Role, Scene, Sign
+from worldloop.worlds.shapes import (
+    boxes,
+    joined,
+    loft,
+    tube,
+)
+from worldloop.worlds.stage import Sight, Stage
+from worldloop.worlds.world import World
+
+THEMES = ("savanna", "forest", "stone")
+
+
+def build(recipe: Recipe) -> World:
+    """The world of a zoo scene.
+
+    Raises:
+        UnknownKeyError: If a subject or a style is none that a zoo has.
+        ClipRejectedError: If more animals are asked for than fit.
+    """
+    scene = recipe.scene
+    theme = _theme(scene)
+    enclosures = lay_out_enclosures(scene)
+    end = enclosures[0].low[0] if enclosures else 18.0
+    begin = end - (camera_way_m(scene, enclosures[0].kind) if enclosures else 14.0)
+    stage = Stage(scene, low=(begin - 8.0, -PATH_HALF_M), high=(end - 0.9, PATH_HALF_M))
+    _put_ground(stage, theme, end)
+    for enclosure in enclosures:
+        put_enclosure(stage, enclosure, theme)
+        put_herd(stage, enclosure)
+    _put_lawns(stage, enclosures, begin, end)
+    _put_entrance(stage, begin, end)
+    _put_furniture(stage, enclosures, begin)
+    _put_signs(stage, enclosures, begin, end)
+    _put_far_trees(stage, end)
+    troupe = Troupe(stage)
+    walkers = _place_people(stage, troupe, enclosures)
+    track = play(stage, recipe.shape, _starts(begin))
+    crowd = Crowd(troupe, track, recipe.shape)
+    for role in walkers:
+        crowd.walk(
+            role,
+            _routes(begin, end),
+            rng=stage.random("walk", role.name),
+            spread_m=0.7,
+            speed_mps=(0.7, 1.3),
+        )
+    return stage.finish(air=outdoor_air(scene), track=track)
+
+
+def _theme(scene: Scene) -> str:
+    theme = scene.style.get("theme", pick(stream(scene.seed, "zoo", "theme"), THEMES))
+    if theme not in THEMES:
+        raise UnknownKeyError("zoo theme", theme, THEMES)
+    return theme
+
+
+# -------------------------------------------------------------------------------------- the ground
+
+_LAWN = linear("#5f8238")
+
+
+def _put_ground(stage: Stage, theme: str, end: float) -> None:
+    dry = stage.scene.season == "dry season"
+    lawn = linear("#8d8c4a") if dry else _LAWN
+    ground(
+        stage,
+        (-60, -70),
+        (end + 75, 70),
+        material=Material.GRASS,
+        color=lawn,
+        semantic=SemanticClass.TERRAIN,
+        phrase="a lawn",
+        height_m=-0.05,
+    )
+    color = {"savanna": linear("#b8a27c"), "forest": linear("#a59a86"), "stone": linear("#a3a19b")}[
+        theme
+    ]
+    path = ground(
+        stage,
+        (-40, -FRONT_M),
+        (end, FRONT_M),
+        material=Material.PAVING,
+        color=color,
+        semantic=SemanticClass.SIDEWALK,
+        phrase="a paved path",
+    )
+    for y0, y1 in ((-24.0, -FRONT_M), (FRONT_M, 24.0)):
+        corners = [(end - PLAZA_M, y0, 0), (end, y0, 0), (end, y1, 0), (end - PLAZA_M, y1, 0)]
+        stage.put(
+            quad(corners, unit_uv=False), material=Material.PAVING, color=color, instance=path
+        )
+
+
+# ------------------------------------------------------------------------------------- the visitors
+
+
+def _put_lawns(stage: Stage, enclosures: list[Enclosure], begin: float, end: float) -> None:
+    """Hedges, beds and trees where no enclosure borders the path."""
+    rng = stage.random("lawns")
+    for side in (1, -1):
+        front = "+y" if side > 0 else "-y"
+        until = min((e.low[0] for e in enclosures if e.front == front), default=end - PLAZA_M)
+        for x0, x1 in ((begin - 8.0, until - 0.5),):
+            if x1 - x0 < 1.6:
+                continue
+            add_fence(
+                stage,
+                [(x0, side * FRONT_M), (x1, side * FRONT_M)],
+                height_m=0.5,
+                num_rails=2,
+                phrase="a low railing",
+            )
+            for x in np.arange(x0 + 1.2, x1 - 0.8, 4.2):
+                add_tree(stage, (x, side * (FRONT_M + float(rng.uniform(3.6, 6.0))), 0), rng)
+            if x1 - x0 > 3.0:
+                low, high = sorted((side * (FRONT_M + 0.5), side * (FRONT_M + 1.5)))
+                add_flower_bed(stage, (x0 + 0.6, low), (x1 - 0.6, high), rng)
+
+
+def _put_entrance(stage: Stage, begin: float, end: float) -> None:
+    """The arch over the path with the zoo's own sign, and a hedge behind the start."""
+    x = min(begin + 12.0, end - 3.4)
+    arch = stage.instance(SemanticClass.BUILDING, "an arch over the path")
+    for side in (1.0, -1.0):
+        at = (x, side * (PATH_HALF_M + 0.1), 0)
+        post = loft([(0, 0.2, 0.2), (0.3, 0.15, 0.15), (3.75, 0.12, 0.12)], num_sides=8)
+        stage.put(post, material=Material.WOOD, color=TIMBER, instance=arch, at=at)
+        stage.plan.block_disc(at, 0.2, height_m=1.5)
+    beam = boxes(
+        [(x - 0.1, -PATH_HALF_M - 0.25, 3.1)], [(x + 0.1, PATH_HALF_M + 0.25, 3.3)], sides=range(6)
+    )
+    braces = [
+        tube(
+            [(x, s * (PATH_HALF_M + 0.05), 2.5), (x, s * (PATH_HALF_M - 0.6), 3.15)],
+            0.06,
+            num_sides=5,
+        )
+        for s in (1.0, -1.0)
+    ]
+    stage.put(joined([beam, *braces]), material=Material.WOOD, color=TIMBER, instance=arch)
+    if stage.scene.signs:
+        add_sign(
+            stage,
+            stage.scene.signs[0],
+            at=(x, 0, 3.78),
+            facing_rad=np.pi,
+            width_m=3.4,
+            two_sided=True,
+            board=("#1f5a3a", "#fbf3d6"),
+        )
+        stage.sights.append(Sight((x, 0.0, 3.7), 0.8))
+    rng = stage.random("entrance")
+    add_hedge(
+        stage, (begin - 8.6, -FRONT_M), (begin - 8.6, FRONT_M), rng, height_m=1.6, width_m=1.0
+    )
+
+
+def _put_furniture(stage: Stage, enclosures: list[Enclosure], begin: float) -> None:
+    rng = stage.random("furniture")
+    side = 1.0 if rng.random() < 0.5 else -1.0
+    add_bench(stage, (begin + 3.4, side * (PATH_HALF_M - 0.35), 0), -side * np.pi / 2)
+    add_bin(stage, (begin + 4.8, side * (PATH_HALF_M - 0.25), 0), rng)
+    for k, x in enumerate((begin - 5.0, begin + 14.0)):
+        post_side = side if k % 2 else -side
+        add_lamp_post(stage, (x, post_side * (FRONT_M - 0.15), 0), height_m=3.8)
+    if stage.scene.is_night:
+        for enclosure in enclosures:
+            light_enclosure(stage, enclosure)
+
+
+def _put_signs(stage: Stage, enclosures: list[Enclosure], begin: float, end: float) -> None:
+    """Species' names at their enclosures; other words on posts along the path."""
+    others: list[Sign] = []
+    homes = {e.kind: e for e in enclosures}
+    for sign in stage.scene.signs[1:]:
+        home = homes.pop(sign.word, None)
+        if home is None:
+            others.append(sign)
+            continue
+        start, along, inward = home.across()
+        ahead = home.front == "x"
+        share = 0.5 * home.wide_m + 3.0 if ahead else 0.5
+        x, y = start + along * share - inward * 0.4
+        turn = 0.0 if ahead else 0.6 if home.front == "+y" else -0.6
+        add_sign_post(
+            stage,
+            sign,
+            at=(x, y, 0),
+            facing_rad=np.pi + turn,
+            width_m=1.3,
+            height_m=1.5,
+            two_sided=False,
+        )
+    rng = stage.random("posts")
+    for k, sign in enumerate(others):
+        side = 1.0 if (k + int(rng.integers(2))) % 2 else -1.0
+        x = min(begin + 8.5 + 1.8 * k, end - 2.0)
+        add_sign_post(
+            stage,
+            sign,
+            at=(x, side * (PATH_HALF_M - 0.25), 0),
+            facing_rad=np.pi + side * 0.35,
+            width_m=1.1,
+            height_m=2.5,
+        )
+
+
+def _put_far_trees(stage: Stage, end: float) -> None:
+    """A belt of trees around everything."""
+    rng = stage.random("belt")
+    spots = [
+        (x, s * float(rng.uniform(21, 27)))
+        for x in np.arange(-14, end + 16, 7.5)
+        for s in (1.0, -1.0)
+    ]
+    spots += [(end + float(rng.uniform(17, 24)), y) for y in np.arange(-18, 19, 6.0)]
+    spots += [(-20.0 - float(rng.uniform(0, 5)), y) for y in (-9.0, 9.0)]
+    for x, y in spots:
+        add_tree(
+            stage, (x + float(rng.uniform(-2, 2)), y, 0), rng, height_m=float(rng.uniform(7, 10))
+        )
+
+
+def _place_people(stage: Stage, troupe: Troupe, enclosures: list[Enclosure]) -> list[Role]:
+    """Some visitors stand at the railings and watch; returns the roles that walk."""
+    rng = stage.random("people")
+    spots = [spot for e in enclosures for spot in _lookouts(e)]
+    order = [spots[int(k)] for k in rng.permutation(len(spots))]
+    walkers = []
+    for role in stage.scene.roles:
+        still = role.count if role.action != "walking" else min(role.count // 2, len(order))
+        if role.name == "keeper" and role.action == "walking":
+            still = 0
+        placed = 0
+        while placed < still and order:
+            x, y, heading = order.pop(0)
+            if stage.plan.distance([(x, y)])[0] < 0.32:
+                continue
+            troupe.place(
+                role,
+                at=(x, y, 0),
+                heading_rad=heading,
+                posture="standing",
+                rng=stage.random("stand", role.name, placed),
+            )
+            placed += 1
+        if role.count > placed:
+            walkers.append(Role(role.name, role.count - placed, role.dress, role.action))
+    return walkers
+
+
+def _lookouts(enclosure: Enclosure) -> list[tuple[float, float, float]]:
+    """Where somebody watches the animals from the path: x, y, heading."""
+    start, along, inward = enclosure.across()
+    heading = float(np.arctan2(inward[1], inward[0]))
+    out = []
+    for a in np.arange(1.2, enclosure.wide_m - 0.8, 1.5):
+        x, y = start + along * a - inward * (0.95 if enclosure.front != "x" else 1.35)
+        if abs(y) < PATH_HALF_M - 0.35 and (enclosure.front != "x" or abs(y) > 1.3):
+            out.append((float(x), float(y), heading))
+    return out
+
+
+def _routes(begin: float, end: float) -> list[list[tuple[float, float]]]:
+    return [[(begin - 7.0, y), (end - 3.0, y)] for y in (-1.4, 1.4)]
+
+
+def _starts(begin: float) -> list[Start]:
+    return [
+        Start(begin + x, y, heading)
+        for x in (-1.0, -0.3, 0.4, 1.1)
+        for y in (-1.2, -0.4, 0.4, 1.2)
+        for heading in (-0.32, -0.15, 0.0, 0.15, 0.32)
+    ]
