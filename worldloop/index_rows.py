@@ -8,6 +8,8 @@ from typing import Any
 
 import polars as pl
 
+from worldloop.dayparts import daypart
+
 INDEX_COLUMNS = (
     "recipe_id",
     "model_id",
@@ -29,8 +31,6 @@ INDEX_COLUMNS = (
     "duration_s",
     "vector",
 )
-_TWILIGHT_DEG = 6.0
-_MIDDAY_HOUR = 12.0
 _FACTS = {"weather": pl.String, "daypart": pl.String, "season": pl.String}
 
 
@@ -78,21 +78,6 @@ def index_rows(
         status.alias("status"), *_range_of("rgb"), *_range_of("poster"), vector=pl.col("vector")
     )
     return rows.select(INDEX_COLUMNS).sort("wave", "index", "recipe_id", "model_id")
-
-
-def daypart(*, hour: float, sun_elevation_deg: float) -> str:
-    """Part of the day by the sun and not by the clock: an Oslo summer evening is no night.
-
-    Example:
-        >>> daypart(hour=23.0, sun_elevation_deg=-20.0), daypart(hour=7.0, sun_elevation_deg=3.0)
-        ('night', 'dawn')
-    """
-    before_noon = hour < _MIDDAY_HOUR
-    if sun_elevation_deg < -_TWILIGHT_DEG:
-        return "night"
-    if sun_elevation_deg < _TWILIGHT_DEG:
-        return "dawn" if before_noon else "dusk"
-    return "morning" if before_noon else "afternoon"
 
 
 def _facts(scenes: pl.DataFrame) -> pl.DataFrame:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import polars as pl
-import pyarrow.parquet as pq
 
 from worldloop import records
 from worldloop.errors import MalformedRecordError, UnknownKeyError
@@ -176,13 +175,14 @@ def read_batch(kind: Kind, content: bytes, *, waves: Iterable[str] | None = None
         )
     if waves is not None and "wave" not in kind.table.columns:
         raise ValueError(f"Rows of {kind.name!r} belong to no wave; read them all.")
-    wanted = None if waves is None else [("wave", "in", sorted(waves))]
-    if wanted == [("wave", "in", [])]:
-        return kind.format.empty()
-    frame = pl.from_arrow(pq.read_table(io.BytesIO(content), filters=wanted))
-    assert isinstance(frame, pl.DataFrame)
-    head = frame.select(list(_HEAD))
-    body = frame.drop(list(_HEAD)).rename({_log_column(c): c for c in _HEAD}, strict=False)
+    rows = _scan(content)
+    if waves is not None:
+        rows = rows.filter(pl.col("wave").is_in(sorted(waves)))
+    frame = _collect(rows, kind.name)
+    if version == kind.table.version:
+        return frame
+    head, body = frame.select(list(_HEAD)), frame.drop(list(_HEAD))
+    body = body.rename({_log_column(c): c for c in _HEAD}, strict=False)
     lifted = records.upgrade(kind.table, body, version=version)
     lifted = lifted.rename({c: _log_column(c) for c in _HEAD}, strict=False)
     return kind.format.conform(pl.concat([head, lifted], how="horizontal"))
@@ -190,9 +190,20 @@ def read_batch(kind: Kind, content: bytes, *, waves: Iterable[str] | None = None
 
 def read_batch_ids(content: bytes) -> pl.Series:
     """The ids of a batch, without its payload."""
-    ids = pl.from_arrow(pq.read_table(io.BytesIO(content), columns=["id"]))
-    assert isinstance(ids, pl.DataFrame)
-    return ids["id"]
+    return _collect(_scan(content).select("id"), "any kind")["id"]
+
+
+def _scan(content: bytes) -> pl.LazyFrame:
+    return pl.scan_parquet(io.BytesIO(content))
+
+
+def _collect(rows: pl.LazyFrame, name: str) -> pl.DataFrame:
+    try:
+        return rows.collect()
+    except pl.exceptions.PolarsError as error:
+        raise MalformedRecordError(
+            f"log batch of {name}", str(error)[:80], "readable parquet", "Restore it from a backup."
+        ) from error
 
 
 def winners(rows: pl.DataFrame, retracted: pl.Series) -> pl.DataFrame:

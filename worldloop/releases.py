@@ -76,7 +76,8 @@ class Reject:
     """Why some clips of a wave are not in its release.
 
     Attributes:
-        stage: `build`, `render`, ... for clips that were not made, `signals`, or `dedup`.
+        stage: `build`, `render`, ... for clips that were not made, `incomplete` for those whose city
+            failed later, `signals`, or `dedup`.
         reason: In words.
         num_clips: How many.
     """
@@ -101,6 +102,9 @@ def compose_release(
 ) -> Release:
     """The release of a wave: its accepted clips that repeat no other.
 
+    A clip whose city failed before it was measured or compared is not accepted: it is counted among
+    the rejects, as `incomplete`.
+
     Args:
         clips: `records.CLIPS` of the wave, all cities.
         signals: `records.SIGNALS` of the wave.
@@ -114,20 +118,17 @@ def compose_release(
         failures: `records.FAILURES` of the wave.
 
     Raises:
-        MalformedRecordError: If a clip was not measured, is good but was not compared, or has no
-            caption.
+        MalformedRecordError: If a clip has no caption.
     """
     clips = clips.filter(pl.col("wave") == wave).sort("index", "recipe_id")
     decided = with_superseded(dedup, superseded if superseded is not None else SUPERSEDED.empty())
-    _check_complete(clips, signals, "signals", wave)
-    _check_complete(clips, captions, "captions", wave)
+    _check_captions(clips, captions, wave)
     judged = (
-        clips.join(signals.select("recipe_id", "accepted", "reason"), on="recipe_id")
+        clips.join(signals.select("recipe_id", "accepted", "reason"), on="recipe_id", how="left")
         .join(decided.select("recipe_id", "status", "kind"), on="recipe_id", how="left")
         .join(captions.select("recipe_id", "caption"), on="recipe_id")
         .sort("index", "recipe_id")
     )
-    _check_complete(judged.filter("accepted"), decided, "dedup", wave)
     chosen = judged.filter(pl.col("accepted") & (pl.col("status") == "unique"))
     manifest = _manifest(chosen, site)
     root_hash = merkle_root([canonical_json(list(row)) for row in manifest.select(_CONTENT).rows()])
@@ -200,6 +201,14 @@ def _manifest(chosen: pl.DataFrame, site: str) -> pl.DataFrame:
 
 def _rejects(judged: pl.DataFrame, failures: pl.DataFrame) -> list[Reject]:
     """Counts of every reason, the commonest first; a clip that is both counts as unaccepted."""
+    undone = pl.col("accepted").is_null() | (pl.col("accepted") & pl.col("status").is_null())
+    incomplete = judged.filter(undone).select(
+        pl.lit("incomplete").alias("stage"),
+        pl.when(pl.col("accepted").is_null())
+        .then(pl.lit("not measured"))
+        .otherwise(pl.lit("not compared"))
+        .alias("reason"),
+    )
     unaccepted = judged.filter(~pl.col("accepted")).select(
         pl.lit("signals").alias("stage"), pl.col("reason").fill_null("no reason given")
     )
@@ -208,7 +217,7 @@ def _rejects(judged: pl.DataFrame, failures: pl.DataFrame) -> list[Reject]:
     )
     unmade = failures.join(judged, on="recipe_id", how="anti").select("stage", "reason")
     counted = (
-        pl.concat([unmade, unaccepted, repeats])
+        pl.concat([unmade, incomplete, unaccepted, repeats])
         .group_by("stage", "reason")
         .agg(pl.len().alias("num_clips"))
         .sort("num_clips", "stage", "reason", descending=[True, False, False])
@@ -226,12 +235,12 @@ def _by_place(manifest: pl.DataFrame) -> dict[str, int]:
     return dict(counted.sort("place").iter_rows())
 
 
-def _check_complete(clips: pl.DataFrame, table: pl.DataFrame, name: str, wave: str) -> None:
-    missing = clips.join(table, on="recipe_id", how="anti")["recipe_id"].to_list()
+def _check_captions(clips: pl.DataFrame, captions: pl.DataFrame, wave: str) -> None:
+    missing = clips.join(captions, on="recipe_id", how="anti")["recipe_id"].to_list()
     if missing:
         raise MalformedRecordError(
             f"release of wave {wave}",
-            f"{len(missing)} clips without {name}, first {missing[0]}",
-            f"{name} of every clip",
-            f"Run the asset that makes {name} for the cities of this wave again.",
+            f"{len(missing)} clips without captions, first {missing[0]}",
+            "a caption of every clip",
+            "Run the asset `prompts` for the cities of this wave again.",
         )

@@ -187,18 +187,12 @@ class Engine:
         scene = kernels.Scene()
         scene.faces = self._array(faces, self._wp.vec3i)
         scene.positions = self._array(vertices, kernels.vec3)
-        scene.normals = self._array(
-            np.concatenate([static_normals, moving_normals]), kernels.vec3
-        )
+        scene.normals = self._array(np.concatenate([static_normals, moving_normals]), kernels.vec3)
         scene.uv = self._array(np.concatenate([static.uv, moving.uv]), kernels.vec2)
-        scene.face_normal = self._array(
-            np.concatenate([static_flat, moving_flat]), kernels.vec3
-        )
+        scene.face_normal = self._array(np.concatenate([static_flat, moving_flat]), kernels.vec3)
         scene.material = self._array((material + flags).astype(np.int32), int)
         scene.instance = self._array(instance, int)
-        scene.color = self._array(
-            np.concatenate([static.color, moving.color]), kernels.vec3
-        )
+        scene.color = self._array(np.concatenate([static.color, moving.color]), kernels.vec3)
         scene.num_static = len(static.faces)
         self.scene = scene
         self._num_static_faces = len(static.faces)
@@ -215,38 +209,28 @@ class Engine:
         table[256], table[:, 256] = table[0], table[:, 0]
         scene.noise = self._array(table.ravel(), float)
 
-    def _shadow_casters(
-        self, material: NDArray[Any], instance: NDArray[Any]
-    ) -> NDArray[Any]:
+    def _shadow_casters(self, material: NDArray[Any], instance: NDArray[Any]) -> NDArray[Any]:
         """1 for faces that cast shadows: not lamps, water, ceilings, nor the walls of a room."""
         hollow = {SemanticClass.CEILING, SemanticClass.SKY}
         if self.world.room is not None:
             hollow |= {SemanticClass.WALL, SemanticClass.BUILDING, SemanticClass.FLOOR}
         through = np.array([i.semantic in hollow for i in self.world.instances], bool)
-        open_material = np.isin(
-            material, [Material.LAMP, Material.WATER, Material.NEON]
-        )
-        casts: NDArray[np.int32] = (~(open_material | through[instance])).astype(
-            np.int32
-        )
+        open_material = np.isin(material, [Material.LAMP, Material.WATER, Material.NEON])
+        casts: NDArray[np.int32] = (~(open_material | through[instance])).astype(np.int32)
         return casts
 
     def _make_clusters(self, static: Mesh, moving: Mesh) -> None:
         spheres, spans = _clusters(static, _even_spans(len(static.faces)))
         moving_spans = _part_spans(moving)
         local, local_spans = _clusters(moving, moving_spans)
-        first_of = (
-            moving.faces[local_spans[:, 0], 0] if len(local_spans) else np.zeros(0, int)
-        )
+        first_of = moving.faces[local_spans[:, 0], 0] if len(local_spans) else np.zeros(0, int)
         parts = moving.part[first_of].astype(np.int32)
         self._moving_spheres = self._array(local, kernels.vec4)
         self._moving_sphere_part = self._array(parts, int)
         self._num_static_clusters = len(spheres)
         self.spheres = self._array(np.concatenate([spheres, local]), kernels.vec4)
         self.spans = self._array(
-            np.concatenate([spans, local_spans + np.int32(len(static.faces))]).astype(
-                np.int32
-            ),
+            np.concatenate([spans, local_spans + np.int32(len(static.faces))]).astype(np.int32),
             self._wp.vec2i,
         )
 
@@ -259,9 +243,7 @@ class Engine:
             h, w = max(last.shape[1] // 2, 1), max(last.shape[2] // 2, 1)
             cut = last[:, : h * 2, : w * 2] if min(last.shape[1:3]) > 1 else last
             small = (
-                cut.reshape(len(cut), h, 2, w, 2, 3).mean((2, 4))
-                if cut.shape[1] == h * 2
-                else cut
+                cut.reshape(len(cut), h, 2, w, 2, 3).mean((2, 4)) if cut.shape[1] == h * 2 else cut
             )
             levels.append(small)
         sizes, start = [], 0
@@ -342,10 +324,7 @@ class Engine:
         light, region = self.light, self._region()
         ground = region.copy()
         ground[1, 2] = min(ground[1, 2], ground[0, 2] + 20.0)
-        corners = (
-            np.array(np.meshgrid(*ground.T, indexing="ij")).reshape(3, -1).T
-            @ self._to_map.T
-        )
+        corners = np.array(np.meshgrid(*ground.T, indexing="ij")).reshape(3, -1).T @ self._to_map.T
         low, high = corners.min(0), corners.max(0)
         scale = min(SHADOW_TEXELS / float((high - low)[:2].max()), 24.0)
         light.map_scale = scale
@@ -382,9 +361,7 @@ class Engine:
         down = kernels.mat33(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
         low = kernels.vec3(float(region[0, 0]), float(region[0, 1]), 0.0)
         if light.indoor == 0:
-            self._draw_depths(
-                0, self._num_static_faces, down, low, FIELD_PER_M, width, height, top
-            )
+            self._draw_depths(0, self._num_static_faces, down, low, FIELD_PER_M, width, height, top)
         heights = -top.numpy().reshape(height, width).astype(np.float64)
         near = _box_blur(_box_blur(heights, 1), 2)
         far = _box_blur(_box_blur(heights, 8), 12)
@@ -401,17 +378,11 @@ class Engine:
             high = (lamps[:, :2] + reach).max(0)
         else:
             low = high = np.zeros(2, np.float32)
-        num_x, num_y = (
-            int(n) for n in np.minimum(np.ceil((high - low) * per_m), 256) + 1
-        )
+        num_x, num_y = (int(n) for n in np.minimum(np.ceil((high - low) * per_m), 256) + 1)
         cells = _strongest_lamps(lamps, low, num_x, num_y)
         light.cells_low = kernels.vec2(float(low[0]), float(low[1]))
         light.cells_per_m, light.cells_x, light.cells_y = per_m, num_x, num_y
-        place = (
-            np.concatenate([lamps[:, :3], lamps[:, 6:7]], 1)
-            if len(lamps)
-            else np.zeros((1, 4))
-        )
+        place = np.concatenate([lamps[:, :3], lamps[:, 6:7]], 1) if len(lamps) else np.zeros((1, 4))
         color = lamps[:, 3:6] if len(lamps) else np.zeros((1, 3))
         self.scene.lamp = self._array(place.astype(np.float32), kernels.vec4)
         self.scene.lamp_color = self._array(color.astype(np.float32), kernels.vec3)
@@ -516,15 +487,9 @@ class Engine:
         first, second = self.bloom
         n = small_width * small_height
         threshold = 0.85 / max(exposure, 1e-3)
-        self._launch(
-            kernels.bloom_source, n, self.mirrored, width, small_width, threshold, first
-        )
-        self._launch(
-            kernels.bloom_blur, n, first, small_width, small_height, 1, 0, second
-        )
-        self._launch(
-            kernels.bloom_blur, n, second, small_width, small_height, 0, 1, first
-        )
+        self._launch(kernels.bloom_source, n, self.mirrored, width, small_width, threshold, first)
+        self._launch(kernels.bloom_blur, n, first, small_width, small_height, 1, 0, second)
+        self._launch(kernels.bloom_blur, n, second, small_width, small_height, 0, 1, first)
         air, outdoors = self.world.air, self.world.room is None
         matrix = self.world.track.camera_to_world[frame_index]
         heading = math.atan2(float(matrix[1, 2]), float(matrix[0, 2]))
@@ -556,6 +521,7 @@ class Engine:
             kernels.measure_light,
             1,
             self.mirrored,
+            self.depth,
             self.shape.width_px,
             self.shape.height_px,
             self.meter,
@@ -563,7 +529,7 @@ class Engine:
         mean = math.exp(float(self.meter.numpy()[0]))
         # Nights stay darker than days: the meter corrects only part of the difference.
         strength = 0.80 - 0.38 * air.lamp_level if self.world.room is None else 0.8
-        wanted = air.exposure * (0.19 / max(mean, 0.004)) ** strength
+        wanted = air.exposure * (0.205 / max(mean, 0.004)) ** strength
         follows = frame_index == self._last_frame + 1
         self._exposure = self._exposure * 0.92 + wanted * 0.08 if follows else wanted
         self._last_frame = frame_index
@@ -572,9 +538,7 @@ class Engine:
     # -- Warp ----------------------------------------------------------------------------------
 
     def _array(self, values: NDArray[Any], dtype: Any) -> Any:
-        return self._wp.array(
-            np.ascontiguousarray(values), dtype=dtype, device=self.device
-        )
+        return self._wp.array(np.ascontiguousarray(values), dtype=dtype, device=self.device)
 
     def _zeros(self, length: int, dtype: Any) -> Any:
         return self._wp.zeros(length, dtype=dtype, device=self.device)
@@ -674,9 +638,7 @@ def _sorted_by_part(mesh: Mesh) -> Mesh:
 
 def _even_spans(num_faces: int) -> NDArray[np.int32]:
     first = np.arange(0, num_faces, CLUSTER_FACES, dtype=np.int32)
-    return np.stack([first, np.minimum(first + CLUSTER_FACES, num_faces)], 1).astype(
-        np.int32
-    )
+    return np.stack([first, np.minimum(first + CLUSTER_FACES, num_faces)], 1).astype(np.int32)
 
 
 def _part_spans(mesh: Mesh) -> NDArray[np.int32]:
@@ -694,9 +656,7 @@ def _part_spans(mesh: Mesh) -> NDArray[np.int32]:
     return np.array(spans, np.int32)
 
 
-def _clusters(
-    mesh: Mesh, spans: NDArray[np.int32]
-) -> tuple[NDArray[Any], NDArray[np.int32]]:
+def _clusters(mesh: Mesh, spans: NDArray[np.int32]) -> tuple[NDArray[Any], NDArray[np.int32]]:
     """Bounding spheres (C, 4) of spans of faces."""
     if not len(spans):
         return np.zeros((0, 4), np.float32), spans
@@ -704,9 +664,7 @@ def _clusters(
     low = np.minimum.reduceat(corners.min(1), spans[:, 0])
     high = np.maximum.reduceat(corners.max(1), spans[:, 0])
     radius = np.linalg.norm(high - low, axis=1) / 2 + 0.01
-    return np.concatenate([(low + high) / 2, radius[:, None]], 1).astype(
-        np.float32
-    ), spans
+    return np.concatenate([(low + high) / 2, radius[:, None]], 1).astype(np.float32), spans
 
 
 def _normals(mesh: Mesh) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -114,6 +114,11 @@ def _render(recipe: Recipe, folder: Path, device: str, stage: list[str]) -> None
     from gpu_jobs.render_clips.engine import Engine
     from worldloop.worlds.grammar import build_world
 
+    if recipe.shape.width_px % 2 or recipe.shape.height_px % 2:
+        raise ClipRejectedError(
+            "build",
+            f"{recipe.shape.width_px}x{recipe.shape.height_px} px; H.264 needs even numbers",
+        )
     world = build_world(recipe)
     if len(world.instances) > MAX_INSTANCES:
         raise ClipRejectedError(

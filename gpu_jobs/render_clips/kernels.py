@@ -5,6 +5,10 @@ of triangles cannot change it. Annotations come from the pixel centre (sample 0)
 samples. Nothing here knows what a clip is; `engine.py` owns the arrays and the order of launches.
 """
 
+# Warp's language: float(0.0) makes a variable that may change, int() truncates, `in` is unknown, and
+# nested ifs keep an index from being read before it is known to be one.
+# ruff: noqa: UP018, RUF046, SIM102, SIM109
+
 import warp as wp
 
 from worldloop.worlds.geometry import Material
@@ -48,6 +52,8 @@ LIGHTS_A_CELL = wp.constant(8)
 
 @wp.struct
 class Camera:
+    """A pinhole at one moment."""
+
     rotation: mat33  # world to camera: x right, y down, z forward
     centre: vec3
     focal: float  # pixels
@@ -57,6 +63,8 @@ class Camera:
 
 @wp.struct
 class Light:
+    """Air, room, lamps and where the maps of shadow and height lie."""
+
     sun: vec3
     sun_color: vec3
     zenith: vec3
@@ -97,13 +105,13 @@ class Light:
 
 @wp.struct
 class Scene:
+    """Geometry, tables and images of one world."""
+
     faces: wp.array(dtype=wp.vec3i)
     positions: wp.array(dtype=vec3)
     normals: wp.array(dtype=vec3)
     uv: wp.array(dtype=vec2)
-    face_normal: wp.array(
-        dtype=vec3
-    )  # in the axes of the part; only compared with each other
+    face_normal: wp.array(dtype=vec3)  # in the axes of the part; only compared with each other
     material: wp.array(dtype=int)
     instance: wp.array(dtype=int)
     color: wp.array(dtype=vec3)
@@ -122,6 +130,8 @@ class Scene:
 
 @wp.struct
 class Surface:
+    """What a material gives at a point, before light falls on it."""
+
     albedo: vec3
     emission: vec3
     normal: vec3
@@ -136,6 +146,7 @@ class Surface:
 
 @wp.func
 def hash3(a: int, b: int, c: int):
+    """A number in [0, 1) from three integers."""
     h = (
         wp.uint32(a) * wp.uint32(374761393)
         + wp.uint32(b) * wp.uint32(668265263)
@@ -148,6 +159,7 @@ def hash3(a: int, b: int, c: int):
 
 @wp.func
 def smooth_noise(table: wp.array(dtype=float), x: float, y: float, seed: int):
+    """Value noise in [0, 1) of period 256 from the table."""
     x0 = wp.floor(x)
     y0 = wp.floor(y)
     fx = x - x0
@@ -165,24 +177,25 @@ def pulse(x: float, low: float, high: float, width: float):
     """Coverage of [low, high] in x of period 1 under a box filter of this width."""
     f = x - wp.floor(x)
     w = wp.max(width, 1.0e-4)
-    part = wp.clamp(
-        (wp.min(f + w * 0.5, high) - wp.max(f - w * 0.5, low)) / w, 0.0, 1.0
-    )
+    part = wp.clamp((wp.min(f + w * 0.5, high) - wp.max(f - w * 0.5, low)) / w, 0.0, 1.0)
     return wp.lerp(part, high - low, wp.clamp(width * 1.6 - 0.6, 0.0, 1.0))
 
 
 @wp.func
 def step_at(x: float, edge: float, width: float):
+    """A step from 0 to 1 at `edge`, as wide as the filter."""
     return wp.clamp((x - edge) / wp.max(width, 1.0e-4) + 0.5, 0.0, 1.0)
 
 
 @wp.func
 def mix(a: vec3, b: vec3, t: float):
+    """From a to b."""
     return a + (b - a) * t
 
 
 @wp.func
 def grey(c: vec3):
+    """Luminance of linear Rec. 709."""
     return 0.2126 * c[0] + 0.7152 * c[1] + 0.0722 * c[2]
 
 
@@ -200,6 +213,7 @@ def pose_vertices(
     positions: wp.array(dtype=vec3),
     normals: wp.array(dtype=vec3),
 ):
+    """Moves vertices and normals with their rigid part."""
     i = wp.tid()
     k = part[i]
     p = local[i]
@@ -227,27 +241,13 @@ def pose_clusters(
     first: int,
     spheres: wp.array(dtype=vec4),
 ):
+    """Moves bounding spheres with their rigid part."""
     i = wp.tid()
     k = part[i]
     s = local[i]
-    x = (
-        pose[k, 0, 0] * s[0]
-        + pose[k, 0, 1] * s[1]
-        + pose[k, 0, 2] * s[2]
-        + pose[k, 0, 3]
-    )
-    y = (
-        pose[k, 1, 0] * s[0]
-        + pose[k, 1, 1] * s[1]
-        + pose[k, 1, 2] * s[2]
-        + pose[k, 1, 3]
-    )
-    z = (
-        pose[k, 2, 0] * s[0]
-        + pose[k, 2, 1] * s[1]
-        + pose[k, 2, 2] * s[2]
-        + pose[k, 2, 3]
-    )
+    x = pose[k, 0, 0] * s[0] + pose[k, 0, 1] * s[1] + pose[k, 0, 2] * s[2] + pose[k, 0, 3]
+    y = pose[k, 1, 0] * s[0] + pose[k, 1, 1] * s[1] + pose[k, 1, 2] * s[2] + pose[k, 1, 3]
+    z = pose[k, 2, 0] * s[0] + pose[k, 2, 1] * s[1] + pose[k, 2, 2] * s[2] + pose[k, 2, 3]
     spheres[first + i] = vec4(x, y, z, s[3])
 
 
@@ -280,6 +280,7 @@ def draw_triangle(
     num_samples: int,
     keys: wp.array(dtype=wp.int64),
 ):
+    """Writes the keys of one triangle, row by row and sample by sample."""
     f = scene.faces[t]
     pa = scene.positions[f[0]]
     pb = scene.positions[f[1]]
@@ -382,8 +383,7 @@ def draw_triangle(
                     nearness = s3[0] * px + bs  # 1 / z
                     if nearness > 0.0 and nearness < 20.0:
                         key = (
-                            wp.int64(2139095040 - wp.cast(nearness, wp.int32))
-                            << wp.int64(32)
+                            wp.int64(2139095040 - wp.cast(nearness, wp.int32)) << wp.int64(32)
                         ) | base
                         if key < keys[row + x]:
                             shown = int(1)
@@ -417,6 +417,7 @@ def draw_clusters(
     num_samples: int,
     keys: wp.array(dtype=wp.int64),
 ):
+    """Draws the clusters that may be in view."""
     i = wp.tid()
     s = spheres[i]
     r = s[3]
@@ -436,12 +437,8 @@ def draw_clusters(
 
 @wp.kernel
 def fill_keys(keys: wp.array(dtype=wp.int64)):
+    """Empties the visibility buffer."""
     keys[wp.tid()] = NO_HIT
-
-
-@wp.kernel
-def fill_depths(depths: wp.array(dtype=float), value: float):
-    depths[wp.tid()] = value
 
 
 @wp.kernel
@@ -527,6 +524,7 @@ def draw_depths(
 
 @wp.func
 def sky_color(d: vec3, light: Light, table: wp.array(dtype=float), disc: int):
+    """Sky with clouds, sun glow and, if `disc`, the sun or moon itself and the stars."""
     up = wp.max(d[2], 0.0)
     low = 1.0 - up
     low = low * low
@@ -558,9 +556,7 @@ def sky_color(d: vec3, light: Light, table: wp.array(dtype=float), disc: int):
             )
     if disc == 1:
         edge = wp.smoothstep(0.99930, 0.99965, m)
-        c = c + light.sun_color * (
-            edge * clear * wp.where(light.stars > 0.01, 4.0, 3.0)
-        )
+        c = c + light.sun_color * (edge * clear * wp.where(light.stars > 0.01, 4.0, 3.0))
     if d[2] > 0.015:
         k = 1.5 / (d[2] + 0.14)
         u = d[0] * k + light.time_s * 0.008
@@ -572,9 +568,7 @@ def sky_color(d: vec3, light: Light, table: wp.array(dtype=float), disc: int):
             + 0.07 * smooth_noise(table, u * 9.1, v * 9.1, 4)
         )
         edge_low = 0.66 - 0.52 * light.clouds
-        cover = wp.smoothstep(edge_low, edge_low + 0.24, n) * wp.smoothstep(
-            0.015, 0.16, d[2]
-        )
+        cover = wp.smoothstep(edge_low, edge_low + 0.24, n) * wp.smoothstep(0.015, 0.16, d[2])
         thick = wp.smoothstep(edge_low + 0.05, edge_low + 0.5, n)
         bright = light.horizon * 0.75 + light.sun_color * (0.16 + 0.22 * m8)
         dark = light.horizon * 0.55 + light.zenith * 0.25 + light.sun_color * 0.02
@@ -584,7 +578,7 @@ def sky_color(d: vec3, light: Light, table: wp.array(dtype=float), disc: int):
 
 @wp.func
 def surroundings(
-    p: vec3, d: vec3, light: Light, table: wp.array(dtype=float), closed: float
+    p: vec3, d: vec3, light: Light, table: wp.array(dtype=float), closed: float, windows: float
 ):
     """What a mirror shows where the screen does not know: room walls, or skyline and sky."""
     if light.indoor == 1:
@@ -605,20 +599,16 @@ def surroundings(
             if d[2] < 0.0:
                 tone = 0.4
         h = p + d * t
-        tone = tone * (
-            0.9 + 0.2 * smooth_noise(table, (h[0] + h[1]) * 0.6, h[2] * 0.4, 8)
-        )
+        tone = tone * (0.9 + 0.2 * smooth_noise(table, (h[0] + h[1]) * 0.6, h[2] * 0.4, 8))
         return light.room_ambient * tone
     c = sky_color(d, light, table, 0)
     heading = wp.atan2(d[1], d[0]) * 9.0
     skyline = 0.05 + closed * (0.16 + 0.30 * smooth_noise(table, heading, 0.5, 9))
     ambient = mix(light.zenith, light.horizon, 0.5)
     block = ambient * 0.22 + light.sun_color * 0.03
-    block = block + vec3(1.0, 0.68, 0.36) * (
-        0.45
-        * light.lamp_level
-        * wp.smoothstep(0.55, 0.8, smooth_noise(table, heading * 5.0, d[2] * 40.0, 10))
-    )
+    lit = wp.smoothstep(0.55, 0.8, smooth_noise(table, heading * 5.0, d[2] * 40.0, 10))
+    lit = wp.lerp(0.12, lit, windows)
+    block = block + vec3(1.0, 0.68, 0.36) * (0.45 * light.lamp_level * lit)
     return mix(block, c, wp.smoothstep(skyline - 0.02, skyline + 0.03, d[2]))
 
 
@@ -628,6 +618,7 @@ def surroundings(
 
 @wp.func
 def plain(albedo: vec3, n: vec3):
+    """A matte surface."""
     s = Surface()
     s.albedo = albedo
     s.emission = vec3(0.0, 0.0, 0.0)
@@ -641,9 +632,7 @@ def plain(albedo: vec3, n: vec3):
 @wp.func
 def lit_room(u: float, v: float, warmth: float):
     """Light of a room behind a window: brighter above, with a lamp-coloured cast."""
-    warm = mix(
-        vec3(1.0, 0.66, 0.32), vec3(0.86, 0.93, 1.0), wp.smoothstep(0.78, 0.84, warmth)
-    )
+    warm = mix(vec3(1.0, 0.66, 0.32), vec3(0.86, 0.93, 1.0), wp.smoothstep(0.78, 0.84, warmth))
     return warm * (0.55 + 0.65 * v - 0.5 * wp.abs(u - 0.5))
 
 
@@ -658,6 +647,7 @@ def facade_surface(
     light: Light,
     table: wp.array(dtype=float),
 ):
+    """Storeys of windows over shops or a plinth; u along, v above the ground, in metres."""
     s = plain(color, n)
     bay = 2.5 + 1.5 * hash3(seed, 1, 7)
     storey = 3.1 + 0.5 * hash3(seed, 6, 2)
@@ -692,9 +682,28 @@ def facade_surface(
             )
             bar = pulse(u / 1.2, 0.0, 0.05, fw / 1.2)
             clear_glass = glass * (1.0 - bar)
-            shelf = 0.3 + 0.7 * pulse(v / 0.5, 0.1, 0.7, fw / 0.5) * smooth_noise(
-                table, u * 2.6, v * 4.0, unit_id & 63
+            row = v / 0.52
+            goods_u = u / 0.21
+            goods_id = int(wp.floor(goods_u))
+            row_id = int(wp.floor(row))
+            tall = 0.35 + 0.5 * hash3(goods_id, row_id, seed)
+            goods = (1.0 - step_at(row - wp.floor(row), tall, fw / 0.52)) * pulse(
+                goods_u, 0.08, 0.92, fw / 0.21
             )
+            crisp = wp.clamp(1.3 - fw * 5.0, 0.0, 1.0)
+            goods = wp.lerp(0.5, goods, crisp) * wp.step(hash3(unit_id, seed, 14) - 0.8)
+            ware = vec3(
+                0.04 + 0.42 * hash3(goods_id, row_id, seed + 1),
+                0.04 + 0.32 * hash3(goods_id, row_id, seed + 2),
+                0.03 + 0.34 * hash3(goods_id, row_id, seed + 3),
+            )
+            inside = mix(
+                vec3(0.10, 0.09, 0.08) * (0.55 + 0.25 * v),
+                mix(vec3(0.20, 0.165, 0.15), ware, crisp),
+                goods,
+            )
+            depth_of_room = 0.70 + 0.5 * smooth_noise(table, u * 0.7, v * 0.5, unit_id & 63)
+            inside = inside * depth_of_room
             tint = mix(
                 vec3(1.0, 0.80, 0.52),
                 vec3(0.9, 0.96, 1.0),
@@ -708,21 +717,15 @@ def facade_surface(
             )
             trim = mix(trim * 0.45, vec3(0.05, 0.06, 0.06), 0.35)
             wall = mix(wall * 0.8, trim, wp.max(fascia, glass * bar))
-            s.albedo = mix(
-                wall,
-                vec3(0.10, 0.09, 0.08) * shelf + vec3(0.02, 0.02, 0.02),
-                clear_glass,
-            )
+            s.albedo = mix(wall, inside * 0.55, clear_glass)
             s.mirror = clear_glass * 0.35
             s.shine = clear_glass * 0.3
             open_hours = 0.35 + 0.9 * hash3(unit_id, seed, 11)
-            s.emission = wp.cw_mul(vec3(shelf, shelf * 0.97, shelf * 0.94), tint) * (
-                clear_glass * open_hours * (0.10 + 1.25 * light.lamp_level)
+            s.emission = wp.cw_mul(inside + vec3(0.03, 0.03, 0.03), tint) * (
+                clear_glass * open_hours * (0.14 + 1.7 * light.lamp_level)
             )
         else:
-            door = pulse(u / 9.0 + 0.3, 0.45, 0.62, fw / 9.0) * (
-                1.0 - step_at(v, 2.6, fw)
-            )
+            door = pulse(u / 9.0 + 0.3, 0.45, 0.62, fw / 9.0) * (1.0 - step_at(v, 2.6, fw))
             window = (
                 pulse(u / bay, 0.25, 0.75, fw / bay)
                 * step_at(v, 1.0, fw)
@@ -759,16 +762,10 @@ def facade_surface(
         iu = int(wp.floor(uu))
         iv = int(wp.floor(vv))
         rnd = hash3(iu, iv, seed)
-        frame = pulse(uu, x0 - 0.035, x1 + 0.035, fu) * pulse(
-            vv, y0 - 0.04, y1 + 0.03, fv
-        )
+        frame = pulse(uu, x0 - 0.035, x1 + 0.035, fu) * pulse(vv, y0 - 0.04, y1 + 0.03, fv)
         window = pulse(uu, x0, x1, fu) * pulse(vv, y0, y1, fv)
-        bar = wp.max(
-            pulse(uu * 2.0, 0.0, 0.05, fu * 2.0), pulse(vv - 0.15, 0.42, 0.455, fv)
-        )
-        sill = pulse(vv, y0 - 0.08, y0 - 0.035, fv) * pulse(
-            uu, x0 - 0.07, x1 + 0.07, fu
-        )
+        bar = wp.max(pulse(uu * 2.0, 0.0, 0.05, fu * 2.0), pulse(vv - 0.15, 0.42, 0.455, fv))
+        sill = pulse(vv, y0 - 0.08, y0 - 0.035, fv) * pulse(uu, x0 - 0.07, x1 + 0.07, fu)
         lu = uu - wp.floor(uu)
         lv = vv - wp.floor(vv)
         blind_edge = y1 - (y1 - y0) * wp.max(hash3(iu, iv, seed + 5) * 1.7 - 0.9, 0.0)
@@ -787,11 +784,7 @@ def facade_surface(
         pane_u = (lu - x0) / (x1 - x0)
         pane_v = (lv - y0) / (y1 - y0)
         s.emission = lit_room(pane_u, pane_v, hash3(iu, iv, seed + 2)) * (
-            clear_pane
-            * is_on
-            * light.lamp_level
-            * (0.45 + 0.75 * rnd)
-            * (1.0 - 0.45 * blind)
+            clear_pane * is_on * light.lamp_level * (0.45 + 0.75 * rnd) * (1.0 - 0.45 * blind)
         )
     return s
 
@@ -831,12 +824,7 @@ def painting(u: float, v: float, seed: int, fw: float, table: wp.array(dtype=flo
                     line
                     + 0.12 * float(k)
                     + 0.16
-                    * (
-                        0.5
-                        - smooth_noise(
-                            table, u * (2.2 + 2.0 * float(k)), float(k) * 7.0, q + k
-                        )
-                    )
+                    * (0.5 - smooth_noise(table, u * (2.2 + 2.0 * float(k)), float(k) * 7.0, q + k))
                 )
                 land = mix(
                     vec3(0.20, 0.30, 0.38),
@@ -857,8 +845,7 @@ def painting(u: float, v: float, seed: int, fw: float, table: wp.array(dtype=flo
             sea = mix(
                 sea,
                 dawn,
-                wp.smoothstep(0.62, 0.85, smooth_noise(table, u * 7.0, v * 60.0, q))
-                * 0.6,
+                wp.smoothstep(0.62, 0.85, smooth_noise(table, u * 7.0, v * 60.0, q)) * 0.6,
             )
             c = mix(c, sea, step_at(v, line, 0.008))
             bx = u - 0.2 - 0.6 * hash3(seed, 5, 1)
@@ -925,15 +912,12 @@ def painting(u: float, v: float, seed: int, fw: float, table: wp.array(dtype=flo
         c = mix(
             c,
             vec3(0.06, 0.04, 0.03),
-            step_at(
-                0.020 - wp.sqrt(ex * ex + 2.5 * (v - 0.435) * (v - 0.435)), 0.0, 0.01
-            ),
+            step_at(0.020 - wp.sqrt(ex * ex + 2.5 * (v - 0.435) * (v - 0.435)), 0.0, 0.01),
         )
         c = mix(
             c,
             vec3(0.50, 0.16, 0.13),
-            step_at(0.042 - wp.abs(sx), 0.0, 0.02)
-            * step_at(0.012 - wp.abs(v - 0.565), 0.0, 0.01),
+            step_at(0.042 - wp.abs(sx), 0.0, 0.02) * step_at(0.012 - wp.abs(v - 0.565), 0.0, 0.01),
         )
     elif kind == 3:
         gx = u * 3.0 + 0.6 * hash3(int(v * 3.0), seed, 5)
@@ -979,34 +963,26 @@ def painting(u: float, v: float, seed: int, fw: float, table: wp.array(dtype=flo
                 step_at(radius - far, 0.0, 0.02),
             )
             c = mix(c, vec3(0.85, 0.66, 0.15), step_at(radius * 0.28 - far, 0.0, 0.015))
-        c = mix(
-            c, mix(vec3(0.20, 0.32, 0.45), other * 0.7, 0.5) * (1.2 - 3.0 * vx), jar
-        )
+        c = mix(c, mix(vec3(0.20, 0.32, 0.45), other * 0.7, 0.5) * (1.2 - 3.0 * vx), jar)
     return c * brush
 
 
 @wp.func
 def sign_texel(scene: Scene, level: int, index: int, x: int, y: int):
+    """A texel as linear colour."""
     size = scene.sign_levels[level]
     i = (
         size[0]
-        + (
-            (index * size[2] + wp.clamp(y, 0, size[2] - 1)) * size[1]
-            + wp.clamp(x, 0, size[1] - 1)
-        )
+        + ((index * size[2] + wp.clamp(y, 0, size[2] - 1)) * size[1] + wp.clamp(x, 0, size[1] - 1))
         * 3
     )
-    c = (
-        vec3(
-            float(scene.signs[i]), float(scene.signs[i + 1]), float(scene.signs[i + 2])
-        )
-        / 255.0
-    )
+    c = vec3(float(scene.signs[i]), float(scene.signs[i + 1]), float(scene.signs[i + 2])) / 255.0
     return wp.cw_mul(c, wp.cw_mul(c, c * 0.31 + vec3(0.69, 0.69, 0.69)))
 
 
 @wp.func
 def sign_image(scene: Scene, index: int, u: float, v: float, level: int):
+    """The image of a sign, bilinear in one mip level."""
     size = scene.sign_levels[level]
     x = wp.clamp(u, 0.0, 1.0) * float(size[1]) - 0.5
     y = wp.clamp(v, 0.0, 1.0) * float(size[2]) - 0.5
@@ -1038,6 +1014,7 @@ def ground_surface(
     light: Light,
     table: wp.array(dtype=float),
 ):
+    """Everything one walks on, in world coordinates."""
     s = plain(color, n)
     detail = wp.clamp(1.2 - fw * 7.0, 0.0, 1.0)
     broad = smooth_noise(table, p[0] * 0.31, p[1] * 0.31, 4)
@@ -1090,9 +1067,7 @@ def ground_surface(
     elif m == GRASS:
         blade = float(0.5)
         if detail > 0.0:
-            blade = 0.5 + detail * (
-                smooth_noise(table, p[0] * 31.0, p[1] * 9.0, 12) - 0.5
-            )
+            blade = 0.5 + detail * (smooth_noise(table, p[0] * 31.0, p[1] * 9.0, 12) - 0.5)
         s.albedo = color * (
             0.62
             + 0.34 * broad
@@ -1101,9 +1076,7 @@ def ground_surface(
             + 0.24 * (fine - 0.5)
             + 0.18
         )
-        dry = wp.smoothstep(
-            0.58, 0.80, smooth_noise(table, p[0] * 0.12 + 9.0, p[1] * 0.12, 13)
-        )
+        dry = wp.smoothstep(0.58, 0.80, smooth_noise(table, p[0] * 0.12 + 9.0, p[1] * 0.12, 13))
         s.albedo = mix(
             s.albedo,
             vec3(color[1] * 0.95, color[1] * 0.78, color[1] * 0.32),
@@ -1112,15 +1085,9 @@ def ground_surface(
         s.albedo = s.albedo * (1.0 - 0.2 * light.wetness)
         s.through = 0.10
     elif m == SAND:
-        ripple = wp.sin(p[0] * 5.0 + 4.0 * broad + p[1] * 2.0) * wp.clamp(
-            1.0 - fw * 3.0, 0.0, 1.0
-        )
+        ripple = wp.sin(p[0] * 5.0 + 4.0 * broad + p[1] * 2.0) * wp.clamp(1.0 - fw * 3.0, 0.0, 1.0)
         s.albedo = color * (
-            0.86
-            + 0.2 * broad
-            + 0.14 * (middle - 0.5)
-            + 0.16 * (fine - 0.5)
-            + 0.035 * ripple
+            0.86 + 0.2 * broad + 0.14 * (middle - 0.5) + 0.16 * (fine - 0.5) + 0.035 * ripple
         )
         s.albedo = s.albedo * (1.0 - 0.35 * light.wetness)
     elif m == TILE:
@@ -1129,9 +1096,7 @@ def ground_surface(
         joint = wp.max(pulse(tu, 0.0, 0.02, fw / 0.6), pulse(tv, 0.0, 0.02, fw / 0.6))
         one = hash3(int(wp.floor(tu)), int(wp.floor(tv)), 7)
         s.albedo = (
-            color
-            * (0.94 + 0.08 * (one - 0.5) + 0.06 * (middle - 0.5))
-            * (1.0 - 0.22 * joint)
+            color * (0.94 + 0.08 * (one - 0.5) + 0.06 * (middle - 0.5)) * (1.0 - 0.22 * joint)
         )
         s.mirror = 0.55 * (1.0 - 0.6 * joint)
     else:  # PARQUET
@@ -1164,6 +1129,7 @@ def surface_at(
     fw: float,
     front: int,
 ):
+    """The material of a face at a point."""
     color = scene.color[t]
     table = scene.noise
     s = plain(color, n)
@@ -1173,37 +1139,20 @@ def surface_at(
     if m == MATTE:
         if t < scene.num_static:
             s.albedo = color * (
-                0.93
-                + 0.14 * smooth_noise(table, wall_u * 0.9, p[2] * 0.9 + p[1] * 0.3, 15)
+                0.93 + 0.14 * smooth_noise(table, wall_u * 0.9, p[2] * 0.9 + p[1] * 0.3, 15)
             )
-    elif (
-        m == ASPHALT
-        or m == PAVING
-        or m == GRASS
-        or m == SAND
-        or m == TILE
-        or m == PARQUET
-    ):
+    elif m == ASPHALT or m == PAVING or m == GRASS or m == SAND or m == TILE or m == PARQUET:
         s = ground_surface(m, p, uv, color, n, fw, light, table)
     elif m == FACADE:
-        s = facade_surface(
-            uv[0], uv[1], scene.instance[t] * 13 + 3, color, n, fw, light, table
-        )
+        s = facade_surface(uv[0], uv[1], scene.instance[t] * 13 + 3, color, n, fw, light, table)
     elif m == FOLIAGE:
-        clump = smooth_noise(
-            table, p[0] * 1.1 + p[2] * 0.8, p[1] * 1.1 - p[2] * 1.0, 16
-        )
-        spray = smooth_noise(
-            table, p[0] * 4.3 - p[2] * 3.1, p[1] * 4.3 + p[2] * 3.7, 17
-        )
+        clump = smooth_noise(table, p[0] * 1.1 + p[2] * 0.8, p[1] * 1.1 - p[2] * 1.0, 16)
+        spray = smooth_noise(table, p[0] * 4.3 - p[2] * 3.1, p[1] * 4.3 + p[2] * 3.7, 17)
         leaf = float(0.5)
         fade = wp.clamp(1.3 - fw * 9.0, 0.0, 1.0)
         if fade > 0.0:
             leaf = 0.5 + fade * (
-                smooth_noise(
-                    table, p[0] * 17.0 + p[2] * 11.0, p[1] * 17.0 - p[2] * 13.0, 18
-                )
-                - 0.5
+                smooth_noise(table, p[0] * 17.0 + p[2] * 11.0, p[1] * 17.0 - p[2] * 13.0, 18) - 0.5
             )
         # gaps between sprays are dark, their lit tips lean to yellow
         depth = wp.smoothstep(0.18, 0.62, 0.45 * clump + 0.55 * spray)
@@ -1227,9 +1176,7 @@ def surface_at(
         s.mirror = 0.9
         s.shine = 0.8
     elif m == METAL:
-        s.albedo = color * (
-            0.80 + 0.2 * smooth_noise(table, wall_u * 3.0, p[2] * 24.0, 19)
-        )
+        s.albedo = color * (0.80 + 0.2 * smooth_noise(table, wall_u * 3.0, p[2] * 24.0, 19))
         s.mirror = 0.22
         s.shine = 0.6
     elif m == SIGN:
@@ -1242,9 +1189,7 @@ def surface_at(
             size = scene.sign_levels[0]
             world_area = wp.length(wp.cross(edge, other))
             texel_area = (
-                wp.abs(across[0] * over[1] - across[1] * over[0])
-                * float(size[1])
-                * float(size[2])
+                wp.abs(across[0] * over[1] - across[1] * over[0]) * float(size[1]) * float(size[2])
             )
             texels = fw * wp.sqrt(texel_area / wp.max(world_area, 1.0e-6))
             level = int(0)
@@ -1273,9 +1218,7 @@ def surface_at(
         ay = smooth_noise(table, p[0] * 1.1 - w * 0.3, p[1] * 1.1 + w * 0.5, 21) - 0.5
         bx = smooth_noise(table, p[0] * 3.7 - w * 0.9, p[1] * 3.7 + w * 0.4, 22) - 0.5
         by = smooth_noise(table, p[0] * 3.7 + w * 0.6, p[1] * 3.7 - w * 0.8, 23) - 0.5
-        s.normal = wp.normalize(
-            n + vec3(0.10 * ax + 0.05 * bx, 0.10 * ay + 0.05 * by, 0.0) * far
-        )
+        s.normal = wp.normalize(n + vec3(0.10 * ax + 0.05 * bx, 0.10 * ay + 0.05 * by, 0.0) * far)
         s.albedo = color * (0.55 + 0.25 * ax)
         s.mirror = 1.0
         s.shine = 0.5
@@ -1285,11 +1228,7 @@ def surface_at(
         tone = hash3(int(board), int(wp.floor(uv[0] / 1.7 + 0.37 * board)), 10)
         near = wp.clamp(1.2 - fw * 7.0, 0.0, 1.0)
         grain = smooth_noise(table, uv[0] * 2.2, uv[1] * 46.0, 24) - 0.5
-        s.albedo = (
-            color
-            * (0.92 + 0.22 * (tone - 0.5) + 0.26 * near * grain)
-            * (1.0 - 0.5 * joint)
-        )
+        s.albedo = color * (0.92 + 0.22 * (tone - 0.5) + 0.26 * near * grain) * (1.0 - 0.5 * joint)
         s.shine = 0.08
     elif m == PICTURE:
         if front == 1:
@@ -1305,9 +1244,7 @@ def surface_at(
                 s.albedo = gold * wp.max(ridge, 0.3)
                 s.shine = 0.4
             else:
-                s.albedo = painting(
-                    (uv[0] - 0.075) / 0.85, (uv[1] - 0.075) / 0.85, seed, fw, table
-                )
+                s.albedo = painting((uv[0] - 0.075) / 0.85, (uv[1] - 0.075) / 0.85, seed, fw, table)
                 s.emission = s.albedo * (0.10 * float(light.indoor))
         else:
             s.albedo = vec3(0.25, 0.18, 0.12)
@@ -1316,9 +1253,7 @@ def surface_at(
         s.albedo = mix(vec3(0.86, 0.85, 0.82), color, band)
         s.through = 0.35
     elif m == SKIN:
-        s.albedo = color * (
-            0.9 + 0.2 * smooth_noise(table, uv[0] * 5.0, uv[1] * 5.0, 25)
-        )
+        s.albedo = color * (0.9 + 0.2 * smooth_noise(table, uv[0] * 5.0, uv[1] * 5.0, 25))
         s.through = 0.06
     elif m == SPOTS:
         gx = uv[0] / 0.26
@@ -1338,12 +1273,8 @@ def surface_at(
                 elif far2 < second:
                     second = far2
         gap = wp.sqrt(second) - wp.sqrt(best)
-        patch = wp.smoothstep(0.10, 0.22 + fw * 2.0, gap) * wp.clamp(
-            1.25 - fw * 2.5, 0.45, 1.0
-        )
-        s.albedo = mix(
-            color, vec3(color[0] * 0.42, color[1] * 0.26, color[2] * 0.16), patch
-        )
+        patch = wp.smoothstep(0.10, 0.22 + fw * 2.0, gap) * wp.clamp(1.25 - fw * 2.5, 0.45, 1.0)
+        s.albedo = mix(color, vec3(color[0] * 0.42, color[1] * 0.26, color[2] * 0.16), patch)
     elif m == BANDS:
         bend = 0.35 * (smooth_noise(table, uv[0] * 4.0, uv[1] * 4.0, 26) - 0.5)
         band = pulse(uv[0] / 0.17 + bend, 0.0, 0.46, fw / 0.17)
@@ -1358,9 +1289,7 @@ def surface_at(
         row = uv[1] / 0.32
         tile = pulse(row, 0.0, 0.16, fw / 0.32)
         column = pulse(uv[0] / 0.28 + 0.5 * wp.floor(row), 0.0, 0.1, fw / 0.28)
-        tone = hash3(
-            int(wp.floor(uv[0] / 0.28 + 0.5 * wp.floor(row))), int(wp.floor(row)), 11
-        )
+        tone = hash3(int(wp.floor(uv[0] / 0.28 + 0.5 * wp.floor(row))), int(wp.floor(row)), 11)
         s.albedo = (
             color
             * (0.95 + 0.2 * (tone - 0.5) * wp.clamp(1.2 - fw * 3.0, 0.0, 1.0))
@@ -1369,9 +1298,7 @@ def surface_at(
     elif m == BRICK:
         course = wp.floor(uv[1] / 0.08)
         bu = uv[0] / 0.25 + 0.5 * course
-        joint = wp.max(
-            pulse(uv[1] / 0.08, 0.0, 0.13, fw / 0.08), pulse(bu, 0.0, 0.05, fw / 0.25)
-        )
+        joint = wp.max(pulse(uv[1] / 0.08, 0.0, 0.13, fw / 0.08), pulse(bu, 0.0, 0.05, fw / 0.25))
         fade = wp.clamp(1.3 - fw * 9.0, 0.0, 1.0)
         tone = hash3(int(course), int(wp.floor(bu)), 12)
         s.albedo = color * (
@@ -1382,7 +1309,7 @@ def surface_at(
         s.albedo = mix(s.albedo, vec3(0.52, 0.49, 0.45), joint * (0.3 + 0.4 * fade))
     elif m == NEON:
         bulb = uv[0] / 0.3
-        chase = 0.55 + 0.45 * wp.sin((wp.floor(bulb) * 0.9 - light.time_s * 5.0))
+        chase = 0.55 + 0.45 * wp.sin(wp.floor(bulb) * 0.9 - light.time_s * 5.0)
         spot = wp.lerp(
             1.0,
             0.45 + 1.1 * pulse(bulb, 0.2, 0.8, fw / 0.3),
@@ -1398,9 +1325,8 @@ def surface_at(
 
 
 @wp.func
-def map_tap(
-    depths: wp.array(dtype=float), width: int, height: int, x: float, y: float, z: float
-):
+def map_tap(depths: wp.array(dtype=float), width: int, height: int, x: float, y: float, z: float):
+    """Bilinear share of four texels that lie behind z."""
     ix = int(wp.floor(x - 0.5))
     iy = int(wp.floor(y - 0.5))
     if ix < 0 or iy < 0 or ix >= width - 1 or iy >= height - 1:
@@ -1465,9 +1391,8 @@ def key_visibility(scene: Scene, light: Light, p: vec3, n: vec3):
 
 
 @wp.func
-def height_at(
-    field: wp.array(dtype=float), light: Light, x: float, y: float, layer: int
-):
+def height_at(field: wp.array(dtype=float), light: Light, x: float, y: float, layer: int):
+    """Height of the blurred surroundings."""
     u = wp.clamp(
         (x - light.field_low[0]) * light.field_scale - 0.5,
         0.0,
@@ -1493,6 +1418,7 @@ def height_at(
 
 @wp.func
 def lamp_light(scene: Scene, light: Light, p: vec3, n: vec3, through: float):
+    """Irradiance from the lamps of the cell."""
     total = vec3(0.0, 0.0, 0.0)
     cx = int(wp.floor((p[0] - light.cells_low[0]) * light.cells_per_m))
     cy = int(wp.floor((p[1] - light.cells_low[1]) * light.cells_per_m))
@@ -1518,6 +1444,8 @@ def lamp_light(scene: Scene, light: Light, p: vec3, n: vec3, through: float):
 
 @wp.struct
 class Shaded:
+    """Radiance of a point, and the mirror that `reflect` may still fill."""
+
     color: vec3
     mirror: float
     direction: vec3
@@ -1534,15 +1462,10 @@ def shade_point(
     w2: float,
     d: vec3,
 ):
+    """Radiance towards the camera of one point of a face."""
     f = scene.faces[t]
-    p = (
-        scene.positions[f[0]] * w0
-        + scene.positions[f[1]] * w1
-        + scene.positions[f[2]] * w2
-    )
-    n = wp.normalize(
-        scene.normals[f[0]] * w0 + scene.normals[f[1]] * w1 + scene.normals[f[2]] * w2
-    )
+    p = scene.positions[f[0]] * w0 + scene.positions[f[1]] * w1 + scene.positions[f[2]] * w2
+    n = wp.normalize(scene.normals[f[0]] * w0 + scene.normals[f[1]] * w1 + scene.normals[f[2]] * w2)
     uv = scene.uv[f[0]] * w0 + scene.uv[f[1]] * w1 + scene.uv[f[2]] * w2
     flat = wp.cross(
         scene.positions[f[1]] - scene.positions[f[0]],
@@ -1584,13 +1507,9 @@ def shade_point(
         dx = wp.max(wp.min(p[0] - light.room_low[0], light.room_high[0] - p[0]), 0.0)
         dy = wp.max(wp.min(p[1] - light.room_low[1], light.room_high[1] - p[1]), 0.0)
         dz = wp.max(p[2] - light.room_low[2], 0.0)
-        corner = (0.80 + 0.20 * wp.min(dx * 0.9, 1.0)) * (
-            0.80 + 0.20 * wp.min(dy * 0.9, 1.0)
-        )
+        corner = (0.80 + 0.20 * wp.min(dx * 0.9, 1.0)) * (0.80 + 0.20 * wp.min(dy * 0.9, 1.0))
         corner = corner * (0.72 + 0.28 * wp.min(dz * 1.1, 1.0))
-        ambient = light.room_ambient * (
-            corner * (0.62 + 0.20 * up + 0.22 * wp.max(-n[2], 0.0))
-        )
+        ambient = light.room_ambient * (corner * (0.62 + 0.20 * up + 0.22 * wp.max(-n[2], 0.0)))
     else:
         near = wp.max(
             height_at(scene.field, light, p[0] + n[0] * 1.0, p[1] + n[1] * 1.0, 0)
@@ -1608,9 +1527,7 @@ def shade_point(
         if m == FOLIAGE:
             open_sky = wp.max(open_sky, 0.5) * (0.6 + 0.4 * up)
         below = light.horizon * 0.25 + light.sun_color * 0.045
-        ambient = mix(below, mix(light.zenith, light.horizon, 0.45), up) * (
-            0.12 + 0.88 * open_sky
-        )
+        ambient = mix(below, mix(light.zenith, light.horizon, 0.45), up) * (0.12 + 0.88 * open_sky)
         ambient = ambient + light.sun_color * (
             0.035 * (1.0 - wp.abs(n[2])) * (0.4 + 0.6 * open_sky)
         )
@@ -1635,11 +1552,7 @@ def shade_point(
         half = half * half * half
         c = c + light.key_color * wp.min(s.shine * seen * half * 0.8, 0.5)
     if light.lamp_level > 0.01:
-        c = (
-            c
-            + wp.cw_mul(albedo, lamp_light(scene, light, p, n, s.through))
-            * light.lamp_level
-        )
+        c = c + wp.cw_mul(albedo, lamp_light(scene, light, p, n, s.through)) * light.lamp_level
     r = Shaded()
     r.mirror = 0.0
     r.direction = vec3(0.0, 0.0, 1.0)
@@ -1649,10 +1562,8 @@ def shade_point(
             bent = wp.normalize(
                 n
                 + vec3(
-                    0.013
-                    * (smooth_noise(scene.noise, p[0] * 2.0, p[1] * 2.0, 34) - 0.5),
-                    0.013
-                    * (smooth_noise(scene.noise, p[0] * 2.0, p[1] * 2.0, 35) - 0.5),
+                    0.013 * (smooth_noise(scene.noise, p[0] * 2.0, p[1] * 2.0, 34) - 0.5),
+                    0.013 * (smooth_noise(scene.noise, p[0] * 2.0, p[1] * 2.0, 35) - 0.5),
                     0.0,
                 )
             )
@@ -1666,13 +1577,14 @@ def shade_point(
             k = mirror * (0.22 + 0.7 * g2 * graze)
         r.mirror = k
         if m == PAINT or m == METAL:
-            r.mirror = (
-                0.0  # curved and brushed: what the screen shows would only sparkle
-            )
+            r.mirror = 0.0  # curved and brushed: what the screen shows would only sparkle
         r.direction = back
         c = c * (1.0 - k)
         # the fallback; `reflect` adds what the screen knows on top of it
-        env = surroundings(p, back, light, scene.noise, 1.0 - open_sky)
+        windows = float(1.0)
+        if m == PAINT or m == METAL:
+            windows = 0.0
+        env = surroundings(p, back, light, scene.noise, 1.0 - open_sky, windows)
         peak = wp.max(env[0], wp.max(env[1], env[2]))
         env = env * (1.0 / wp.max(1.0, peak / 3.0))
         c = c + env * k
@@ -1704,6 +1616,7 @@ def shade(
     instance: wp.array(dtype=int),
     normal: wp.array(dtype=vec3),
 ):
+    """Annotations from the centre of a pixel, colour from all its samples."""
     i = wp.tid()
     x = i % width
     y = i // width
@@ -1733,7 +1646,7 @@ def shade(
                     and scene.material[t] == scene.material[t0]
                 ):
                     if (
-                        scene.material[t] == (FOLIAGE)
+                        scene.material[t] == FOLIAGE
                         or wp.dot(scene.face_normal[t], scene.face_normal[t0]) > 0.80
                     ):
                         same = 1
@@ -1787,9 +1700,7 @@ def shade(
                         + scene.normals[f[2]] * w2
                     )
                     normal[i] = wp.normalize(n)
-                    mirror = vec4(
-                        got.direction[0], got.direction[1], got.direction[2], got.mirror
-                    )
+                    mirror = vec4(got.direction[0], got.direction[1], got.direction[2], got.mirror)
             c = vec3(wp.min(c[0], 10.0), wp.min(c[1], 10.0), wp.min(c[2], 10.0))
             if s == 0:
                 color0 = c
@@ -1799,9 +1710,7 @@ def shade(
                 t1 = t
             total = total + c
     hdr[i] = total * (1.0 / float(num_samples))
-    mirrors[i] = vec4(
-        mirror[0], mirror[1], mirror[2], mirror[3] * num_same / float(num_samples)
-    )
+    mirrors[i] = vec4(mirror[0], mirror[1], mirror[2], mirror[3] * num_same / float(num_samples))
 
 
 @wp.kernel
@@ -1834,34 +1743,31 @@ def reflect(
         reach = 0.12 + z * 0.03
         found = int(-1)
         fade = float(0.0)
-        for k in range(18):
-            if found < 0:
-                q = start + d * reach
-                if q[2] > 0.1:
-                    sx = q[0] / q[2] * camera.focal + camera.cx
-                    sy = q[1] / q[2] * camera.focal + camera.cy
-                    if (
-                        sx >= 0.0
-                        and sy >= 0.0
-                        and sx < float(width)
-                        and sy < float(height)
-                    ):
-                        j = int(sy) * width + int(sx)
-                        there = depth[j]
-                        if (
-                            there > 0.0
-                            and q[2] > there + 0.02
-                            and q[2] < there + 0.35 + reach * 0.45
-                            and there > z * 0.5
-                        ):
-                            found = j
-                            edge_x = wp.min(sx, float(width) - sx) / float(width)
-                            edge_y = wp.min(sy, float(height) - sy) / float(height)
-                            fade = wp.clamp(wp.min(edge_x, edge_y) * 12.0, 0.0, 1.0)
-                reach = reach * 1.28 + 0.06
+        for _step in range(18):
+            q = start + d * reach
+            if q[2] > 0.1:
+                sx = q[0] / q[2] * camera.focal + camera.cx
+                sy = q[1] / q[2] * camera.focal + camera.cy
+                if sx < 0.0 or sy < 0.0 or sx >= float(width) or sy >= float(height):
+                    break
+                j = int(sy) * width + int(sx)
+                there = depth[j]
+                behind = q[2] - there
+                if (
+                    there > 0.5 * z
+                    and there > 0.0
+                    and behind > 0.02
+                    and behind < 0.35 + reach * 0.45
+                ):
+                    found = j
+                    edge_x = wp.min(sx, float(width) - sx) / float(width)
+                    edge_y = wp.min(sy, float(height) - sy) / float(height)
+                    fade = wp.clamp(wp.min(edge_x, edge_y) * 12.0, 0.0, 1.0)
+                    break
+            reach = reach * 1.28 + 0.06
         if found >= 0:
             back = wp.transpose(camera.rotation) * start + camera.centre
-            guess = surroundings(back, vec3(m[0], m[1], m[2]), light, scene.noise, 0.5)
+            guess = surroundings(back, vec3(m[0], m[1], m[2]), light, scene.noise, 0.5, 1.0)
             peak = wp.max(guess[0], wp.max(guess[1], guess[2]))
             guess = guess * (1.0 / wp.max(1.0, peak / 3.0))
             above = wp.max(found - width, 0)
@@ -1879,19 +1785,24 @@ def reflect(
 
 @wp.kernel
 def measure_light(
-    hdr: wp.array(dtype=vec3), width: int, height: int, out: wp.array(dtype=float)
+    hdr: wp.array(dtype=vec3),
+    depth: wp.array(dtype=float),
+    width: int,
+    height: int,
+    out: wp.array(dtype=float),
 ):
     """Mean of the logarithm of luminance, in one thread so that its order is fixed."""
     total = float(0.0)
-    weight = float(0.0)
+    weights = float(0.0)
     for j in range(1, 32):
         for k in range(1, 32):
-            x = k * width // 32
-            y = j * height // 32
-            central = 1.0 + wp.sin(float(j) * 0.098) * wp.sin(float(k) * 0.098)
-            total += wp.log(wp.min(grey(hdr[y * width + x]), 6.0) + 1.0e-3) * central
-            weight += central
-    out[0] = total / weight
+            i = (j * height // 32) * width + k * width // 32
+            weight = 1.0 + wp.sin(float(j) * 0.098) * wp.sin(float(k) * 0.098)
+            if depth[i] == 0.0:
+                weight = weight * 0.4  # the sky may be brighter than what stands before it
+            total += wp.log(wp.min(grey(hdr[i]), 6.0) + 1.0e-3) * weight
+            weights += weight
+    out[0] = total / weights
 
 
 @wp.kernel
@@ -1902,6 +1813,7 @@ def bloom_source(
     threshold: float,
     out: wp.array(dtype=vec3),
 ):
+    """What is too bright, in blocks of 4 x 4 pixels."""
     i = wp.tid()
     x = i % small_width
     y = i // small_width
@@ -1923,6 +1835,7 @@ def bloom_blur(
     dy: int,
     out: wp.array(dtype=vec3),
 ):
+    """One pass of a long-tailed blur."""
     i = wp.tid()
     x = i % width
     y = i // width
@@ -1932,10 +1845,7 @@ def bloom_blur(
         w = 1.0 / (1.0 + float(k * k) * 0.22)
         total = (
             total
-            + a[
-                wp.clamp(y + k * dy, 0, height - 1) * width
-                + wp.clamp(x + k * dx, 0, width - 1)
-            ]
+            + a[wp.clamp(y + k * dy, 0, height - 1) * width + wp.clamp(x + k * dx, 0, width - 1)]
             * w
         )
         weights += w
@@ -1944,6 +1854,7 @@ def bloom_blur(
 
 @wp.func
 def to_byte(curve: wp.array(dtype=wp.uint8), v: float):
+    """Through the tone curve."""
     return curve[int(wp.max(v, 0.0) / (wp.max(v, 0.0) + 1.0) * 4095.0)]
 
 
@@ -1966,6 +1877,7 @@ def finish(
     curve: wp.array(dtype=wp.uint8),
     out: wp.array(dtype=wp.uint8),
 ):
+    """Exposure, bloom, rain or snow, tone curve."""
     i = wp.tid()
     x = i % width
     y = i // width
@@ -2003,11 +1915,7 @@ def finish(
                 length = 0.10 + 0.14 * hash3(column, layer, 44)
                 if fy < length:
                     wide = wp.max(0.10, 62.0 / float(height) * 0.35)
-                    wetlight += (
-                        wp.max(1.0 - fx / wide, 0.0)
-                        * (fy / length)
-                        * (0.05 + 0.035 * near)
-                    )
+                    wetlight += wp.max(1.0 - fx / wide, 0.0) * (fy / length) * (0.05 + 0.035 * near)
         c = c + vec3(0.85, 0.92, 1.0) * (wetlight * rain * streak_light)
     if snow > 0.0:
         white = float(0.0)

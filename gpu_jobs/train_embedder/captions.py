@@ -3,8 +3,9 @@
 Weather and time of day are said outdoors only, where a frame shows them.
 """
 
-from worldloop.atlas.atlas import City
-from worldloop.index_rows import daypart
+from worldloop.atlas.atlas import Atlas
+from worldloop.dayparts import daypart
+from worldloop.prompts.captions import short_caption
 from worldloop.prompts.words import CROWDS, an, clothes, counted, joined, plural
 from worldloop.seeds import stream
 from worldloop.worlds.scene import Role, Scene
@@ -34,15 +35,15 @@ LIGHT: dict[str, tuple[str, ...]] = {
 LIGHT_ADJECTIVES = {"night": "night", "dawn": "twilight", "dusk": "twilight"}
 
 
-def caption_variants(scene: Scene, city: City, *, count: int = 12) -> list[str]:
+def caption_variants(scene: Scene, atlas: Atlas, *, count: int = 15) -> list[str]:
     """Different sentences about a scene, the same ones each time.
 
     Args:
         scene: What is shown.
-        city: Where.
+        atlas: For the names of places.
         count: At most this many; sentences that come out alike are merged.
     """
-    rng = stream(scene.seed, "train_embedder", "captions")
+    rng, city = stream(scene.seed, "train_embedder", "captions"), atlas.city(scene.city)
     part = daypart(hour=scene.hour, sun_elevation_deg=scene.sun_elevation_deg)
 
     def pick(words: tuple[str, ...]) -> str:
@@ -76,6 +77,7 @@ def caption_variants(scene: Scene, city: City, *, count: int = 12) -> list[str]:
     lines += [f"{an(sight())} with {thing}" for thing in _things(scene)]
     lines += [f"{text} in {an(noun())}" for text in _people(scene)]
     lines += [f"{an(noun())} with {style}" for style in _style(scene)]
+    lines += [short_caption(scene, atlas, variant=variant) for variant in range(4)]
     chosen = list(dict.fromkeys(lines))
     order = rng.permutation(len(chosen))[:count]
     return [chosen[i] for i in sorted({0, *order.tolist()})]

@@ -74,6 +74,31 @@ def scene_vectors(model: Any, shard: FrameShard, *, batch_size: int = 64) -> NDA
     return np.concatenate([model.embed_clips(batch) for batch in batches])
 
 
+def distances(model: Any, shard: FrameShard) -> dict[str, float]:
+    """Cosine distances that a dedup threshold has to lie between.
+
+    Returns:
+        Percentiles over the scenes: `twin_*` between every other frame of a scene and the frames
+        between them, `neighbour_*` from a scene to the nearest other one.
+    """
+    odd, even = (scene_vectors(model, _every_other(shard, start)) for start in (0, 1))
+    twin = 1 - (odd * even).sum(axis=1)
+    apart = 1 - odd @ odd.T + 2 * np.eye(len(odd), dtype=np.float32)
+    nearest = apart.min(axis=1)
+    return {
+        f"{name}_p{percent}": round(float(np.percentile(values, percent)), 5)
+        for name, values in (("twin", twin), ("neighbour", nearest))
+        for percent in (1, 50, 99)
+    }
+
+
+def _every_other(shard: FrameShard, start: int) -> FrameShard:
+    """Frames 0, 2, ... or 1, 3, ... of each scene."""
+    first = np.searchsorted(shard.scene_of_frame, shard.scene_of_frame)
+    taken = (np.arange(len(first)) - first) % 2 == start
+    return FrameShard(shard.frames[taken], shard.scene_of_frame[taken], shard.scenes)
+
+
 def precision_at(
     vectors: NDArray[np.float32],
     query: NDArray[np.float32],
@@ -148,8 +173,9 @@ def main() -> None:
     from gpu_jobs.embed_clips.model import EmbedModel
 
     shards, model = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else ""
-    rows = evaluate(EmbedModel.load(model), read_shards(Path(shards)))
-    sys.stdout.write(format_rows(rows) + "\n")
+    embedder, scenes = EmbedModel.load(model), read_shards(Path(shards))
+    sys.stdout.write(format_rows(evaluate(embedder, scenes)) + "\n")
+    sys.stdout.write(f"Cosine distances: {distances(embedder, scenes)}\n")
 
 
 if __name__ == "__main__":

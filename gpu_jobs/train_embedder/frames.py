@@ -1,6 +1,6 @@
 """Renders stills of many scenes into frame shards: `python -m gpu_jobs.train_embedder.frames SPEC`.
 
-Needs numpy, warp-lang, polars, pillow, astral and av; neither torch nor open_clip.
+Needs numpy, warp-lang, pillow and astral; neither torch nor open_clip.
 """
 
 import logging
@@ -18,9 +18,9 @@ from gpu_jobs.common.entry import run_job
 from gpu_jobs.train_embedder.captions import OUTDOORS, caption_variants
 from gpu_jobs.train_embedder.shards import FrameShard, write_shard
 from worldloop.atlas.atlas import Atlas, load_atlas
-from worldloop.curation.frames import spaced_indices
+from worldloop.curation.spacing import spaced_indices
+from worldloop.dayparts import daypart
 from worldloop.errors import MalformedRecordError, WorldloopError
-from worldloop.index_rows import daypart
 from worldloop.recipes import Recipe, Shape
 from worldloop.seeds import derive_seed, stream
 from worldloop.worlds.casting import CASTABLE, cast_scene
@@ -183,7 +183,7 @@ def _labels(scene: Scene) -> dict[str, Any]:
         "weather": scene.weather,
         "daypart": daypart(hour=scene.hour, sun_elevation_deg=scene.sun_elevation_deg),
         "season": scene.season,
-        "captions": caption_variants(scene, _atlas().city(scene.city)),
+        "captions": caption_variants(scene, _atlas()),
     }
 
 

@@ -55,11 +55,16 @@ def train_embedder(spec: TrainEmbedderSpec) -> TrainEmbedderReport:
     save_starter(folder, trainer.network, config, card=card, **export)
     holdout: list[dict[str, Any]] = []
     if spec.holdout_dir:
-        from gpu_jobs.train_embedder.evaluate import evaluate
+        from gpu_jobs.train_embedder.evaluate import distances, evaluate
 
         others = read_shards(Path(spec.holdout_dir))
-        holdout = evaluate(EmbedModel.load(str(folder), device=spec.device), others)
-        card |= {"holdout": holdout, "holdout_data": _describe(others)}
+        model = EmbedModel.load(str(folder), device=spec.device)
+        holdout = evaluate(model, others)
+        card |= {
+            "holdout": holdout,
+            "holdout_data": _describe(others),
+            "distances": distances(model, others),
+        }
         save_starter(folder, trainer.network, config, card=card, **export)
     return TrainEmbedderReport(
         model_id=EmbedModel.load(str(folder)).model_id,

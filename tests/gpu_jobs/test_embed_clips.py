@@ -121,6 +121,25 @@ def test_a_hub_model_that_is_not_here_says_how_to_get_it(spec):
         embed_clips(hub)
 
 
+def test_a_hub_model_in_the_cache_embeds_without_network(spec, tmp_path, monkeypatch):
+    import huggingface_hub
+    from safetensors.torch import save_model
+
+    revision, recipe = "0" * 40, recipes.tiny("", "")
+    snapshot = tmp_path / "cache/models--example-org--example-clip/snapshots" / revision
+    snapshot.mkdir(parents=True)
+    preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"}
+    config = {"model_cfg": recipe.model_cfg, "preprocess_cfg": preprocess}
+    (snapshot / "open_clip_config.json").write_text(json.dumps(config))
+    network, _ = build_network(recipe.model_cfg)
+    save_model(network, str(snapshot / "open_clip_model.safetensors"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    hub = replace(spec, model="hf-hub:example-org/example-clip", revision=revision, texts=("zoo",))
+    report = embed_clips(hub)
+    assert report.model_id == f"example-org/example-clip@{revision}"
+    assert (report.num_clips, report.width, len(report.text_vectors)) == (3, 16, 1)
+
+
 def test_an_incomplete_folder_is_one_clear_error(tmp_path):
     with pytest.raises(JobFailedError, match=r"lacks open_clip_config\.json, image\.safetensors"):
         EmbedModel.load(str(tmp_path))

@@ -7,7 +7,7 @@ import pytest
 from gpu_jobs.common.entry import read_spec
 from gpu_jobs.embed_clips.model import EmbedModel
 from gpu_jobs.train_embedder import recipes
-from gpu_jobs.train_embedder.evaluate import evaluate, format_rows, precision_at
+from gpu_jobs.train_embedder.evaluate import distances, evaluate, format_rows, precision_at
 from gpu_jobs.train_embedder.job import train_embedder
 from gpu_jobs.train_embedder.shards import read_shards
 from gpu_jobs.train_embedder.spec import TrainEmbedderSpec
@@ -82,6 +82,12 @@ def test_precision_counts_the_nearest():
     vectors = np.array([[1, 0], [0.9, 0.1], [0, 1]], np.float32)
     relevant = np.array([True, False, True])
     assert precision_at(vectors, np.array([1, 0], np.float32), relevant, 2) == 0.5
+
+
+def test_distances_tell_twins_from_neighbours(trained, shards):
+    found = distances(EmbedModel.load(str(trained[0])), read_shards(shards / "holdout"))
+    assert list(found) == [f"{k}_p{p}" for k in ("twin", "neighbour") for p in (1, 50, 99)]
+    assert 0 <= found["twin_p1"] <= found["twin_p50"] <= found["twin_p99"]
 
 
 def test_rare_answers_are_not_asked_for(trained, shards):

@@ -2,7 +2,8 @@ import polars as pl
 import pytest
 
 from tests import rows
-from worldloop.index_rows import INDEX_COLUMNS, daypart, index_rows
+from worldloop.dayparts import daypart
+from worldloop.index_rows import INDEX_COLUMNS, index_rows
 from worldloop.records import CAPTIONS, SCENES
 
 

@@ -92,16 +92,21 @@ def test_a_wave_of_rejects_has_an_empty_release():
     assert release.root_hash == merkle_root([])
 
 
-@pytest.mark.parametrize("table", ["signals", "dedup", "captions"])
-def test_a_clip_that_was_not_looked_at_holds_the_release_up(table):
-    whole = {
-        "signals": rows.signals(range(6)),
-        "dedup": rows.dedup(range(6)),
-        "captions": rows.prompts(range(6)),
-    }
+@pytest.mark.parametrize(
+    ("table", "reason"), [("signals", "not measured"), ("dedup", "not compared")]
+)
+def test_a_clip_that_was_not_looked_at_is_left_out_and_counted(table, reason):
+    whole = {"signals": rows.signals(range(6)), "dedup": rows.dedup(range(6))}
 
-    with pytest.raises(MalformedRecordError, match=f"1 clips without {table}"):
-        compose(**{table: whole[table].head(5)})
+    release = compose(**{table: whole[table].head(5)})
+
+    assert 5 not in release.manifest["index"]
+    assert {"stage": "incomplete", "reason": reason, "num_clips": 1} in release.record["rejects"]
+
+
+def test_a_clip_without_a_caption_is_an_error():
+    with pytest.raises(MalformedRecordError, match="1 clips without captions"):
+        compose(captions=rows.prompts(range(6)).head(5))
 
 
 def test_a_clip_that_cannot_be_decoded_is_rejected_without_having_been_compared():

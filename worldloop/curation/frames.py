@@ -1,4 +1,4 @@
-"""Pictures out of an mp4: which frames stand for a clip, and their pixels."""
+"""Pictures out of an mp4: the pixels of the frames that stand for a clip."""
 
 import io
 from typing import IO
@@ -7,21 +7,10 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from worldloop.curation.spacing import spaced_indices
 from worldloop.errors import MalformedRecordError
 
 UInt8 = NDArray[np.uint8]
-
-
-def spaced_indices(num_frames: int, *, count: int) -> list[int]:
-    """Frame numbers in the middle of `count` equal parts of a clip, ascending, without repeats.
-
-    Example:
-        >>> spaced_indices(121, count=4)
-        [15, 45, 75, 105]
-        >>> spaced_indices(2, count=4)
-        [0, 1]
-    """
-    return sorted({(2 * part + 1) * num_frames // (2 * count) for part in range(count)})
 
 
 def read_frames(video: bytes | IO[bytes], *, count: int) -> UInt8:

@@ -13,7 +13,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from worldloop.curation.frames import spaced_indices, undecodable
+from worldloop.curation.frames import undecodable
+from worldloop.curation.spacing import spaced_indices
 from worldloop.errors import MalformedRecordError
 
 Luma = NDArray[np.float32]

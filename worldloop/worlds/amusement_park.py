@@ -61,6 +61,7 @@ def build(recipe: Recipe) -> World:
     _add_rides(stage, hand)
     _add_arch(stage, signs)
     _add_stalls(stage, signs)
+    _add_sign_posts(stage, signs[1:], hand)
     _add_avenue(stage)
     _add_surroundings(stage, hand)
     troupe = Troupe(stage)
@@ -184,10 +185,28 @@ def _add_stalls(stage: Stage, signs: list[Sign]) -> None:
         raise ClipRejectedError(
             "build", f"{count} stalls do not fit beside the avenue; at most {len(free)} do."
         )
-    others = signs[1:] or signs
+    tickets = [sign for sign in signs if sign.word == "ticket"]
     for k, (x, s) in enumerate(free[:count]):
-        sign = others[k % len(others)] if others else None
+        sign = tickets[0] if tickets and k % 2 == 0 else None
         _stall(stage, (x, s * 8.0), -s * math.pi / 2, pick(rng, FAIR[:6]), sign, rng)
+
+
+def _add_sign_posts(stage: Stage, signs: list[Sign], hand: int) -> None:
+    """The names of rides before them, and boards along the avenue for everything else."""
+    before = {
+        "ferris_wheel": (18.2, -3.5 * hand),
+        "roller_coaster": (3.0, 5.2 * hand),
+        "carousel": (5.4, 2.2 * hand),
+    }
+    along = [(x, s * 4.6) for x in (-8.3, -14.8, -1.8, -20.3) for s in (hand, -hand)]
+    for sign in signs:
+        if sign.word == "ticket" and _count(stage.scene, "stall"):
+            continue
+        x, y = before.get(sign.word) or along.pop(0)
+        width = 2.4 if sign.word in before else 1.5
+        kit.add_sign_post(
+            stage, sign, at=(x, y, 0), facing_rad=math.pi, width_m=width, height_m=2.5
+        )
 
 
 def _stall(
@@ -410,7 +429,7 @@ def _routes(hand: int) -> list[list[tuple[float, float]]]:
 
 def _starts(stage: Stage) -> list[Start]:
     rng = stage.random("starts")
-    before_the_gate = rng.random() < 0.35
+    before_the_gate = stage.scene.camera == "stroll" and rng.random() < 0.4
     columns = np.arange(-45.0, -36.0, 1.5) if before_the_gate else np.arange(-22.0, -5.0, 1.5)
     starts = [
         Start(float(x), float(y), float(rng.uniform(-0.25, 0.25)))

@@ -512,7 +512,7 @@ def _crest_of_gorilla(body: Sculpture, neck: int, head: int) -> None:
             (0.3, 1.1, 1.28, 0.1),
         ]
     )
-    body.add(silver, 0, Material.SKIN, (0.2, 0.2, 0.21), (0.0, 0.0, 0.02))
+    body.add(silver, 0, Material.SKIN, (0.12, 0.12, 0.125), (0.0, 0.0, 0.02))
 
 
 _EXTRAS: dict[str, Callable[[Sculpture, int, int], None]] = {
@@ -610,7 +610,7 @@ def _add_bird_legs(
 
 
 def _penguin() -> Sculpture:
-    body = Sculpture("penguin", None, 0.85, 1.0, 0.3, 0.2, sink=0.2)
+    body = Sculpture("penguin", None, 0.95, 1.0, 0.3, 0.2, sink=0.2)
     body.grow(Bone("trunk", -1, (0, 0, 0), idle=(0.03, 0.02, 0.0), idle_rate_hz=0.3, graze=0.1))
     rows = [
         (-0.05, 0.04, 0.1, 0.09),
@@ -641,7 +641,7 @@ def _penguin() -> Sculpture:
     body.add(beak, head, Material.SKIN, (0.8, 0.38, 0.08))
     for side, name in ((1.0, "left flipper"), (-1.0, "right flipper")):
         flipper = body.grow(
-            Bone(name, 0, (0.0, 0.15 * side, 0.6), idle=(0.14, 0.1, 0.0), idle_rate_hz=0.35)
+            Bone(name, 0, (0.0, 0.15 * side, 0.6), idle=(0.07, 0.1, 0.0), idle_rate_hz=0.35)
         )
         blade = [
             (0.02, 0.62, 0.02, 0.03),
@@ -650,7 +650,7 @@ def _penguin() -> Sculpture:
             (-0.03, 0.22, 0.01, 0.02),
         ]
         shape = turned(
-            tube([(x, z - 0.6, w, h) for x, z, w, h in blade], num_sides=6), roll_rad=0.28 * side
+            tube([(x, z - 0.6, w, h) for x, z, w, h in blade], num_sides=6), roll_rad=0.2 * side
         )
         body.add(shape, flipper, Material.SKIN, BLACK, (0.0, 0.165 * side, 0.6))
     for side, phase in ((1.0, 0.0), (-1.0, 0.5)):

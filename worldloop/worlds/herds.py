@@ -14,6 +14,7 @@ from worldloop.worlds.palette import pick
 from worldloop.worlds.scene import Scene
 from worldloop.worlds.stage import Sight, Stage
 
+_FACING = ("penguin", "gorilla", "monkey")  # known by their faces and bellies
 _GRAZERS = ("zebra", "camel", "rhinoceros", "hippopotamus", "kangaroo", "flamingo")
 _DOING: dict[Action, str] = {
     "standing": "{} standing in its enclosure",
@@ -188,6 +189,9 @@ def _stander(
             ):
                 taken.append(np.array([[at[0], at[1], 0.5 * length * size]]))
                 heading = side + np.pi * int(rng.integers(2)) + float(rng.uniform(-0.55, 0.55))
+                if enclosure.kind in _FACING:
+                    inward = enclosure.across()[2]
+                    heading = float(np.arctan2(-inward[1], -inward[0]) + rng.uniform(-0.8, 0.8))
                 return Habit(
                     action,
                     (float(at[0]), float(at[1])),

@@ -54,7 +54,7 @@ SUBJECTS = ("bed", "curtain", "infusion stand", "monitor", "wheelchair", "trolle
 STAFF = ("nurse", "doctor", "orderly", "surgeon", "cleaner")
 
 PITCH_M, BED_LONG_M, MATTRESS_M = 2.9, 2.1, 0.58
-HIGH_M, STATION_M = 3.0, 6.0
+HIGH_M = 3.0
 _ALL = range(6)
 _WHITE: Color = (0.84, 0.85, 0.85)
 _STEEL: Color = (0.55, 0.56, 0.58)
@@ -71,6 +71,7 @@ class Layout:
     half_m: float
     entry_m: float
     length_m: float
+    station_m: tuple[float, float]
     accent: Color
     floor: Color
 
@@ -113,9 +114,13 @@ def _lay_out(scene: Scene) -> Layout:
     beds = _count(scene, "bed")
     accent, floor = _style(scene, "accent", ACCENTS, rng), _style(scene, "floor", FLOORS, rng)
     rows = max(2, -(-beds // 2))
-    entry = 1.6 + 1.5 * max(0, 4 - rows)  # short rows begin further ahead of the camera
-    length = entry + rows * PITCH_M + STATION_M
-    return Layout(beds, float(rng.uniform(4.3, 5.0)), entry, length, accent, floor)
+    entry = 1.6 + 3.6 * max(0, 4 - rows)  # few beds stand at the far end, to be seen all the way
+    bays_end = entry + rows * PITCH_M
+    if rows < 4:
+        length, station = bays_end + 3.0, (3.4, entry - 0.9)
+    else:
+        length, station = bays_end + 6.0, (bays_end + 1.2, bays_end + 4.5)
+    return Layout(beds, float(rng.uniform(4.3, 5.0)), entry, length, station, accent, floor)
 
 
 def _count(scene: Scene, kind: str) -> int:
@@ -295,7 +300,7 @@ def _put_bay(stage: Stage, layout: Layout, k: int) -> None:
     if side > 0:
         window(stage, at=(x, wall_y, 1.66), facing=facing, width_m=1.9, height_m=1.0)
     else:
-        _put_board(stage, layout, x, wall_y, facing, rng)
+        _put_board(stage, layout, x - 0.45, wall_y, facing, rng)
     _put_cabinet(stage, x, side, layout, rng)
     if rng.random() < 0.6:
         _put_chair(stage, layout, x - 0.98, side * (layout.half_m - 1.35), facing)
@@ -800,8 +805,8 @@ def _put_trolley(stage: Stage, at: ArrayLike, part: int | None) -> int:
 
 
 def _put_station(stage: Stage, layout: Layout) -> None:
-    """The nurses' station: a counter on the right before the doors, shelves behind it."""
-    x0, x1 = layout.length_m - STATION_M + 1.2, layout.length_m - 1.5
+    """The nurses' station: a counter on the right, shelves behind it, chairs to wait on opposite."""
+    x0, x1 = layout.station_m
     y = -1.75
     desk = stage.instance(SemanticClass.FURNITURE, "the nurses' station")
     stage.box(
@@ -835,6 +840,10 @@ def _put_station(stage: Stage, layout: Layout) -> None:
             color=(0.05, 0.05, 0.055),
             instance=screen,
         )
+    if x1 < layout.entry_m:
+        for u in np.arange(x0, x1 - 0.4, 0.62):
+            _put_chair(stage, layout, float(u), layout.half_m - 0.32, NORTH)
+        stage.plan.block_box((x0 - 0.4, layout.half_m - 0.7), (x1, layout.half_m), height_m=0.9)
     shelf = stage.instance(SemanticClass.FURNITURE, "a shelf of folders")
     back = -layout.half_m
     stage.box(
@@ -881,7 +890,7 @@ def _put_signs(stage: Stage, layout: Layout) -> None:
             continue
         board = EXIT_BOARD if sign.word == "exit" else ("#155a86", "#f7fbff")
         x = 6.6 + 2.6 * hung
-        put_at = (min(x, layout.length_m - 0.8 - 0.3 * hung), 0.75 if hung % 2 else -0.75, 2.36)
+        put_at = (min(x, layout.length_m - 0.8 - 0.3 * hung), 1.3 if hung % 2 else -1.3, 2.36)
         hang_sign(stage, sign, at=put_at, ceiling_m=HIGH_M, facing=EAST, width_m=1.2, board=board)
         hung += 1
 

@@ -98,7 +98,7 @@ def put_sign(
     both_sides: bool = False,
 ) -> int:
     """Hang a sign with its lower edge's middle at a point; returns its instance."""
-    instance = stage.instance(SemanticClass.SIGN, f"a sign reading {sign.text or sign.word}")
+    instance = stage.instance(SemanticClass.SIGN, f'a sign that says "{sign.text}"')
     image = stage.sign(sign, board=board)
     height = width_m / SIGN_ASPECT
     x, y, z = at

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from worldloop.worlds import palette
-from worldloop.worlds.geometry import Material, SemanticClass, cylinder, quad, rotation_z, sphere
+from worldloop.worlds.geometry import Material, SemanticClass, cylinder, quad, sphere
 from worldloop.worlds.palette import Color, pick, tinted
 from worldloop.worlds.scene import Scene, Sign
 from worldloop.worlds.shapes import (
@@ -23,7 +23,6 @@ from worldloop.worlds.shapes import (
     loft,
     shifted,
     tube,
-    turned,
 )
 from worldloop.worlds.stage import SIGN_ASPECT, Stage
 
@@ -73,7 +72,7 @@ def add_tree(
     """
     scene = stage.scene
     height = height_m or float(rng.uniform(5.2, 7.6))
-    stage.plan.block_disc(np.asarray(at)[:2], 0.22, height_m=2.0)
+    stage.plan.block_disc(np.asarray(at)[:2], 0.22, height_m=1.5)
     luck = rng.random()
     group, warmth = scene.climate[:1], scene.climate[2:]
     if (group == "A" or warmth == "h") and luck < 0.5:
@@ -653,8 +652,3 @@ def ground(
     flat = (corners, np.array([(0, 1, 2), (0, 2, 3)], np.int32), corners[:, :2].copy())
     stage.put(flat, material=material, color=color, instance=instance)
     return instance
-
-
-def yawed(primitive: Primitive, angle_rad: float) -> Primitive:
-    """A primitive turned about the vertical."""
-    return turned(primitive, rotation_z(angle_rad))

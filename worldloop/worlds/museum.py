@@ -883,8 +883,8 @@ def _starts(layout: Layout) -> list[Start]:
     first = layout.galleries[0]
     return [
         Start(first.x0 + dx, y, heading)
-        for dx in (0.9, 1.6, 2.4)
-        for y in (-1.6, -0.8, 0.0, 0.8, 1.6)
+        for dx in (0.9, 1.8)
+        for y in (-1.5, -0.6, 0.6, 1.5)
         for heading in (-0.22, -0.1, 0.0, 0.1, 0.22)
     ]
 

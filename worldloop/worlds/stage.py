@@ -65,7 +65,7 @@ class Stage:
         >>> part = stage.parts(1)  # doctest: +SKIP
         >>> stage.put(sphere(0.2), material=Material.PAINT, color=(0.6, 0.1, 0.1),
         ...     instance=ball, part=part)  # doctest: +SKIP
-        >>> stage.drive([part], lambda time_s: lift(0.2 + abs(np.sin(time_s))))  # doctest: +SKIP
+        >>> stage.drive([part], lambda time_s: moved([(0, 0, 0.2 + time_s)]))  # doctest: +SKIP
     """
 
     def __init__(self, scene: Scene, *, low: ArrayLike, high: ArrayLike) -> None:
@@ -190,11 +190,6 @@ class Stage:
             room=room,
             track=track,
         )
-
-
-def lift(height_m: float) -> Float:
-    """The pose of a single part that is only moved up, (1, 3, 4)."""
-    return moved([(0.0, 0.0, height_m)])
 
 
 def moved(positions: ArrayLike, yaws_rad: ArrayLike = 0.0) -> Float:

@@ -43,7 +43,9 @@ SHOP_M = 4.0
 _ROADS = {"narrow": (3.0, 3.4), "standard": (3.25, 4.6), "wide": (3.5, 6.0)}
 _STOREYS = {"old": (2, 5), "modern": (4, 9), "highrise": (8, 20)}
 _ASPHALT, _KERB = palette.linear("#565759"), palette.linear("#a9a69f")
-_LENSES = ((3.42, (1.0, 0.06, 0.03)), (3.14, (0.10, 0.07, 0.01)), (2.86, (0.01, 0.08, 0.04)))
+_GREEN = (0.05, 1.0, 0.45)
+_LENSES = ((3.42, (0.10, 0.01, 0.01)), (3.14, (0.10, 0.07, 0.01)), (2.86, _GREEN))
+_ON_POSTS = ("bus_stop", "metro", "no_entry")  # words that no shop has over its door
 _PAINT_LINE = palette.linear("#d9d8d2")
 SUBJECTS = (*vehicles.KINDS, "tree", "bench")
 
@@ -219,11 +221,9 @@ class _House:
 
 def _add_houses(stage: Stage, layout: _Layout) -> None:
     rng = stage.random("houses")
-    signs = [sign for sign in stage.scene.signs if sign.text]
+    signs = [sign for sign in stage.scene.signs if sign.text and sign.word not in _ON_POSTS]
     rows = {side: _lots(stage, rng) for side in (layout.side, -layout.side)}
-    shops = [
-        (side, shop) for side, row in rows.items() for house in row for shop in _shops(house, rng)
-    ]
+    shops = [(side, shop) for side, row in rows.items() for house in row for shop in _shops(house)]
     for side, row in rows.items():
         _add_row(stage, layout, side, row, rng)
         low, high = sorted((side * layout.wall, side * (layout.wall + 14)))
@@ -348,7 +348,7 @@ def _trim(stage: Stage, house: _House, y: float, side: int, rng: np.random.Gener
     )
 
 
-def _shops(house: _House, rng: np.random.Generator) -> list[tuple[float, float]]:
+def _shops(house: _House) -> list[tuple[float, float]]:
     """Fronts of the shops of a house, (x0, x1)."""
     count = max(1, round((house.x1 - house.x0) / 6.5))
     edges = np.linspace(house.x0 + 0.4, house.x1 - 0.4, count + 1)
@@ -463,6 +463,23 @@ def _add_furniture(stage: Stage, layout: _Layout) -> None:
             stage, (x, layout.side * (layout.wall - 0.5), KERB_M), -layout.side * math.pi / 2
         )
     _add_signals(stage, layout)
+    for side in (-1, 1):
+        for x in (clear - 3.1, clear - 1.9, clear + 1.9, clear + 3.1):
+            kit.add_bollard(stage, (x, side * (layout.kerb + 0.22), KERB_M))
+    _add_sign_posts(stage, layout, [*taken, clear])
+
+
+def _add_sign_posts(stage: Stage, layout: _Layout, taken: list[float]) -> None:
+    """Boards at the kerb for what is not a shop, where there is room between the trees."""
+    signs = [sign for sign in stage.scene.signs if sign.text and sign.word in _ON_POSTS]
+    y = layout.side * (layout.kerb + 1.0)
+    spots = sorted(np.arange(-20.0, 21.0, 1.5), key=abs)
+    for sign in signs:
+        x = max(spots, key=lambda spot: min(2.5, *(abs(spot - other) for other in taken)))
+        taken.append(x)
+        kit.add_sign_post(
+            stage, sign, at=(x, y, KERB_M), facing_rad=0.0, width_m=1.3, height_m=2.75
+        )
 
 
 def _kerb_slots(
@@ -484,7 +501,7 @@ def _kerb_slots(
 
 
 def _add_signals(stage: Stage, layout: _Layout) -> None:
-    """Traffic lights at the crossing: red for cars, where their driver looks."""
+    """Traffic lights at the crossing, green for cars, where their driver looks."""
     for side in (-1, 1):
         ahead = math.cos(layout.heading(side))
         x, y = layout.crossing_x + ahead * 2.2, side * (layout.kerb + 0.45)
@@ -498,7 +515,7 @@ def _add_signals(stage: Stage, layout: _Layout) -> None:
         low, high = sorted((x - ahead * 0.12, x - ahead * 0.16))
         for z, color in _LENSES:
             lens = boxes([(low, y - 0.09, z - 0.09)], [(high, y + 0.09, z + 0.09)])
-            material = Material.LAMP if color == _LENSES[0][1] else Material.METAL
+            material = Material.LAMP if color == _GREEN else Material.METAL
             stage.put(lens, material=material, color=color, instance=light)
         stage.plan.block_disc((x, y), 0.12, height_m=1.5)
 
@@ -549,8 +566,7 @@ def _drive(stage: Stage, layout: _Layout, kinds: list[str], eyes_x: NDArray[np.f
     order = [kinds[int(k)] for k in rng.permutation(len(kinds))]
     large = [kind for kind in order if kind in ("bus", "lorry")]  # beyond the middle: seen whole
     small = [kind for kind in order if kind not in large]
-    near, far = small[::2], large + small[1::2]
-    by_side = {layout.side: near, -layout.side: far}
+    by_side = {layout.side: small[::2], -layout.side: large + small[1::2]}
     middle = float(eyes_x.mean())
     for side, lane in by_side.items():
         if not lane:

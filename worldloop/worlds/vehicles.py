@@ -18,8 +18,10 @@ from worldloop.worlds.shapes import (
     BOTTOM,
     Primitive,
     boxes,
+    dome,
     flipped,
     joined,
+    loft,
     rotation_x,
     shifted,
     tube,
@@ -57,6 +59,8 @@ def add_vehicle(
 ) -> int:
     """A vehicle; parked at a place, or in the axes of a moving part. Returns its instance id."""
     layers, phrase = _SHAPES[kind](stage, rng)
+    if part is not None and kind in _SEATS:
+        layers = [*layers, *_rider_layers(*_SEATS[kind], rng)]
     state = "" if part is not None else "parked "
     article, _, rest = phrase.partition(" ")
     instance = stage.instance(
@@ -364,11 +368,11 @@ def _lorry(stage: Stage, rng: np.random.Generator) -> tuple[list[Layer], str]:
     return layers, f"a {name} lorry"
 
 
-def _two_wheels(radius: float, base: float, width: float) -> Primitive:
-    disc = cylinder(radius, radius, width, num_sides=14)
-    ring = joined([disc, flipped(shifted(cylinder(radius, radius, 0.0, num_sides=14), (0, 0, 0)))])
-    turn = rotation_x(math.pi / 2)
-    return joined([turned(ring, turn, (x, width / 2, radius)) for x in (-base / 2, base / 2)])
+def _discs(xs: Sequence[float], radius: float, width: float) -> Primitive:
+    """Wheels on the middle line, closed on both sides."""
+    half = cylinder(radius, radius, width / 2, num_sides=14)
+    turns = [rotation_x(angle) for angle in (math.pi / 2, -math.pi / 2)]
+    return joined([turned(half, turn, (x, 0, radius)) for x in xs for turn in turns])
 
 
 def _motorbike(stage: Stage, rng: np.random.Generator) -> tuple[list[Layer], str]:
@@ -388,7 +392,8 @@ def _motorbike(stage: Stage, rng: np.random.Generator) -> tuple[list[Layer], str
         (seat, Material.MATTE, _TRIM),
         (joined([engine, bars]), Material.METAL, _RIM),
         (light, Material.LAMP, _HEAD),
-        (_two_wheels(0.31, 1.36, 0.13), Material.MATTE, _TYRE),
+        (_discs((-0.68, 0.68), 0.31, 0.13), Material.MATTE, _TYRE),
+        (shifted(_discs((-0.68, 0.68), 0.19, 0.15), (0, 0, 0.12)), Material.METAL, _RIM),
     ]
     return layers, f"a {name} motorbike"
 
@@ -452,7 +457,7 @@ def _auto_rickshaw(stage: Stage, rng: np.random.Generator) -> tuple[list[Layer],
         ),
         (pane, Material.GLASS, _PANE),
         *_wheels((-0.85,), 0.66, 0.24, 0.12),
-        (_two_wheels(0.24, 1.9, 0.11), Material.MATTE, _TYRE),
+        (_discs((0.95,), 0.24, 0.11), Material.MATTE, _TYRE),
         (
             shifted(sphere((0.07, 0.1, 0.1), num_rings=4, num_sides=6), (1.33, 0, 0.78)),
             Material.LAMP,
@@ -460,6 +465,45 @@ def _auto_rickshaw(stage: Stage, rng: np.random.Generator) -> tuple[list[Layer],
         ),
     ]
     return layers, f"a {name} auto rickshaw"
+
+
+# Of the driver, in the axes of the vehicle: hips, hands and feet; and whether a helmet is worn.
+_SEATS = {
+    "motorbike": ((-0.30, 0.86), (0.36, 1.04), (0.02, 0.34), True),
+    "auto rickshaw": ((0.12, 0.72), (0.62, 0.98), (0.55, 0.35), False),
+}
+
+
+def _rider_layers(
+    hips: tuple[float, float],
+    hands: tuple[float, float],
+    feet: tuple[float, float],
+    helmet: bool,
+    rng: np.random.Generator,
+) -> list[Layer]:
+    """Somebody who drives, leaning a little forward."""
+    (hx, hz), (gx, gz), (fx, fz) = hips, hands, feet
+    torso = [(hz - 0.08, 0.13, 0.17, hx, 0.0), (hz + 0.2, 0.11, 0.15, hx + 0.05, 0.0)]
+    torso += [(hz + 0.45, 0.11, 0.19, hx + 0.13, 0.0), (hz + 0.56, 0.05, 0.06, hx + 0.16, 0.0)]
+    arms, legs = [], []
+    for s in (-1, 1):
+        elbow = (0.5 * (hx + 0.13 + gx), s * 0.30, hz + 0.26)
+        arms.append(tube([(hx + 0.13, s * 0.19, hz + 0.45), elbow, (gx, s * 0.26, gz)], 0.045))
+        knee = (hx + 0.45, s * 0.20, hz - 0.02)
+        legs.append(tube([(hx, s * 0.10, hz), knee, (fx, s * 0.19, fz)], 0.07))
+    at = (hx + 0.18, 0.0, hz + 0.71)
+    head = shifted(sphere((0.10, 0.08, 0.12), num_rings=5, num_sides=8), at)
+    layers: list[Layer] = [
+        (joined([loft(torso), *arms]), Material.MATTE, palette.COLORS[pick(rng, palette.CLOTHES)]),
+        (joined(legs), Material.MATTE, pick(rng, palette.TROUSERS)),
+        (head, Material.SKIN, pick(rng, palette.SKINS)),
+    ]
+    if helmet:
+        shell = shifted(
+            dome((0.14, 0.13, 0.16), from_deg=-5, num_sides=9), (at[0], 0, at[2] + 0.01)
+        )
+        layers.append((shell, Material.PAINT, palette.CARS[pick(rng, tuple(palette.CARS))]))
+    return layers
 
 
 _SHAPES = {

@@ -20,6 +20,7 @@ from worldloop.worlds.enclosures import (
     FRONT_M,
     PATH_HALF_M,
     PLAZA_M,
+    STONE,
     TIMBER,
     Enclosure,
     camera_way_m,
@@ -36,6 +37,7 @@ from worldloop.worlds.kit import (
     add_flower_bed,
     add_hedge,
     add_lamp_post,
+    add_shrub,
     add_sign,
     add_sign_post,
     add_tree,
@@ -54,7 +56,13 @@ from worldloop.worlds.shapes import (
 from worldloop.worlds.stage import Sight, Stage
 from worldloop.worlds.world import World
 
-THEMES = ("savanna", "forest", "stone")
+BEHIND_M = 13.0  # the path goes on behind the camera, for people who come from there
+_BOARDS = {
+    "savanna": ("#8a4b1e", "#fff0cf"),
+    "forest": ("#1f5a3a", "#fbf3d6"),
+    "stone": ("#1d3f66", "#f6f4ea"),
+}
+THEMES = tuple(_BOARDS)
 
 
 def build(recipe: Recipe) -> World:
@@ -69,13 +77,13 @@ def build(recipe: Recipe) -> World:
     enclosures = lay_out_enclosures(scene)
     end = enclosures[0].low[0] if enclosures else 18.0
     begin = end - (camera_way_m(scene, enclosures[0].kind) if enclosures else 14.0)
-    stage = Stage(scene, low=(begin - 8.0, -PATH_HALF_M), high=(end - 0.9, PATH_HALF_M))
+    stage = Stage(scene, low=(begin - BEHIND_M, -PATH_HALF_M), high=(end - 0.9, PATH_HALF_M))
     _put_ground(stage, theme, end)
     for enclosure in enclosures:
         put_enclosure(stage, enclosure, theme)
         put_herd(stage, enclosure)
     _put_lawns(stage, enclosures, begin, end)
-    _put_entrance(stage, begin, end)
+    _put_entrance(stage, theme, begin, end)
     _put_furniture(stage, enclosures, begin)
     _put_signs(stage, enclosures, begin, end)
     _put_far_trees(stage, end)
@@ -142,49 +150,62 @@ def _put_ground(stage: Stage, theme: str, end: float) -> None:
 
 
 def _put_lawns(stage: Stage, enclosures: list[Enclosure], begin: float, end: float) -> None:
-    """Hedges, beds and trees where no enclosure borders the path."""
+    """Beds and trees where no enclosure borders the path; an aviary where a whole side is free."""
     rng = stage.random("lawns")
     for side in (1, -1):
         front = "+y" if side > 0 else "-y"
         until = min((e.low[0] for e in enclosures if e.front == front), default=end - PLAZA_M)
-        for x0, x1 in ((begin - 8.0, until - 0.5),):
-            if x1 - x0 < 1.6:
-                continue
-            add_fence(
-                stage,
-                [(x0, side * FRONT_M), (x1, side * FRONT_M)],
-                height_m=0.5,
-                num_rails=2,
-                phrase="a low railing",
-            )
-            for x in np.arange(x0 + 1.2, x1 - 0.8, 4.2):
-                add_tree(stage, (x, side * (FRONT_M + float(rng.uniform(3.6, 6.0))), 0), rng)
-            if x1 - x0 > 3.0:
-                low, high = sorted((side * (FRONT_M + 0.5), side * (FRONT_M + 1.5)))
-                add_flower_bed(stage, (x0 + 0.6, low), (x1 - 0.6, high), rng)
+        x0, x1 = begin - BEHIND_M, until - 0.5
+        if x1 - x0 < 2.5:
+            continue
+        rail = [(x0, side * FRONT_M), (x1, side * FRONT_M)]
+        add_fence(stage, rail, height_m=0.5, num_rails=2, phrase="a low railing")
+        low, high = sorted((side * (FRONT_M + 0.5), side * (FRONT_M + 1.5)))
+        add_flower_bed(stage, (x0 + 0.6, low), (x1 - 0.6, high), rng)
+        trees_until = x1
+        if until == end - PLAZA_M:
+            trees_until = end - 12.0
+            _put_aviary(stage, (end - 6.8, side * (FRONT_M + 6.4)), rng)
+            hedge_y = side * (FRONT_M + 12.5)
+            add_hedge(stage, (begin, hedge_y), (end, hedge_y), rng, height_m=2.2, width_m=1.2)
+        for x in np.arange(begin - 6.0, trees_until - 0.8, 4.2):
+            add_tree(stage, (x, side * (FRONT_M + float(rng.uniform(3.6, 6.0))), 0), rng)
 
 
-def _put_entrance(stage: Stage, begin: float, end: float) -> None:
+def _put_aviary(stage: Stage, at: tuple[float, float], rng: np.random.Generator) -> None:
+    """A round cage of bars with a domed top, planted inside."""
+    cage = stage.instance(SemanticClass.BUILDING, "an aviary of metal bars")
+    radius, eaves, top = 4.2, 3.4, 6.2
+    x, y = at
+    base = loft(
+        [(0, radius + 0.15, radius + 0.15), (0.6, radius + 0.1, radius + 0.1)], num_sides=20
+    )
+    stage.put(base, material=Material.BRICK, color=STONE, instance=cage, at=(x, y, 0))
+    arc = np.linspace(0, np.pi / 2, 6)
+    ribs = []
+    for turn in np.arange(0, 2 * np.pi, 2 * np.pi / 20):
+        out = np.concatenate([[radius, radius], radius * np.cos(arc[1:])])
+        z = np.concatenate([[0.6, eaves], eaves + (top - eaves) * np.sin(arc[1:])])
+        ribs.append(
+            tube(np.stack([out * np.cos(turn), out * np.sin(turn), z], 1), 0.04, num_sides=4)
+        )
+    ring = np.linspace(0, 2 * np.pi, 21)
+    for height, wide in ((1.5, radius), (2.45, radius), (eaves, radius), (5.0, 0.82 * radius)):
+        circle = np.stack([wide * np.cos(ring), wide * np.sin(ring), 0 * ring + height], 1)
+        ribs.append(tube(circle, 0.03, num_sides=4))
+    stage.put(
+        joined(ribs), material=Material.METAL, color=(0.05, 0.09, 0.07), instance=cage, at=(x, y, 0)
+    )
+    add_tree(stage, (x + 0.8, y, 0), rng, height_m=5.2)
+    for dx, dy in ((-1.8, 1.2), (-1.2, -1.9), (2.2, 1.4)):
+        add_shrub(stage, (x + dx, y + dy, 0.3), rng, radius_m=0.9)
+    stage.plan.block_disc(at, radius + 0.3, height_m=1.5)
+
+
+def _put_entrance(stage: Stage, theme: str, begin: float, end: float) -> None:
     """The arch over the path with the zoo's own sign, and a hedge behind the start."""
     x = min(begin + 12.0, end - 3.4)
-    arch = stage.instance(SemanticClass.BUILDING, "an arch over the path")
-    for side in (1.0, -1.0):
-        at = (x, side * (PATH_HALF_M + 0.1), 0)
-        post = loft([(0, 0.2, 0.2), (0.3, 0.15, 0.15), (3.75, 0.12, 0.12)], num_sides=8)
-        stage.put(post, material=Material.WOOD, color=TIMBER, instance=arch, at=at)
-        stage.plan.block_disc(at, 0.2, height_m=1.5)
-    beam = boxes(
-        [(x - 0.1, -PATH_HALF_M - 0.25, 3.1)], [(x + 0.1, PATH_HALF_M + 0.25, 3.3)], sides=range(6)
-    )
-    braces = [
-        tube(
-            [(x, s * (PATH_HALF_M + 0.05), 2.5), (x, s * (PATH_HALF_M - 0.6), 3.15)],
-            0.06,
-            num_sides=5,
-        )
-        for s in (1.0, -1.0)
-    ]
-    stage.put(joined([beam, *braces]), material=Material.WOOD, color=TIMBER, instance=arch)
+    _put_arch(stage, theme, x)
     if stage.scene.signs:
         add_sign(
             stage,
@@ -193,13 +214,42 @@ def _put_entrance(stage: Stage, begin: float, end: float) -> None:
             facing_rad=np.pi,
             width_m=3.4,
             two_sided=True,
-            board=("#1f5a3a", "#fbf3d6"),
+            board=_BOARDS[theme],
         )
         stage.sights.append(Sight((x, 0.0, 3.7), 0.8))
     rng = stage.random("entrance")
     add_hedge(
-        stage, (begin - 8.6, -FRONT_M), (begin - 8.6, FRONT_M), rng, height_m=1.6, width_m=1.0
+        stage,
+        (begin - BEHIND_M - 0.6, -FRONT_M),
+        (begin - BEHIND_M - 0.6, FRONT_M),
+        rng,
+        height_m=1.6,
+        width_m=1.0,
     )
+
+
+def _put_arch(stage: Stage, theme: str, x: float) -> None:
+    """Two posts and a beam: timber with braces, or pillars of stone."""
+    arch = stage.instance(SemanticClass.BUILDING, "an arch over the path")
+    stone = theme == "stone"
+    for side in (1.0, -1.0):
+        y = side * (PATH_HALF_M + 0.1)
+        if stone:
+            low, high = (x - 0.2, y - 0.2, 0.0), (x + 0.2, y + 0.2, 3.5)
+            stage.box(low, high, material=Material.BRICK, color=STONE, instance=arch)
+        else:
+            post = loft([(0, 0.2, 0.2), (0.3, 0.15, 0.15), (3.75, 0.12, 0.12)], num_sides=8)
+            stage.put(post, material=Material.WOOD, color=TIMBER, instance=arch, at=(x, y, 0))
+        stage.plan.block_disc((x, y), 0.25, height_m=1.5)
+    reach = PATH_HALF_M + (0.05 if stone else 0.25)
+    beam = boxes([(x - 0.1, -reach, 3.1)], [(x + 0.1, reach, 3.3)], sides=range(6))
+    material, color = (Material.METAL, (0.06, 0.07, 0.07)) if stone else (Material.WOOD, TIMBER)
+    stage.put(beam, material=material, color=color, instance=arch)
+    if not stone:
+        for s in (1.0, -1.0):
+            foot, tip = (x, s * (PATH_HALF_M + 0.05), 2.5), (x, s * (PATH_HALF_M - 0.6), 3.15)
+            brace = tube([foot, tip], 0.06, num_sides=5)
+            stage.put(brace, material=Material.WOOD, color=TIMBER, instance=arch)
 
 
 def _put_furniture(stage: Stage, enclosures: list[Enclosure], begin: float) -> None:
@@ -247,8 +297,8 @@ def _put_signs(stage: Stage, enclosures: list[Enclosure], begin: float, end: flo
             sign,
             at=(x, side * (PATH_HALF_M - 0.25), 0),
             facing_rad=np.pi + side * 0.35,
-            width_m=1.1,
-            height_m=2.5,
+            width_m=0.95,
+            height_m=1.6,  # below the eyes: what is taller turns the gaze away
         )
 
 
@@ -309,13 +359,13 @@ def _lookouts(enclosure: Enclosure) -> list[tuple[float, float, float]]:
 
 
 def _routes(begin: float, end: float) -> list[list[tuple[float, float]]]:
-    return [[(begin - 7.0, y), (end - 3.0, y)] for y in (-1.4, 1.4)]
+    return [[(begin - BEHIND_M + 1.0, y), (end - 2.0, y)] for y in (-1.4, 1.4, -1.6, 1.6, 0.0)]
 
 
 def _starts(begin: float) -> list[Start]:
     return [
         Start(begin + x, y, heading)
-        for x in (-1.0, -0.3, 0.4, 1.1)
-        for y in (-1.2, -0.4, 0.4, 1.2)
+        for x in (-1.0, 0.0, 1.0)
+        for y in (-1.1, 0.0, 1.1)
         for heading in (-0.32, -0.15, 0.0, 0.15, 0.32)
     ]

@@ -1,0 +1,149 @@
+"""The chain through the real definitions: real worlds, real jobs, tiny clips."""
+
+import io
+import json
+import tarfile
+
+import polars as pl
+import pytest
+
+from assets.partitions import shard_key
+from resources.tables import read, read_record
+from worldloop import layout
+from worldloop.errors import PlanConflictError
+from worldloop.records import CLIPS, DEDUP, MANIFEST, PROMPTS, SIGNALS, VECTORS
+
+WAVE, CITIES = "w0001", ("tokyo", "lima")
+
+
+def test_every_planned_clip_is_rendered_measured_embedded_and_decided(carried):
+    for city in CITIES:
+        asked = set(read(carried.store, PROMPTS, layout.prompts_key(WAVE, city))["recipe_id"])
+        for table, key in (
+            (CLIPS, layout.clips_key),
+            (SIGNALS, layout.signals_key),
+            (VECTORS, layout.vectors_key),
+        ):
+            assert set(read(carried.store, table, key(WAVE, city))["recipe_id"]) == asked
+    assert read(carried.store, DEDUP, layout.dedup_key(WAVE)).height == 4
+
+
+def test_a_pack_is_a_tar_that_holds_the_clips_of_its_table(carried):
+    clips = read(carried.store, CLIPS, layout.clips_key(WAVE, "tokyo"))
+
+    with tarfile.open(fileobj=io.BytesIO(carried.store.get(clips["pack_key"][0]))) as pack:
+        names = set(pack.getnames())
+
+    expected = {member["name"] for members in clips["members"] for member in members}
+    assert expected <= names
+
+
+def test_a_release_names_only_accepted_clips_that_repeat_no_other(carried):
+    manifest = read(carried.store, MANIFEST, layout.manifest_key(WAVE))
+    record = read_record(carried.store, layout.release_key(WAVE))
+
+    unique = read(carried.store, DEDUP, layout.dedup_key(WAVE)).filter(pl.col("status") == "unique")
+    assert set(manifest["recipe_id"]) <= set(unique["recipe_id"])
+    assert record["num_clips"] + record["num_rejected"] == 4
+
+
+def test_running_a_closed_wave_again_changes_nothing(carried):
+    before = carried.store.get(layout.release_key(WAVE))
+    batches = len(carried.store.list(layout.LOGS))
+
+    carried.execute("close_job", WAVE)
+
+    assert carried.store.get(layout.release_key(WAVE)) == before
+    assert len(carried.store.list(layout.LOGS)) == batches
+
+
+def test_a_shard_that_stands_is_not_rendered_again(carried):
+    receipts = carried.store.get(layout.receipts_key(WAVE, "tokyo"))
+
+    carried.execute("city_job", shard_key("tokyo", WAVE))
+
+    assert carried.store.get(layout.receipts_key(WAVE, "tokyo")) == receipts
+
+
+def test_the_clip_index_answers_with_clips_of_the_release(carried):
+    vectors = read(carried.store, VECTORS, layout.vectors_key(WAVE, "tokyo"))
+    index = carried.resources["clip_index"]
+
+    found = index.search(
+        vectors["vector"][0].to_list(), limit=1, model_id=vectors["model_id"][0]
+    )
+
+    assert found["recipe_id"][0] == vectors["recipe_id"][0]
+    assert found["institution"][0] == "museum"
+
+
+def test_the_gallery_page_shows_every_released_clip(carried):
+    page = carried.store.local_path(layout.GALLERY) / "index.html"
+    manifest = read(carried.store, MANIFEST, layout.manifest_key(WAVE))
+
+    text = page.read_text()
+
+    assert all(recipe_id in text for recipe_id in manifest["recipe_id"])
+
+
+def test_materialisations_show_a_picture_counts_and_where_things_are(carried):
+    import dagster as dg
+
+    event = carried.instance.get_latest_materialization_event(dg.AssetKey("rendered_clips"))
+    metadata = event.asset_materialization.metadata
+
+    assert metadata["dagster/row_count"].value == 2
+    assert metadata["preview"].value.startswith("![")
+    assert len(metadata["preview"].value) < 20_000
+    assert metadata["cpu_s"].value > 0
+
+
+def test_the_wave_settles_its_budget_when_it_is_released(carried):
+    used = {line.kind: line.settled for line in carried.resources["ledger"].today()}
+
+    assert used["cpu_s"] > 0
+    assert used["bytes"] > 0
+
+
+def test_a_plan_never_changes(carried):
+    config = {"ops": {"wave_plan": {"config": {"places": ["cairo/zoo"]}}}}
+
+    with pytest.raises(PlanConflictError, match="plans never"):
+        carried.execute("plan_job", WAVE, config)
+
+
+def test_an_unplanned_city_is_refused_by_name(house):
+    house.plan("w0001", ["tokyo/museum"])
+
+    result = house.execute("city_job", shard_key("lima", "w0001"), raises=False)
+
+    failure = result.get_step_failure_events()[0].event_specific_data.error
+    assert "'lima'" in failure.to_string()
+
+
+def test_a_wave_closes_without_a_city_that_never_came(house):
+    house.plan("w0001", ["tokyo/museum", "lima/hospital"], clips_per_place=1, num_frames=5)
+    house.execute("city_job", shard_key("tokyo", "w0001"))
+
+    house.execute("close_job", "w0001")
+
+    manifest = read(house.store, MANIFEST, layout.manifest_key("w0001"))
+    assert set(manifest["city"]) <= {"tokyo"}
+    assert json.loads(house.store.get(layout.release_key("w0001")))["wave"] == "w0001"
+
+
+def test_a_city_whose_chain_broke_in_the_middle_does_not_stop_the_release(house):
+    house.plan("w0001", ["tokyo/museum"], clips_per_place=1, num_frames=5)
+    from dagster import AssetKey
+
+    house.definitions().resolve_job_def("city_job").execute_in_process(
+        instance=house.instance,
+        partition_key=shard_key("tokyo", "w0001"),
+        asset_selection=[AssetKey("prompts"), AssetKey("rendered_clips")],
+    )
+
+    house.execute("close_job", "w0001")
+
+    record = read_record(house.store, layout.release_key("w0001"))
+    assert record["num_clips"] == 0
+    assert record["rejects"][0]["stage"] == "incomplete"
