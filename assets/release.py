@@ -47,8 +47,8 @@ def release(
         position=position,
         atlas_hash=plan.atlas_hash,
     )
-    publish(store, MANIFEST, layout.manifest_key(wave), frozen.manifest)
     publish_record(store, key, frozen.record)
+    publish(store, MANIFEST, layout.manifest_key(wave), frozen.manifest)
     log_release(site_log, frozen)
     cpu_s = float(read_all(store, RECEIPTS, f"receipts/{wave}")["cpu_s"].sum())
     size_bytes = float(read_all(store, CLIPS, f"clips/{wave}")["size_bytes"].sum())

@@ -6,7 +6,6 @@ from assets.catalog import catalog
 from assets.dedup_clusters import dedup_clusters
 from assets.embeddings import embeddings
 from assets.gallery import gallery
-from assets.partitions import city_by_wave, waves
 from assets.place_atlas import place_atlas
 from assets.prompts import prompts
 from assets.release import release
@@ -25,21 +24,18 @@ atlas_job = dg.define_asset_job(
 plan_job = dg.define_asset_job(
     "plan_job",
     dg.AssetSelection.assets(wave_plan),
-    partitions_def=waves,
     description="Plan one wave.",
     tags={_MAX_RUNTIME: "300"},
 )
 city_job = dg.define_asset_job(
     "city_job",
     dg.AssetSelection.assets(prompts, rendered_clips, signals, embeddings),
-    partitions_def=city_by_wave,
     description="One planned city of one wave, from prompts to vectors.",
     tags={_MAX_RUNTIME: "7200"},
 )
 close_job = dg.define_asset_job(
     "close_job",
     dg.AssetSelection.assets(dedup_clusters, catalog, release, gallery),
-    partitions_def=waves,
     description="Close one wave: decide duplicates, append to the log, freeze the release.",
     tags={_MAX_RUNTIME: "3600"},
 )

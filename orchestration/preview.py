@@ -6,6 +6,7 @@ import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from gpu_jobs.render_clips.spec import RenderClipsSpec
 from worldloop.atlas.atlas import load_atlas
@@ -58,9 +59,7 @@ def render_preview(place: str, *, seed: int, shape: Shape, output: Path) -> Reci
     return recipe
 
 
-def run_by_hand(
-    job: str, spec: dict[str, object], scratch: Path
-) -> dict[str, list[dict[str, object]]]:
+def run_by_hand(job: str, spec: dict[str, Any], scratch: Path) -> dict[str, Any]:
     """Run a job without Dagster and read the report that it prints.
 
     Raises:
@@ -77,5 +76,5 @@ def run_by_hand(
     if done.returncode != 0:
         words = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
         raise JobFailedError(f"gpu_jobs.{job} ended with exit code {done.returncode}: {words}")
-    report: dict[str, list[dict[str, object]]] = json.loads(done.stdout.strip().splitlines()[-1])
+    report: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return report

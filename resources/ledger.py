@@ -115,7 +115,6 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
         Path(self.path).parent.mkdir(parents=True, exist_ok=True)
         db = sqlite3.connect(self.path, timeout=self.timeout_s, isolation_level=None)
         try:
-            db.execute("pragma journal_mode = wal")
             db.execute("begin immediate")
             db.execute(_SCHEMA)
             yield db

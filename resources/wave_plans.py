@@ -2,12 +2,11 @@
 
 import json
 
-from worldloop.waves import WavePlan
-
 from resources.site_store import SiteStore
 from worldloop import layout
 from worldloop.errors import PlanConflictError, UnknownKeyError
 from worldloop.seeds import canonical_json
+from worldloop.waves import WavePlan
 
 
 def read_plan(store: SiteStore, wave: str) -> WavePlan:

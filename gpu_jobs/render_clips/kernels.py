@@ -633,7 +633,7 @@ def plain(albedo: vec3, n: vec3):
 def lit_room(u: float, v: float, warmth: float):
     """Light of a room behind a window: brighter above, with a lamp-coloured cast."""
     warm = mix(vec3(1.0, 0.66, 0.32), vec3(0.86, 0.93, 1.0), wp.smoothstep(0.78, 0.84, warmth))
-    return warm * (0.55 + 0.65 * v - 0.5 * wp.abs(u - 0.5))
+    return warm * wp.max(0.55 + 0.65 * v - 0.5 * wp.abs(u - 0.5), 0.05)
 
 
 @wp.func
@@ -1701,7 +1701,9 @@ def shade(
                     )
                     normal[i] = wp.normalize(n)
                     mirror = vec4(got.direction[0], got.direction[1], got.direction[2], got.mirror)
-            c = vec3(wp.min(c[0], 10.0), wp.min(c[1], 10.0), wp.min(c[2], 10.0))
+            c = vec3(
+                wp.clamp(c[0], 0.0, 10.0), wp.clamp(c[1], 0.0, 10.0), wp.clamp(c[2], 0.0, 10.0)
+            )
             if s == 0:
                 color0 = c
                 t0 = t

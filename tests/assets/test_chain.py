@@ -69,9 +69,7 @@ def test_the_clip_index_answers_with_clips_of_the_release(carried):
     vectors = read(carried.store, VECTORS, layout.vectors_key(WAVE, "tokyo"))
     index = carried.resources["clip_index"]
 
-    found = index.search(
-        vectors["vector"][0].to_list(), limit=1, model_id=vectors["model_id"][0]
-    )
+    found = index.search(vectors["vector"][0].to_list(), limit=1, model_id=vectors["model_id"][0])
 
     assert found["recipe_id"][0] == vectors["recipe_id"][0]
     assert found["institution"][0] == "museum"

@@ -151,8 +151,29 @@ def test_every_material_has_a_finite_colour(material: Material, hour: str) -> No
     engine = Engine(world, SHAPE)
     frame = engine.render(0)
     assert (frame.instance == 1).sum() > 100
-    assert np.isfinite(engine.hdr.numpy()).all()
+    assert np.isfinite(engine.mirrored.numpy()).all()
+    assert engine.mirrored.numpy().min() >= 0
+    assert frame.rgb.any()
     assert frame.rgb[frame.instance == 1].std() > 1.0
+
+
+@pytest.mark.parametrize("storeys_m", [8.0, 80.0])
+def test_lit_windows_never_take_light_away(storeys_m: float) -> None:
+    vertices, faces, uv = quad(WALL, unit_uv=False)
+    static = MeshBuilder().add(
+        vertices,
+        faces,
+        material=Material.FACADE,
+        instance=1,
+        color=(0.01, 0.01, 0.01),
+        uv=uv * (storeys_m / 8.0),
+    )
+    dark = replace(AIR, sun_color=(0, 0, 0), zenith_color=(0, 0, 0), horizon_color=(0, 0, 0))
+    engine = Engine(replace(make_world(static), air=replace(dark, lamp_level=1.0)), SHAPE)
+    engine.render(0)
+    light = engine.hdr.numpy()
+    assert light.min() >= 0
+    assert light.max() > 0.1
 
 
 def test_frames_depend_on_the_world_alone() -> None:
