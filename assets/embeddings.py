@@ -17,7 +17,7 @@ from resources.site_store import SiteStore
 from resources.staging import Staging
 from resources.tables import publish, read
 from worldloop import layout
-from worldloop.records import CLIPS, RECEIPTS, SIGNALS, VECTORS
+from worldloop.records import CLIPS, FAILURES, RECEIPTS, SIGNALS, VECTORS
 
 _SHARD = ["wave", "index", "city", "institution", "recipe_id"]
 
@@ -58,7 +58,7 @@ def embeddings(
             "embed_clips", spec, context=context, timeout_s=300.0 + 20.0 * clips.height
         )
         vectors = pl.read_parquet(vectors_path) if clips.height else VECTORS.empty()
-        _publish(store, clips, vectors, report, wave=wave, city=city, run_id=context.run_id)
+        _publish(store, clips, vectors, report, wave=wave, city=city, run_id=context.run.run_id)
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": vectors.height,
@@ -125,5 +125,9 @@ def _publish(
         pl.lit(value=False).alias("resumed"),
         pl.lit("none").alias("guardrail"),
     )
+    failed = pl.DataFrame(list(report["failures"])) if report["failures"] else None
+    failures = FAILURES.empty() if failed is None else clips.join(failed, on="recipe_id")
+    failures = failures.select(list(FAILURES.columns))
+    publish(store, FAILURES, layout.failures_key(wave, city, "embed"), failures)
     publish(store, RECEIPTS, layout.receipts_key(wave, city, "embed"), receipts)
     publish(store, VECTORS, layout.vectors_key(wave, city), rows)

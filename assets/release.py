@@ -62,7 +62,7 @@ def release(
             "duration_s": frozen.record["duration_s"],
             "num_rejected": frozen.record["num_rejected"],
             "cities_without_clips": ", ".join(c for c in plan.cities if c not in made) or "none",
-            "cpu_s": cpu_s,
+            "cpu_s": round(cpu_s, 2),
             "location": dg.MetadataValue.path(f"{store.url}/{layout.RELEASES}/{wave}"),
         },
     )

@@ -57,7 +57,7 @@ def rendered_clips(
             report = launcher.run(
                 "render_clips", spec, context=context, timeout_s=120.0 + 120.0 * asked.height
             )
-            _publish(store, asked, report, spec.pack_path, run_id=context.run_id)
+            _publish(store, asked, report, spec.pack_path, run_id=context.run.run_id)
             if not report["failures"]:
                 staging.clear(wave, city)
     return dg.MaterializeResult(metadata=_describe(store, wave, city))
@@ -168,7 +168,7 @@ def _describe(store: SiteStore, wave: str, city: str) -> dict[str, Any]:
         "num_failures": failures.height,
         "size_bytes": int(clips["size_bytes"].sum()),
         "duration_s": float(clips["duration_s"].sum()),
-        "cpu_s": cpu_s,
+        "cpu_s": round(cpu_s, 2),
         "frames_per_cpu_s": round(float(clips["num_frames"].sum()) / cpu_s, 1) if cpu_s else 0.0,
         "location": dg.MetadataValue.path(
             f"{store.url}/{clips['pack_key'][0]}" if clips.height else store.url

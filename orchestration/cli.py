@@ -1,6 +1,7 @@
 """The command line `worldloop`: everything that a person does outside the UI."""
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -114,6 +115,9 @@ def dev(port: int) -> None:
     from orchestration.instance import lay_out_instance
 
     lay_out_instance()
+    # A shell starts background commands with SIGINT ignored, which every child inherits: then
+    # neither Ctrl-C nor a termination from the UI would reach the run workers.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     workspace = Path(__file__).resolve().parent.parent / "workspace.yaml"
     command = ["dagster", "dev", "-h", "127.0.0.1", "-p", str(port), "-w", str(workspace)]
     os.execv(str(Path(sys.executable).with_name("dagster")), command)
@@ -136,8 +140,7 @@ def preview(place: str, seed: int, output: Path, frames: int, size: str) -> None
             f"{size!r} is not a size; write it like 256x144", param_hint="--size"
         )
     shape = Shape(num_frames=frames, width_px=int(width), height_px=int(height))
-    with _progress() as progress:
-        progress.add_task(f"rendering {place}, seed {seed}", total=None)
+    with _console.status(f"rendering {place}, seed {seed}"):
         recipe = render_preview(place, seed=seed, shape=shape, output=output)
     scene = recipe.scene
     click.echo(
@@ -154,10 +157,10 @@ def search(text: str, limit: int, where: str | None, extract: Path | None) -> No
     """Find clips by what they show: worldloop search "rainy night street"."""
     from orchestration.search import extract_videos, find_clips
 
-    with _progress() as progress:
-        progress.add_task("embedding the query", total=None)
+    with _console.status("embedding the query"):
         found = find_clips(text, limit=limit, where=where)
-    table = Table("score", "place", "when", "weather", "clip", "caption")
+    table = Table("score", "place", "when", "weather", "clip")
+    table.add_column("caption", no_wrap=True, overflow="ellipsis")
     for row in found.iter_rows(named=True):
         place = f"{row['city']}/{row['institution']}"
         score = f"{row['score']:.3f}"
@@ -246,8 +249,7 @@ def rebuild() -> None:
     from resources.site_catalog import rebuild as rebuild_index
 
     kit = resources()
-    with _progress() as progress:
-        progress.add_task("rebuilding the clip index", total=None)
+    with _console.status("rebuilding the clip index"):
         rows = rebuild_index(kit["site_log"], kit["clip_index"])
     click.echo(f"The clip index has {rows} rows.")
 

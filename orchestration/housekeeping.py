@@ -7,6 +7,7 @@ import dagster as dg
 from dagster import DagsterEventType, DagsterRunStatus, RunsFilter
 
 from orchestration.metrics import write_metrics
+from resources.clip_index import ClipIndex
 from resources.ledger import Ledger
 from resources.site_store import SiteStore
 from resources.staging import Staging
@@ -56,6 +57,13 @@ def sweep_leftovers(context: dg.OpExecutionContext, store: SiteStore, staging: S
 
 
 @dg.op
+def tidy_clip_index(clip_index: ClipIndex) -> None:
+    """Merge small Lance files, keep indices up to date, drop versions that no reader still uses."""
+    clip_index.optimize()
+    clip_index.compact()
+
+
+@dg.op
 def write_metrics_file(context: dg.OpExecutionContext, store: SiteStore, ledger: Ledger) -> None:
     """Write `metrics.prom` for Prometheus' textfile collector."""
     try:
@@ -70,6 +78,7 @@ def write_metrics_file(context: dg.OpExecutionContext, store: SiteStore, ledger:
 def housekeeping_job() -> None:
     """What the night does."""
     sweep_leftovers()
+    tidy_clip_index()
     prune_old_runs()
     write_metrics_file()
 

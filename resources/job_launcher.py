@@ -56,7 +56,7 @@ class JobLauncher(dg.ConfigurableResource):  # type: ignore[type-arg]
             JobFailedError: If the job ended with an error or without a report.
         """
         with dg.open_pipes_session(
-            context=context,
+            context=context.op_execution_context,  # Pipes asks the asset's for a deprecated run_id
             context_injector=PipesTempFileContextInjector(),
             message_reader=PipesTempFileMessageReader(),
             extras={"spec": asdict(spec)},

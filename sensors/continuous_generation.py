@@ -1,6 +1,7 @@
 """May the next wave open? Opens it when the last one has its release and the budgets allow."""
 
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -23,6 +24,9 @@ def build_continuous_generation(
     plan_job: UnresolvedAssetJobDefinition, site: Site
 ) -> dg.SensorDefinition:
     """The sensor that keeps footage coming; switched off until somebody switches it on."""
+
+    plan = asdict(site.generation)
+    del plan["min_hours_between_waves"]
 
     @dg.sensor(
         name="continuous_generation",
@@ -51,8 +55,8 @@ def build_continuous_generation(
             return dg.SkipReason(reason)
         if is_nearly_full(len(known) + 1, len(cities.get_partition_keys())):
             context.log.warning(
-                "%d waves come near the number of partitions that Dagster handles well; "
-                "retire the oldest released ones with `worldloop gc --retire-waves`.",
+                "%d waves come near the number of partitions that Dagster handles well; delete the "
+                "partitions of the oldest released ones in the UI (their data and lineage stay).",
                 len(known),
             )
         wave = next_wave_key(known)
@@ -62,7 +66,13 @@ def build_continuous_generation(
             return dg.SkipReason(str(error))
         return dg.SensorResult(
             dynamic_partitions_requests=[waves.build_add_request([wave])],
-            run_requests=[dg.RunRequest(run_key=f"{wave}/plan", partition_key=wave)],
+            run_requests=[
+                dg.RunRequest(
+                    run_key=f"{wave}/plan",
+                    partition_key=wave,
+                    run_config={"ops": {"wave_plan": {"config": plan}}},
+                )
+            ],
             cursor=json.dumps(
                 {"version": CURSOR_VERSION, "wave": wave, "opened_at": now.isoformat()}
             ),

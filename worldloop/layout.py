@@ -33,9 +33,9 @@ def clips_key(wave: str, city: str) -> str:
     return _shard("clips", wave, city)
 
 
-def failures_key(wave: str, city: str) -> str:
-    """The clips of one city in one wave that could not be made."""
-    return _shard("failures", wave, city)
+def failures_key(wave: str, city: str, step: str = "render") -> str:
+    """The clips of one city in one wave that a step could not make or read."""
+    return f"failures/{_part(wave)}/{_part(city)}.{_part(step)}.parquet"
 
 
 def receipts_key(wave: str, city: str, step: str = "render") -> str:

@@ -22,8 +22,8 @@ _LIMITS = {  # fewest and most of what a shape may say
     "width_px": (16, 4096),
     "height_px": (16, 4096),
     "rate_fps": (1, 240),
-    "num_samples": (1, 64),
 }
+SAMPLE_COUNTS = (1, 5)  # the pixel centre, or it and four around it
 
 
 @dataclass(frozen=True)
@@ -268,3 +268,7 @@ def _check_shape(shape: Shape) -> None:
             raise MalformedRecordError(
                 f"{name} of a wave", getattr(shape, name), "an even number", "Add or take one."
             )
+    if shape.num_samples not in SAMPLE_COUNTS:
+        raise MalformedRecordError(
+            "num_samples of a wave", shape.num_samples, f"one of {SAMPLE_COUNTS}", "Choose one of them."
+        )

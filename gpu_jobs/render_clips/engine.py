@@ -40,6 +40,10 @@ ONE_SIDED = (
     Material.GRASS,
     Material.SAND,
     Material.FACADE,
+    Material.FACADE_BRICK,
+    Material.FACADE_STONE,
+    Material.FACADE_GLASS,
+    Material.FACADE_CONCRETE,
     Material.BARK,
     Material.SKIN,
     Material.SPOTS,
@@ -129,6 +133,7 @@ class Engine:
             height,
             self.hdr,
             self.mirrors,
+            self.guesses,
             self.depth,
             self.instance,
             self.normal,
@@ -136,13 +141,12 @@ class Engine:
         self._launch(
             kernels.reflect,
             width * height,
-            self.scene,
-            self.light,
             camera,
             width,
             height,
             self.hdr,
             self.mirrors,
+            self.guesses,
             self.depth,
             self.mirrored,
         )
@@ -401,7 +405,7 @@ class Engine:
             zeros(n, vec3),
             zeros(n, vec3),
         )
-        self.mirrors = zeros(n, kernels.vec4)
+        self.mirrors, self.guesses = zeros(n, kernels.vec4), zeros(n, vec3)
         self.depth, self.instance = zeros(n, float), zeros(n, int)
         self.rgb = zeros(n * 3, self._wp.uint8)
         self._small = (max(width // 4, 2), max(height // 4, 2))

@@ -44,6 +44,10 @@ SAND = wp.constant(int(Material.SAND))
 PARQUET = wp.constant(int(Material.PARQUET))
 BRICK = wp.constant(int(Material.BRICK))
 NEON = wp.constant(int(Material.NEON))
+FACADE_BRICK = wp.constant(int(Material.FACADE_BRICK))
+FACADE_STONE = wp.constant(int(Material.FACADE_STONE))
+FACADE_GLASS = wp.constant(int(Material.FACADE_GLASS))
+FACADE_CONCRETE = wp.constant(int(Material.FACADE_CONCRETE))
 
 NEAR_M = wp.constant(0.05)
 NO_HIT = wp.constant(wp.int64(0x7FFFFFFF00000000))
@@ -265,8 +269,8 @@ def leaf_is_open(scene: Scene, p: vec3, n: vec3, eye: vec3, focal: float):
         b = 0.5 * b + 0.5 * smooth_noise(
             scene.noise, p[0] * 21.0 + p[2] * 13.0, p[1] * 21.0 - p[2] * 17.0, 73
         )
-    mixed = a + (b - a) * (0.62 * fine)
-    return mixed > 0.36 + 0.52 * wp.smoothstep(0.02, 0.75, facing)
+    mixed = a + (b - a) * (0.74 * fine)
+    return mixed > 0.30 + 0.50 * wp.smoothstep(0.02, 0.85, facing)
 
 
 @wp.func
@@ -637,7 +641,60 @@ def lit_room(u: float, v: float, warmth: float):
 
 
 @wp.func
+def masonry(
+    wall: vec3,
+    mortar: vec3,
+    u: float,
+    v: float,
+    long: float,
+    high: float,
+    joint: float,
+    contrast: float,
+    fw: float,
+    seed: int,
+):
+    """Courses of blocks, long x high metres, in mortar; from afar only their mean remains."""
+    row = v / high
+    course = wp.floor(row)
+    column = u / long + 0.5 * course
+    lines = wp.max(
+        pulse(row, 0.0, joint / high, fw / high), pulse(column, 0.0, joint / long, fw / long)
+    )
+    fade = wp.clamp(1.35 - fw / high, 0.0, 1.0)
+    tone = hash3(int(course), int(wp.floor(column)), seed) - 0.5
+    return mix(wall * (1.0 + contrast * fade * tone), mortar, lines * 0.62)
+
+
+@wp.func
+def cladding(
+    m: int, u: float, v: float, bay: float, storey: float, seed: int, color: vec3, fw: float
+):
+    """The wall between the windows of a facade, by its material."""
+    wall = color
+    if m == FACADE_BRICK:
+        mortar = mix(color, vec3(0.62, 0.58, 0.52), 0.75)
+        # fired in batches: what is left to see from across a wide street
+        batch = hash3(
+            int(wp.floor(v / 0.48)), int(wp.floor(u / 1.3 + 0.37 * wp.floor(v / 0.48))), seed
+        )
+        wall = wall * (0.94 + 0.16 * (batch - 0.5) * wp.clamp(1.3 - fw * 2.0, 0.0, 1.0))
+        wall = masonry(wall, mortar, u, v, 0.40, 0.16, 0.028, 0.55, fw, seed)
+    elif m == FACADE_STONE:
+        wall = masonry(wall, color * 0.45, u, v, 1.15, 0.56, 0.045, 0.34, fw, seed)
+    elif m == FACADE_GLASS:
+        wall = color * 0.55
+    elif m == FACADE_CONCRETE:
+        seam = wp.max(
+            pulse(u / (2.0 * bay), 0.0, 0.016, 0.5 * fw / bay),
+            pulse((v - 4.0) / storey, 0.0, 0.022, fw / storey),
+        )
+        wall = wall * (1.0 - 0.5 * seam)
+    return wall
+
+
+@wp.func
 def facade_surface(
+    m: int,
     u: float,
     v: float,
     seed: int,
@@ -651,25 +708,13 @@ def facade_surface(
     s = plain(color, n)
     bay = 2.5 + 1.5 * hash3(seed, 1, 7)
     storey = 3.1 + 0.5 * hash3(seed, 6, 2)
-    style = hash3(seed, 2, 9)
-    wall = color
-    if style < 0.4:
-        course = wp.floor(v / 0.09)
-        joint = wp.max(
-            pulse(v / 0.09, 0.0, 0.12, fw / 0.09),
-            pulse(u / 0.24 + 0.5 * course, 0.0, 0.05, fw / 0.24),
-        )
-        fade = wp.clamp(1.0 - fw * 9.0, 0.0, 1.0)
-        if fade > 0.0:
-            brick = hash3(int(course), int(wp.floor(u / 0.24 + 0.5 * course)), seed)
-            wall = mix(wall, vec3(0.5, 0.47, 0.43), joint * 0.5 * fade) * (
-                1.0 + 0.28 * fade * (brick - 0.5)
-            )
-    elif style < 0.7:
-        wall = wall * (1.0 - 0.14 * pulse(v / 0.55, 0.0, 0.05, fw / 0.55))
+    if m == FACADE_GLASS:
+        bay = 1.5 + 0.5 * hash3(seed, 1, 7)
+    wall = cladding(m, u, v, bay, storey, seed, color, fw)
     wall = wall * (0.84 + 0.24 * smooth_noise(table, u * 0.35, v * 0.13, seed & 63))
     band = pulse(v / storey - 4.0 / storey, 0.0, 0.06, fw / storey)
-    wall = wall * (1.0 + 0.18 * band * wp.step(0.5 - style))
+    if m == FACADE:
+        wall = wall * (1.0 + 0.18 * band)
     if v < 4.0:
         shop = hash3(seed, 31, 4)
         if shop < 0.68:
@@ -721,7 +766,9 @@ def facade_surface(
             s.mirror = clear_glass * 0.35
             s.shine = clear_glass * 0.3
             open_hours = 0.35 + 0.9 * hash3(unit_id, seed, 11)
-            s.emission = wp.cw_mul(inside + vec3(0.03, 0.03, 0.03), tint) * (
+            pale = grey(inside)
+            lit = mix(inside, vec3(pale, pale, pale), 0.55) + vec3(0.03, 0.03, 0.03)
+            s.emission = wp.cw_mul(lit, tint) * (
                 clear_glass * open_hours * (0.14 + 1.7 * light.lamp_level)
             )
         else:
@@ -754,11 +801,16 @@ def facade_surface(
         x1 = float(0.75)
         y0 = float(0.24)
         y1 = float(0.80)
-        if style > 0.8:
-            x0 = 0.05
-            x1 = 0.95
-            y0 = 0.14
-            y1 = 0.96
+        if m == FACADE_GLASS:
+            x0 = 0.045
+            x1 = 0.955
+            y0 = 0.20
+            y1 = 0.955
+        elif m == FACADE_CONCRETE:
+            x0 = 0.06
+            x1 = 0.94
+            y0 = 0.34
+            y1 = 0.82
         iu = int(wp.floor(uu))
         iv = int(wp.floor(vv))
         rnd = hash3(iu, iv, seed)
@@ -774,6 +826,12 @@ def facade_surface(
         shade_top = 1.0 - 0.35 * step_at(lv, y1 - 0.06, fv)
         wall = mix(wall, color * 1.2 + vec3(0.06, 0.06, 0.06), sill)
         trim_color = mix(vec3(0.72, 0.70, 0.66), color * 0.4, hash3(seed, 4, 4))
+        if m == FACADE_BRICK:
+            trim_color = vec3(0.66, 0.62, 0.55)
+            lintel = pulse(vv, y1 + 0.01, y1 + 0.085, fv) * pulse(uu, x0 - 0.07, x1 + 0.07, fu)
+            wall = mix(wall, trim_color * 0.9, lintel)
+        elif m == FACADE_GLASS:
+            trim_color = color * 0.3 + vec3(0.08, 0.085, 0.09)
         wall = mix(wall, trim_color, frame)
         clear_pane = window * (1.0 - bar * 0.9)
         s.albedo = mix(wall, inside * shade_top, clear_pane)
@@ -1143,8 +1201,8 @@ def surface_at(
             )
     elif m == ASPHALT or m == PAVING or m == GRASS or m == SAND or m == TILE or m == PARQUET:
         s = ground_surface(m, p, uv, color, n, fw, light, table)
-    elif m == FACADE:
-        s = facade_surface(uv[0], uv[1], scene.instance[t] * 13 + 3, color, n, fw, light, table)
+    elif m == FACADE or m >= FACADE_BRICK:
+        s = facade_surface(m, uv[0], uv[1], scene.instance[t] * 13 + 3, color, n, fw, light, table)
     elif m == FOLIAGE:
         clump = smooth_noise(table, p[0] * 1.1 + p[2] * 0.8, p[1] * 1.1 - p[2] * 1.0, 16)
         spray = smooth_noise(table, p[0] * 4.3 - p[2] * 3.1, p[1] * 4.3 + p[2] * 3.7, 17)
@@ -1156,11 +1214,11 @@ def surface_at(
             )
         # gaps between sprays are dark, their lit tips lean to yellow
         depth = wp.smoothstep(0.18, 0.62, 0.45 * clump + 0.55 * spray)
-        tone = (0.42 + 0.62 * depth) * (0.70 + 0.6 * leaf)
+        tone = (0.40 + 0.62 * depth) * (0.50 + 1.0 * leaf)
         s.albedo = color * tone
         warm = vec3(s.albedo[0] * 1.30, s.albedo[1] * 1.06, s.albedo[2] * 0.75)
         s.albedo = mix(s.albedo, warm, clump)
-        s.normal = wp.normalize(n + vec3(spray - 0.5, leaf - 0.5, clump - 0.3) * 0.9)
+        s.normal = wp.normalize(n + vec3(spray + leaf - 1.0, leaf - 0.5, clump - 0.3) * 1.1)
         s.through = 0.28
         if front == 0:
             s.albedo = s.albedo * 0.5
@@ -1449,6 +1507,7 @@ class Shaded:
     color: vec3
     mirror: float
     direction: vec3
+    guess: vec3  # what the mirror shows until `reflect` knows better
 
 
 @wp.func
@@ -1556,6 +1615,7 @@ def shade_point(
     r = Shaded()
     r.mirror = 0.0
     r.direction = vec3(0.0, 0.0, 1.0)
+    r.guess = vec3(0.0, 0.0, 0.0)
     if mirror > 0.02:
         bent = n
         if m == ASPHALT or m == PAVING:
@@ -1576,17 +1636,19 @@ def shade_point(
         if m == GLASS:
             k = mirror * (0.22 + 0.7 * g2 * graze)
         r.mirror = k
-        if m == PAINT or m == METAL:
-            r.mirror = 0.0  # curved and brushed: what the screen shows would only sparkle
+        coated = m == PAINT or m == METAL or (m == GLASS and light.indoor == 0)
+        if coated:
+            r.mirror = 0.0  # curved or brushed: what the screen shows would only sparkle
         r.direction = back
         c = c * (1.0 - k)
         # the fallback; `reflect` adds what the screen knows on top of it
         windows = float(1.0)
-        if m == PAINT or m == METAL:
+        if coated:
             windows = 0.0
         env = surroundings(p, back, light, scene.noise, 1.0 - open_sky, windows)
         peak = wp.max(env[0], wp.max(env[1], env[2]))
         env = env * (1.0 / wp.max(1.0, peak / 3.0))
+        r.guess = env
         c = c + env * k
     c = c + s.emission
     if light.indoor == 0:
@@ -1612,6 +1674,7 @@ def shade(
     height: int,
     hdr: wp.array(dtype=vec3),
     mirrors: wp.array(dtype=vec4),
+    guesses: wp.array(dtype=vec3),
     depth: wp.array(dtype=float),
     instance: wp.array(dtype=int),
     normal: wp.array(dtype=vec3),
@@ -1701,6 +1764,7 @@ def shade(
                     )
                     normal[i] = wp.normalize(n)
                     mirror = vec4(got.direction[0], got.direction[1], got.direction[2], got.mirror)
+                    guesses[i] = got.guess
             c = vec3(
                 wp.clamp(c[0], 0.0, 10.0), wp.clamp(c[1], 0.0, 10.0), wp.clamp(c[2], 0.0, 10.0)
             )
@@ -1717,13 +1781,12 @@ def shade(
 
 @wp.kernel
 def reflect(
-    scene: Scene,
-    light: Light,
     camera: Camera,
     width: int,
     height: int,
     hdr: wp.array(dtype=vec3),
     mirrors: wp.array(dtype=vec4),
+    guesses: wp.array(dtype=vec3),
     depth: wp.array(dtype=float),
     out: wp.array(dtype=vec3),
 ):
@@ -1768,15 +1831,11 @@ def reflect(
                     break
             reach = reach * 1.28 + 0.06
         if found >= 0:
-            back = wp.transpose(camera.rotation) * start + camera.centre
-            guess = surroundings(back, vec3(m[0], m[1], m[2]), light, scene.noise, 0.5, 1.0)
-            peak = wp.max(guess[0], wp.max(guess[1], guess[2]))
-            guess = guess * (1.0 / wp.max(1.0, peak / 3.0))
             above = wp.max(found - width, 0)
             below = wp.min(found + width, width * height - 1)
             hit = hdr[found] * 0.5 + hdr[above] * 0.25 + hdr[below] * 0.25
             hit = vec3(wp.min(hit[0], 6.0), wp.min(hit[1], 6.0), wp.min(hit[2], 6.0))
-            c = c + (hit - guess) * (m[3] * fade)
+            c = c + (hit - guesses[i]) * (m[3] * fade)
             c = vec3(wp.max(c[0], 0.0), wp.max(c[1], 0.0), wp.max(c[2], 0.0))
     out[i] = c
 
@@ -1922,21 +1981,21 @@ def finish(
     if snow > 0.0:
         white = float(0.0)
         for layer in range(4):
-            cells = 30.0 - 6.5 * float(layer)
+            cells = 40.0 - 7.0 * float(layer)
             drift = wp.sin(time_s * 0.8 + float(layer)) * 0.25
             sx = (float(x) + heading * 140.0) / float(height) * cells + drift
             sy = float(y) / float(height) * cells - time_s * (2.2 + 1.1 * float(layer))
             ix2 = int(wp.floor(sx))
             iy2 = int(wp.floor(sy))
-            if hash3(ix2, iy2, 51 + layer) < 0.10 + 0.22 * snow:
+            if hash3(ix2, iy2, 51 + layer) < 0.08 + 0.17 * snow:
                 ox = sx - wp.floor(sx) - 0.25 - 0.5 * hash3(ix2, iy2, 61)
                 oy = sy - wp.floor(sy) - 0.25 - 0.5 * hash3(ix2, iy2, 62)
-                radius = 0.10 + 0.07 * hash3(ix2, iy2, 63) + 0.3 * cells / float(height)
-                white = wp.max(
-                    white,
-                    wp.clamp(1.0 - (ox * ox + oy * oy) / (radius * radius), 0.0, 1.0)
-                    * (0.35 + 0.12 * float(layer)),
-                )
+                # never thinner than the pixels: a flake that is smaller is paler instead
+                size = 0.07 + 0.06 * hash3(ix2, iy2, 63)
+                radius = wp.max(size, 1.2 * cells / float(height))
+                soft = wp.clamp(1.0 - (ox * ox + oy * oy) / (radius * radius), 0.0, 1.0)
+                share = wp.min(2.6 * size / radius, 1.0)
+                white = wp.max(white, soft * soft * share * (0.55 + 0.12 * float(layer)))
         c = mix(
             c,
             vec3(0.95, 0.97, 1.0) * (streak_light * 0.9 + 0.05),

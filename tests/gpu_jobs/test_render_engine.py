@@ -1,5 +1,6 @@
 """The rasterizer against worlds whose picture is known."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -157,6 +158,40 @@ def test_every_material_has_a_finite_colour(material: Material, hour: str) -> No
     assert frame.rgb[frame.instance == 1].std() > 1.0
 
 
+FACADES = [m for m in Material if m.name.startswith("FACADE")]
+
+
+def a_facade(material: Material) -> NDArray[np.uint8]:
+    """The upper storeys of a house front, 8 m wide."""
+    vertices, faces, uv = quad(WALL, unit_uv=False)
+    static = MeshBuilder().add(
+        vertices, faces, material=material, instance=1, color=(0.3, 0.3, 0.3), uv=uv + [0, 5]
+    )
+    return Engine(make_world(static), SHAPE).render(0).rgb
+
+
+def test_the_material_of_a_facade_decides_its_wall() -> None:
+    fronts = [a_facade(material).astype(int) for material in FACADES]
+    assert len(fronts) == 5
+    for one, other in itertools.combinations(fronts, 2):
+        assert np.abs(one - other).mean() > 2.0
+
+
+@pytest.mark.parametrize("instance", [1, 2])
+def test_every_brick_house_shows_its_courses_between_the_windows(instance: int) -> None:
+    def roughness(material: Material) -> float:
+        vertices, faces, uv = quad(WALL, unit_uv=False)
+        strip = uv * [0.03, 1.0] + [0.05, 5.0]
+        static = MeshBuilder().add(
+            vertices, faces, material=material, instance=instance, color=(0.3, 0.1, 0.1), uv=strip
+        )
+        shape = Shape(num_frames=2, width_px=256, height_px=144, num_samples=1)
+        middle = Engine(make_world(static), shape).render(0).rgb[:, 100:156].astype(int)
+        return float(np.abs(np.diff(middle, axis=0)).mean())
+
+    assert roughness(Material.FACADE_BRICK) > 3 * roughness(Material.FACADE)
+
+
 @pytest.mark.parametrize("storeys_m", [8.0, 80.0])
 def test_lit_windows_never_take_light_away(storeys_m: float) -> None:
     vertices, faces, uv = quad(WALL, unit_uv=False)
@@ -180,6 +215,19 @@ def test_frames_depend_on_the_world_alone() -> None:
     once, again = (Engine(make_world(a_wall()), SHAPE) for _ in range(2))
     for index in range(2):
         np.testing.assert_array_equal(once.render(index).rgb, again.render(index).rgb)
+
+
+def test_snowflakes_are_small_and_do_not_hide_the_view() -> None:
+    clear = make_world(a_wall())
+    shape = Shape(num_frames=2, width_px=256, height_px=144, num_samples=1)
+    still_air, snowing = (
+        Engine(replace(clear, air=replace(AIR, snow=snow)), shape) for snow in (0.0, 1.0)
+    )
+    snowing.light.snow = 0.0  # flakes in the air alone, without snow that lies
+    change = np.abs(snowing.render(0).rgb.astype(int) - still_air.render(0).rgb).max(2) > 12
+    assert 0.005 < change.mean() < 0.12
+    inner = change[1:-1, 1:-1] & change[:-2, 1:-1] & change[2:, 1:-1]
+    assert (inner & change[1:-1, :-2] & change[1:-1, 2:]).mean() < 0.01
 
 
 def test_an_unknown_number_of_samples_is_refused() -> None:

@@ -6,7 +6,7 @@ from worldloop.sites import Budgets
 
 
 def tick(house, *, cursor=None, ledger=None):
-    sensor = house.definitions().get_sensor_def("continuous_generation")
+    sensor = house.definitions().resolve_sensor_def("continuous_generation")
     resources = {"store": house.store, "ledger": ledger or house.resources["ledger"]}
     with dg.build_sensor_context(
         instance=house.instance,
@@ -22,6 +22,7 @@ def test_the_first_wave_opens_with_its_partition_its_run_and_its_budget(house):
 
     assert result.dynamic_partitions_requests[0].partition_keys == ["w0001"]
     assert result.run_requests[0].run_key == "w0001/plan"
+    assert result.run_requests[0].run_config["ops"]["wave_plan"]["config"]["num_cities"] == 5
     reserved = {line.kind: line.reserved for line in house.resources["ledger"].today()}
     assert reserved["cpu_s"] > 0
 

@@ -5,7 +5,7 @@ from assets.partitions import shard_key
 
 
 def tick(house):
-    sensor = house.definitions().get_sensor_def("wave_conductor")
+    sensor = house.definitions().resolve_sensor_def("wave_conductor")
     with dg.build_sensor_context(
         instance=house.instance, resources={"store": house.store}, sensor_name="wave_conductor"
     ) as context:

@@ -22,6 +22,7 @@ def test_every_table_of_a_shard_has_a_key_of_its_own():
     )
     keys = [make("w0001", "tokyo") for make in makers]
     keys.append(layout.receipts_key("w0001", "tokyo", "embed"))
+    keys.append(layout.failures_key("w0001", "tokyo", "embed"))
 
     assert len(set(keys)) == len(keys)
     assert all("/w0001/tokyo" in key for key in keys)

@@ -25,7 +25,9 @@ class Material(IntEnum):
     ASPHALT = 1  # road; uv = (metres along, metres across from the centre line)
     PAVING = 2  # slabs with joints
     GRASS = 3  # lawn and soil
-    FACADE = 4  # storeys of windows; uv = (metres along, metres above ground); color = wall
+    FACADE = (
+        4  # plastered wall with windows; uv = (metres along, metres above ground); color = wall
+    )
     FOLIAGE = 5  # leaves with alpha-hashed edges
     BARK = 6
     PAINT = 7  # car bodies, ride gondolas: glossy coat
@@ -49,6 +51,10 @@ class Material(IntEnum):
     NEON = (
         25  # emits its color by day and night: fairground bulbs, screens; uv.x runs the chase light
     )
+    FACADE_BRICK = 26  # these four are FACADE in other walls: courses of brick,
+    FACADE_STONE = 27  # ashlar blocks,
+    FACADE_GLASS = 28  # a curtain wall of panes,
+    FACADE_CONCRETE = 29  # panels with bands of windows
 
 
 class SemanticClass(IntEnum):

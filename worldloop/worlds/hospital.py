@@ -97,7 +97,7 @@ def build(recipe: Recipe) -> World:
     _put_station(stage, layout)
     _put_equipment(stage, layout)
     _put_signs(stage, layout)
-    troupe = Troupe(stage)
+    troupe = Troupe(stage, indoors=True)
     walkers = _place_people(stage, troupe, layout)
     track = play(stage, recipe.shape, _starts(layout))
     _walk_people(stage, troupe, layout, walkers, track, recipe.shape)

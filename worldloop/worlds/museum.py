@@ -10,7 +10,7 @@ The galleries lie along x; one enters the first at its low end and sees through 
 """
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -111,15 +111,14 @@ def build(recipe: Recipe) -> World:
     scene = recipe.scene
     layout = _lay_out(scene)
     low, high = layout.galleries[0].x0, layout.galleries[-1].x1
-    dry = replace(scene, weather="clear")  # nobody opens an umbrella under a roof
-    stage = Stage(dry, low=(low, -layout.half_m), high=(high, layout.half_m))
+    stage = Stage(scene, low=(low, -layout.half_m), high=(high, layout.half_m))
     _put_shell(stage, layout)
     for gallery in layout.galleries:
         _put_gallery(stage, layout, gallery)
     _hang_signs(stage, layout)
     places = _hang_pictures(stage, layout)
     _put_exhibits(stage, layout)
-    troupe = Troupe(stage)
+    troupe = Troupe(stage, indoors=True)
     walkers = _place_people(stage, troupe, layout, places)
     track = play(stage, recipe.shape, _starts(layout))
     crowd = Crowd(troupe, track, recipe.shape)

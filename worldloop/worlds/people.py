@@ -70,14 +70,18 @@ class _Pose:
 class Troupe:
     """All people of a world; they are posed together.
 
+    Attributes:
+        stage: Where they are.
+        indoors: Whether there is a roof over everybody: umbrellas stay closed in the rain.
+
     Example:
         >>> troupe = Troupe(stage)  # doctest: +SKIP
         >>> troupe.place(Role("guard", 1, Dress("uniform")), at=(2, 0, 0), heading_rad=0.0,
         ...     posture="standing", rng=stage.random("guard"))  # doctest: +SKIP
     """
 
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
+    def __init__(self, stage: Stage, *, indoors: bool = False) -> None:
+        self.stage, self.indoors = stage, indoors
         self._poses: list[_Pose] = []
         self._paths: list[Path | None] = []
         self._looks: list[Look] = []
@@ -115,7 +119,7 @@ class Troupe:
         """
         x, y, z = (float(c) for c in np.asarray(at, np.float64))
         posture = posture or role.action
-        look = _look(role, self.stage, rng, outdoors=False)
+        look = _look(role, self.stage, rng, umbrellas=False)
         pose = _fixed_pose(posture, (x, y, z), heading_rad, seat_m, look, rng)
         if block:
             self.stage.plan.block_disc((x, y), 0.62, height_m=1.75)
@@ -125,7 +129,7 @@ class Troupe:
         self, role: Role, path: Path, *, rng: np.random.Generator, phrase: str | None = None
     ) -> int:
         """Put somebody who walks along a path; returns the instance id."""
-        look = _look(role, self.stage, rng, outdoors=True)
+        look = _look(role, self.stage, rng, umbrellas=not self.indoors)
         pose = _Pose((0, 0, path.height_m), 0.0, None, 0.0, 0.0, (0.0, 0.0), (0.25, 0.25))
         if look.umbrella:
             pose = replace(pose, arm=(0.0, 0.45), elbow=(0.25, 1.75))
@@ -305,7 +309,7 @@ def _an(words: str) -> str:
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
-def _look(role: Role, stage: Stage, rng: np.random.Generator, *, outdoors: bool) -> Look:
+def _look(role: Role, stage: Stage, rng: np.random.Generator, *, umbrellas: bool) -> Look:
     """Decide everything that the role leaves open."""
     dress = role.dress
     name = dress.color or pick(rng, _IN_UNIFORM.get(dress.top, palette.CLOTHES))
@@ -314,7 +318,7 @@ def _look(role: Role, stage: Stage, rng: np.random.Generator, *, outdoors: bool)
     whole = dress.top in ("scrubs", "robe") or (dress.top == "uniform" and rng.random() < 0.7)
     bottom = tinted(top, rng, 0.1) if whole else pick(rng, palette.TROUSERS)
     plain = dress.top in ("shirt", "jacket", "coat") and role.name in _PUBLIC
-    wet = stage.scene.weather == "rain" and outdoors and plain
+    wet = stage.scene.weather == "rain" and umbrellas and plain
     return Look(
         dress=replace(dress, color=name),
         scale=float(rng.uniform(0.60, 0.78) if child else rng.uniform(0.93, 1.06)),

@@ -4,7 +4,7 @@ Traffic keeps to the side that the place drives on; people walk on the pavements
 The road runs along x; `y_bearing_deg` in the air turns the sun with the street. Style keys that are
 understood, with their values (the seed decides what is left out):
 
-    facade   brick, plaster, stone, glass, concrete, or `mixed`
+    facade   brick, plaster, stone, glass, concrete (each a material of its own), or `mixed`
     era      old (3-5 storeys, cornices), modern (5-9), highrise (10-22)
     road     narrow, standard, wide
     awnings  few, many
@@ -40,12 +40,20 @@ WALK_M = 38.0
 KERB_M = 0.15
 PARKING_M = 2.15
 SHOP_M = 4.0
+_WALLS = {
+    "brick": Material.FACADE_BRICK,
+    "plaster": Material.FACADE,
+    "stone": Material.FACADE_STONE,
+    "glass": Material.FACADE_GLASS,
+    "concrete": Material.FACADE_CONCRETE,
+}
 _ROADS = {"narrow": (3.0, 3.4), "standard": (3.25, 4.6), "wide": (3.5, 6.0)}
 _STOREYS = {"old": (2, 5), "modern": (4, 9), "highrise": (8, 20)}
 _ASPHALT, _KERB = palette.linear("#565759"), palette.linear("#a9a69f")
 _GREEN = (0.05, 1.0, 0.45)
 _LENSES = ((3.42, (0.10, 0.01, 0.01)), (3.14, (0.10, 0.07, 0.01)), (2.86, _GREEN))
 _ON_POSTS = ("bus_stop", "metro", "no_entry")  # words that no shop has over its door
+_DRESSED = palette.linear("#c3b69e")  # cornices and corners of brick houses are cut from stone
 _PAINT_LINE = palette.linear("#d9d8d2")
 SUBJECTS = (*vehicles.KINDS, "tree", "bench")
 
@@ -274,7 +282,7 @@ def _front(stage: Stage, house: _House, y: float, side: int) -> None:
     wall = quad(
         [(x0, y, 0), (x1, y, 0), (x1, y, house.height_m), (x0, y, house.height_m)], unit_uv=False
     )
-    stage.put(wall, material=Material.FACADE, color=house.color, instance=house.instance)
+    stage.put(wall, material=_WALLS[house.kind], color=house.color, instance=house.instance)
 
 
 def _party_wall(
@@ -294,7 +302,7 @@ def _party_wall(
     )
     stage.put(
         wall,
-        material=Material.MATTE,
+        material=Material.BRICK if house.kind == "brick" else Material.MATTE,
         color=tuple(0.85 * c for c in house.color),
         instance=house.instance,
     )
@@ -343,7 +351,7 @@ def _trim(stage: Stage, house: _House, y: float, side: int, rng: np.random.Gener
     stage.put(
         boxes(lows, highs, sides=(facing_road, LEFT, RIGHT, TOP, 5)),
         material=Material.MATTE,
-        color=tuple(min(0.9, 1.14 * c) for c in house.color),
+        color=_DRESSED if house.kind == "brick" else tuple(min(0.9, 1.14 * c) for c in house.color),
         instance=house.instance,
     )
 
@@ -423,7 +431,7 @@ def _close_ends(stage: Stage, rng: np.random.Generator) -> None:
             wall = quad([(x, b, 0), (x, a, 0), (x, a, height), (x, b, height)], unit_uv=False)
             stage.put(
                 wall,
-                material=Material.FACADE,
+                material=_WALLS[kind],
                 color=pick(rng, palette.FACADES[kind]),
                 instance=house,
             )

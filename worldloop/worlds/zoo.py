@@ -45,7 +45,7 @@ from worldloop.worlds.kit import (
 )
 from worldloop.worlds.palette import linear, pick
 from worldloop.worlds.people import Troupe
-from worldloop.worlds.player import Start, play
+from worldloop.worlds.player import CLEARANCE_M, Start, play
 from worldloop.worlds.scene import Role, Scene, Sign
 from worldloop.worlds.shapes import (
     boxes,
@@ -57,6 +57,7 @@ from worldloop.worlds.stage import Sight, Stage
 from worldloop.worlds.world import World
 
 BEHIND_M = 13.0  # the path goes on behind the camera, for people who come from there
+VIEW_HALF_RAD = 0.45  # an animal this far from the middle is well inside the picture
 _BOARDS = {
     "savanna": ("#8a4b1e", "#fff0cf"),
     "forest": ("#1f5a3a", "#fbf3d6"),
@@ -82,6 +83,7 @@ def build(recipe: Recipe) -> World:
     for enclosure in enclosures:
         put_enclosure(stage, enclosure, theme)
         put_herd(stage, enclosure)
+    animals = tuple(stage.sights)
     _put_lawns(stage, enclosures, begin, end)
     _put_entrance(stage, theme, begin, end)
     _put_furniture(stage, enclosures, begin)
@@ -89,7 +91,7 @@ def build(recipe: Recipe) -> World:
     _put_far_trees(stage, end)
     troupe = Troupe(stage)
     walkers = _place_people(stage, troupe, enclosures)
-    track = play(stage, recipe.shape, _starts(begin))
+    track = play(stage, recipe.shape, _starts(stage, animals, begin))
     crowd = Crowd(troupe, track, recipe.shape)
     for role in walkers:
         crowd.walk(
@@ -362,10 +364,29 @@ def _routes(begin: float, end: float) -> list[list[tuple[float, float]]]:
     return [[(begin - BEHIND_M + 1.0, y), (end - 2.0, y)] for y in (-1.4, 1.4, -1.6, 1.6, 0.0)]
 
 
-def _starts(begin: float) -> list[Start]:
-    return [
+def _starts(stage: Stage, animals: tuple[Sight, ...], begin: float) -> list[Start]:
+    """Where the player may begin: of all free places those from which an animal looks largest."""
+    starts = [
         Start(begin + x, y, heading)
-        for x in (-1.0, 0.0, 1.0)
+        for x in (-1.0, 0.0, 1.0, 2.0, 3.0)
         for y in (-1.1, 0.0, 1.1)
-        for heading in (-0.32, -0.15, 0.0, 0.15, 0.32)
+        for heading in (-0.45, -0.3, -0.15, 0.0, 0.15, 0.3, 0.45)
     ]
+    free = stage.plan.distance([(s.x, s.y) for s in starts]) >= CLEARANCE_M + 0.15
+    starts = [start for start, ok in zip(starts, free, strict=True) if ok] or starts
+    size = np.array([_largest_animal(stage, animals, start) for start in starts])
+    return [start for start, s in zip(starts, size, strict=True) if s >= 0.85 * size.max()]
+
+
+def _largest_animal(stage: Stage, animals: tuple[Sight, ...], start: Start) -> float:
+    """How large the best animal looks that stands well inside the picture and behind nothing tall."""
+    best = 0.0
+    for animal in animals:
+        x, y = animal.at[0] - start.x, animal.at[1] - start.y
+        away, bearing = float(np.hypot(x, y)), float(np.arctan2(y, x))
+        if abs(bearing - start.heading_rad) > VIEW_HALF_RAD or away < 2.0:
+            continue
+        beside = bearing + np.array([-0.5, 0.0, 0.5]) / away
+        if stage.plan.view_distance((start.x, start.y), beside).min() > away - 2.0:
+            best = max(best, animal.weight / away)
+    return best

@@ -123,3 +123,16 @@ def test_a_child_is_smaller() -> None:
         )
         heights.append(posed(finished(troupe.stage), 0.0)[:, 2].max())
     assert heights[1] < 0.85 * heights[0]
+
+
+def test_umbrellas_open_in_the_rain_but_not_under_a_roof() -> None:
+    def open_umbrellas(*, indoors: bool) -> int:
+        stage = Stage(make_scene(weather="rain"), low=(-20, -20), high=(20, 20))
+        troupe = Troupe(stage, indoors=indoors)
+        for k in range(8):
+            path = Path([(-5.0, float(k)), (5.0, float(k))], 1.0)
+            troupe.walk(Role("visitor", 1, Dress("coat")), path, rng=stream(k))
+        return sum("umbrella" in x.phrase for x in finished(stage).instances)
+
+    assert open_umbrellas(indoors=False) > 2
+    assert open_umbrellas(indoors=True) == 0

@@ -128,6 +128,28 @@ def test_a_street_has_the_vehicles_and_trees_of_the_scene() -> None:
     assert sum(p.startswith(("a tree", "a bare tree")) for p in phrases) == 10
 
 
+@pytest.mark.parametrize(
+    ("facade", "material"),
+    [
+        ("brick", Material.FACADE_BRICK),
+        ("plaster", Material.FACADE),
+        ("stone", Material.FACADE_STONE),
+        ("glass", Material.FACADE_GLASS),
+        ("concrete", Material.FACADE_CONCRETE),
+    ],
+)
+def test_houses_along_a_street_are_made_of_what_the_style_says(
+    facade: str, material: Material
+) -> None:
+    world = build_world(Recipe(make_scene(style={"facade": facade}), Shape(num_frames=2)))
+    rows = [
+        i for i, x in enumerate(world.instances) if x.phrase.startswith(f"a {facade} building with")
+    ]
+    shown = world.static.material[np.isin(world.static.instance, rows)]
+    walls = {Material(m) for m in shown if Material(m).name.startswith("FACADE")}
+    assert walls == {material}
+
+
 def test_a_park_has_the_rides_and_stalls_of_the_scene() -> None:
     phrases = [x.phrase for x in world_of("amusement_park", 3).instances]
     assert sum("turning Ferris wheel" in p for p in phrases) == 1

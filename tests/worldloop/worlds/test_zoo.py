@@ -122,3 +122,13 @@ def test_what_a_zoo_cannot_show_is_refused() -> None:
         build_world(Recipe(replace(scene, style={"theme": "space"}), SHAPE))
     with pytest.raises(ClipRejectedError, match="do not fit"):
         build_world(Recipe(replace(scene, subjects=(Subject("elephant", 90),)), SHAPE))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_animal_is_well_inside_the_first_picture(seed: int) -> None:
+    world = world_of(seed)
+    camera = world.track.camera_to_world[0]
+    away = origins(world, SemanticClass.ANIMAL, 0.0)[:, :2] - camera[:2, 3]
+    ahead = away @ camera[:2, 2]
+    aside = np.abs(away @ camera[:2, 0])
+    assert ((ahead > 0) & (aside < np.tan(np.radians(32)) * ahead) & (ahead < 22)).any()
