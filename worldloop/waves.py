@@ -270,5 +270,8 @@ def _check_shape(shape: Shape) -> None:
             )
     if shape.num_samples not in SAMPLE_COUNTS:
         raise MalformedRecordError(
-            "num_samples of a wave", shape.num_samples, f"one of {SAMPLE_COUNTS}", "Choose one of them."
+            "num_samples of a wave",
+            shape.num_samples,
+            f"one of {SAMPLE_COUNTS}",
+            "Choose one of them.",
         )

@@ -64,12 +64,15 @@ def test_a_terminated_step_ends_its_job_and_is_not_tried_again(tmp_path):
         kwargs={"attempts": str(attempts)},
     )
     step.start()
-    wait_for(lambda: list(tmp_path.glob("staging/*.partial")), "rendering")
-    running = psutil.Process(step.pid).children(recursive=True)
-    job = next(child for child in running if "gpu_jobs.render_clips.job" in child.cmdline())
+    try:
+        wait_for(lambda: list(tmp_path.glob("staging/*.partial")), "rendering")
+        running = psutil.Process(step.pid).children(recursive=True)
+        job = next(child for child in running if "gpu_jobs.render_clips.job" in child.cmdline())
 
-    os.kill(step.pid, signal.SIGTERM)
-    step.join(WAIT_S)
+        os.kill(step.pid, signal.SIGTERM)
+        step.join(WAIT_S)
+    finally:
+        step.kill()
 
     assert step.exitcode == 0
     assert not job.is_running()
