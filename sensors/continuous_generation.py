@@ -24,7 +24,6 @@ def build_continuous_generation(
     plan_job: UnresolvedAssetJobDefinition, site: Site
 ) -> dg.SensorDefinition:
     """The sensor that keeps footage coming; switched off until somebody switches it on."""
-
     plan = asdict(site.generation)
     del plan["min_hours_between_waves"]
 
