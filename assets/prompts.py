@@ -23,7 +23,6 @@ from worldloop.records import PROMPTS
         )
     ],
     code_version="1",
-    retry_policy=dg.RetryPolicy(max_retries=1, delay=2),
 )
 def prompts(context: dg.AssetExecutionContext, store: SiteStore) -> dg.MaterializeResult[None]:
     """Scenes and prompts of one city in one wave; institutions are rows. Same plan, same bytes.

@@ -39,6 +39,12 @@ class WavePlanConfig(dg.Config):
     num_samples: int = 5
     seed: int = 0
 
+    def shape(self) -> Shape:
+        """The shape of every clip."""
+        return Shape(
+            self.num_frames, self.width_px, self.height_px, self.rate_fps, self.num_samples
+        )
+
 
 @dg.asset(
     group_name="planning",
@@ -46,7 +52,6 @@ class WavePlanConfig(dg.Config):
     partitions_def=waves,
     deps=["place_atlas"],
     code_version="1",
-    retry_policy=dg.RetryPolicy(max_retries=1, delay=2),
 )
 def wave_plan(
     context: dg.AssetExecutionContext, config: WavePlanConfig, store: SiteStore
@@ -96,11 +101,5 @@ def _plan(store: SiteStore, wave: str, config: WavePlanConfig) -> WavePlan:
         ),
         clips_per_place=config.clips_per_place,
         seed=seed,
-        shape=Shape(
-            config.num_frames,
-            config.width_px,
-            config.height_px,
-            config.rate_fps,
-            config.num_samples,
-        ),
+        shape=config.shape(),
     )

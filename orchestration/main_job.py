@@ -7,11 +7,13 @@ from typing import Any
 import dagster as dg
 
 from assets.partitions import shard_key, waves
+from assets.wave_plan import WavePlanConfig
 from orchestration.definitions import defs
 from resources.site_store import SiteStore
 from resources.wave_plans import read_plan
 from sensors.wave_conductor import open_waves
-from worldloop.waves import next_wave_key
+from worldloop.atlas.atlas import load_atlas
+from worldloop.waves import next_wave_key, plan_wave
 
 SHOWCASE = (
     "tokyo/street",
@@ -69,6 +71,7 @@ def carry_wave(
         on_step: Called before each step with the step, its number from 0 and the number of steps.
     """
     assert waves.name is not None
+    check_plan(plan)
     known = instance.get_dynamic_partitions(waves.name)
     unfinished = open_waves(instance)
     wave = unfinished[0] if unfinished else next_wave_key(known)
@@ -108,6 +111,27 @@ def carry_wave(
     return Outcome(wave, run_ids, tuple(failed))
 
 
+def check_plan(plan: dict[str, Any]) -> None:
+    """Refuse a plan before anything is opened for it.
+
+    Args:
+        plan: Fields of `WavePlanConfig`.
+
+    Raises:
+        UnknownKeyError: If a place is unknown or has no grammar.
+        MalformedRecordError: If a number cannot be.
+    """
+    config = WavePlanConfig(**plan)
+    plan_wave(
+        load_atlas(),
+        wave="w0001",
+        places=config.places or SHOWCASE,
+        clips_per_place=config.clips_per_place,
+        seed=1,
+        shape=config.shape(),
+    )
+
+
 def plan_next_wave(instance: dg.DagsterInstance, plan: dict[str, Any]) -> str:
     """Add the next wave's partition and plan it; sensors do the rest.
 
@@ -115,6 +139,7 @@ def plan_next_wave(instance: dg.DagsterInstance, plan: dict[str, Any]) -> str:
         The wave's key.
     """
     assert waves.name is not None
+    check_plan(plan)
     wave = next_wave_key(instance.get_dynamic_partitions(waves.name))
     instance.add_dynamic_partitions(waves.name, [wave])
     try:

@@ -28,6 +28,24 @@ class Shape:
     rate_fps: int = 24
     num_samples: int = 5
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be a clip.
+
+        Raises:
+            MalformedRecordError: If a number is not positive, or a side is odd.
+        """
+        for name in ("num_frames", "width_px", "height_px", "rate_fps", "num_samples"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise MalformedRecordError(
+                    f"{name} of a clip", value, "a whole number of at least 1", "Choose another."
+                )
+        for name in ("width_px", "height_px"):
+            if getattr(self, name) % 2:  # 4:2:0 video has a colour sample for two pixels
+                raise MalformedRecordError(
+                    f"{name} of a clip", getattr(self, name), "an even number", "Add or take one."
+                )
+
     @property
     def duration_s(self) -> float:
         """Seconds of footage."""

@@ -256,17 +256,12 @@ def _check_places(atlas: Atlas, places: Sequence[str]) -> None:
 
 
 def _check_shape(shape: Shape) -> None:
-    """Numbers that an encoder and a renderer can work with; 4:2:0 video needs even sides."""
+    """Numbers that a renderer can work with."""
     for name, (least, most) in _LIMITS.items():
         value = getattr(shape, name)
         if not least <= value <= most:
             raise MalformedRecordError(
                 f"{name} of a wave", value, f"{least} to {most}", f"Choose another {name}."
-            )
-    for name in ("width_px", "height_px"):
-        if getattr(shape, name) % 2:
-            raise MalformedRecordError(
-                f"{name} of a wave", getattr(shape, name), "an even number", "Add or take one."
             )
     if shape.num_samples not in SAMPLE_COUNTS:
         raise MalformedRecordError(
