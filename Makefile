@@ -46,6 +46,7 @@ $(VENV)/bin/python:
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
 $(READY): $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "Installing into $(VENV): about a minute, and several hundred MB to download (README says which)"
 	$(BIN)/python -m pip install $(PIP_ARGS) --quiet -c constraints.txt -e .
 	touch $@
 

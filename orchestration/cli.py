@@ -5,10 +5,11 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -52,20 +53,21 @@ def init() -> None:
 @click.option("--frames", "num_frames", default=61, show_default=True, help="Frames a clip.")
 def run(places: tuple[str, ...], clips_per_place: int, num_frames: int) -> None:
     """Carry one wave from the atlas to a release, and say where to look."""
-    from orchestration.deployments import resources
+    from orchestration.deployments import home, resources
     from orchestration.instance import open_instance
 
     instance = open_instance()
     from orchestration.main_job import SHOWCASE, Step, build_marts, carry_wave
+    from orchestration.terminal import chatter_in
 
-    store = resources()["store"]
+    store, log = resources()["store"], home() / "run.log"
     started = time.perf_counter()
     plan = {
         "places": list(places or SHOWCASE),
         "clips_per_place": clips_per_place,
         "num_frames": num_frames,
     }
-    with _progress() as progress:
+    with chatter_in(log) as terminal, _progress(terminal) as progress:
         task = progress.add_task("starting", total=None)
 
         def on_step(step: Step, number: int, total: int) -> None:
@@ -97,6 +99,7 @@ def _report(wave: str, failed: tuple[str, ...], marts_built: bool, wall_s: float
     table.add_row("gallery", str(root / layout.GALLERY / "index.html"))
     table.add_row("packs", str(root / layout.PACKS / wave))
     table.add_row("marts", str(home() / "marts.duckdb") if marts_built else "not built, see the UI")
+    table.add_row("details", str(home() / "run.log"))
     table.add_row("UI", "make dev, then http://127.0.0.1:3000")
     table.add_row("search", 'worldloop search "rainy night street"')
     table.add_row("time", f"{wall_s:.0f} s")
@@ -159,13 +162,16 @@ def search(text: str, limit: int, where: str | None, extract: Path | None) -> No
 
     with _console.status("embedding the query"):
         found = find_clips(text, limit=limit, where=where)
-    table = Table("score", "place", "when", "weather", "clip")
-    table.add_column("caption", no_wrap=True, overflow="ellipsis")
+    table = Table(box=None, pad_edge=False)
+    widths = {"score": 5, "place": 24, "when": 9, "weather": 7, "clip": 8}
+    for name, width in widths.items():
+        table.add_column(name, width=width, no_wrap=True)
+    table.add_column("caption")
     for row in found.iter_rows(named=True):
         place = f"{row['city']}/{row['institution']}"
         score = f"{row['score']:.3f}"
         table.add_row(
-            score, place, row["daypart"], row["weather"], row["recipe_id"][:12], row["caption"]
+            score, place, row["daypart"], row["weather"], row["recipe_id"][:8], row["caption"]
         )
     _console.print(table)
     if extract is not None:
@@ -183,7 +189,7 @@ def doctor() -> None:
     table = Table("", "what", "found", "what to do")
     marks = {"ok": "[green]ok[/]", "missing": "[red]missing[/]", "optional": "[yellow]optional[/]"}
     for finding in findings:
-        table.add_row(marks[finding.state], finding.name, finding.found, finding.remedy)
+        table.add_row(marks[finding.state], finding.name, finding.found, escape(finding.remedy))
     _console.print(table)
     if any(finding.state == "missing" for finding in findings):
         raise click.ClickException("Something that the default path needs is missing, see above.")
@@ -292,13 +298,13 @@ def metrics(serve: int | None) -> None:
     serve_metrics(serve, lambda: collect(instance, kit["store"], kit["ledger"]))
 
 
-def _progress() -> Progress:
+def _progress(terminal: TextIO) -> Progress:
     return Progress(
         TextColumn("{task.description:<28}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        console=Console(stderr=True),
+        console=Console(file=terminal),
     )
 
 

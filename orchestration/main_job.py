@@ -16,11 +16,11 @@ from worldloop.atlas.atlas import load_atlas
 from worldloop.waves import next_wave_key, plan_wave
 
 SHOWCASE = (
-    "tokyo/street",
+    "hong_kong/street",
     "nairobi/zoo",
     "cairo/museum",
     "mumbai/hospital",
-    "mexico_city/amusement_park",
+    "sydney/amusement_park",
 )
 _QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
 
