@@ -34,7 +34,8 @@ def run_job(spec_type: type[Spec], job: Callable[[Spec], Any]) -> int:
     Returns:
         The exit status.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    _log_as_json(job=spec_type.__name__)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:
@@ -42,9 +43,7 @@ def run_job(spec_type: type[Spec], job: Callable[[Spec], Any]) -> int:
             return _run_by_hand(spec_type, job, Path(sys.argv[1]))
         return _run_for_dagster(spec_type, job)
     except KeyboardInterrupt:
-        logging.getLogger(__name__).warning(
-            json.dumps({"event": "interrupted", "job": spec_type.__name__})
-        )
+        logging.getLogger(__name__).warning(json.dumps({"event": "interrupted"}))
         return INTERRUPTED_STATUS
 
 
@@ -81,9 +80,33 @@ def _run_for_dagster(spec_type: type[Spec], job: Callable[[Spec], Any]) -> int:
     from dagster_pipes import open_dagster_pipes
 
     with open_dagster_pipes() as pipes:
+        _log_as_json(job=spec_type.__name__, run_id=pipes.run_id)
         spec = read_spec(spec_type, pipes.get_extra("spec"))
         pipes.report_custom_message({"report": asdict(job(spec))})
     return 0
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object a line: what the job logs, with the names that tie it to its run."""
+
+    def __init__(self, names: dict[str, str]):
+        super().__init__()
+        self.names = names
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        try:
+            facts = json.loads(message)
+        except ValueError:
+            facts = message
+        if not isinstance(facts, dict):
+            facts = {"event": "log", "message": message}
+        return json.dumps({"level": record.levelname.lower(), **self.names, **facts})
+
+
+def _log_as_json(**names: str) -> None:
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_JsonLines(names))
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -1,0 +1,36 @@
+import dagster as dg
+
+
+def test_the_night_writes_metrics_and_leaves_what_is_needed(carried):
+    before = carried.store.list("packs")
+
+    result = carried.execute("housekeeping_job")
+
+    assert result.success
+    assert carried.store.list("packs") == before
+    assert carried.store.local_path("metrics.prom").read_text().startswith("# HELP")
+
+
+def test_old_runs_that_made_nothing_are_pruned_and_others_stay(house):
+    house.plan("w0001", ["tokyo/museum"])
+    made = house.instance.get_runs()[0].run_id
+    house.instance.add_run(
+        dg.DagsterRun(job_name="city_job", run_id="empty", status=dg.DagsterRunStatus.CANCELED)
+    )
+    config = {"ops": {"prune_old_runs": {"config": {"keep_days": -1}}}}
+
+    house.execute("housekeeping_job", config=config)
+
+    left = {run.run_id for run in house.instance.get_runs()}
+    assert made in left
+    assert "empty" not in left
+
+
+def test_young_runs_stay(house):
+    house.instance.add_run(
+        dg.DagsterRun(job_name="city_job", run_id="young", status=dg.DagsterRunStatus.CANCELED)
+    )
+
+    house.execute("housekeeping_job")
+
+    assert house.instance.get_run_by_id("young") is not None
