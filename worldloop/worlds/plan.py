@@ -23,6 +23,7 @@ class Plan:
         self.low, self.high = np.asarray(low, np.float64), np.asarray(high, np.float64)
         self._boxes: list[tuple[float, ...]] = []
         self._discs: list[tuple[float, ...]] = []
+        self._poles: list[Points] = []
         self._arrays: tuple[Points, Points] | None = None
 
     def block_box(
@@ -46,6 +47,21 @@ class Plan:
         x, y = np.asarray(at, np.float64)[:2]
         self._discs.append((x, y, radius_m, height_m))
         self._arrays = None
+
+    def mark_pole(self, at: ArrayLike) -> None:
+        """Something slim and tall stands here: no obstacle to the view, but ugly when near."""
+        self._poles.append(np.asarray(at, np.float64)[:2])
+
+    def pole_ahead(
+        self, at: ArrayLike, headings_rad: ArrayLike, *, within_m: float, half_deg: float
+    ) -> NDArray[np.bool_]:
+        """Whether a marked pole stands near and within half an angle of view of each heading."""
+        origin, rays = _origin_and_rays(at, headings_rad)
+        away = np.array(self._poles, np.float64).reshape(-1, 2) - origin
+        length = np.hypot(away[:, 0], away[:, 1])
+        inside = rays @ away.T >= np.cos(np.radians(half_deg)) * length
+        result: NDArray[np.bool_] = (inside & (length < within_m)).any(1)
+        return result
 
     def distance(self, points: ArrayLike, *, bounded: bool = True) -> Points:
         """Metres to the nearest obstacle (negative inside), or to the edge of the bounds.

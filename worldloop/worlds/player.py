@@ -22,6 +22,7 @@ from worldloop.worlds.world import Track
 CLEARANCE_M = 0.5
 WALK_MPS, RUN_MPS = 1.4, 3.0
 STEP_M, BOB_M = 0.75, 0.016
+POLE_M = 3.0  # a trunk or a lamp post nearer than this cuts the picture in two
 W, A, S, D, SHIFT, INTERACT = range(6)
 _MAX_TURN_DEG_S, _MAX_PITCH_DEG = 45.0, 30.0
 _FAN = np.radians([-24.0, -12.0, 0.0, 12.0, 24.0])
@@ -159,7 +160,9 @@ def _interest(stage: Stage, start: Start) -> float:
     way = stage.plan.walk_distance(at, [start.heading_rad], limit_m=6)[0]
     seen = sum(_sight_score(stage.plan, at, start.heading_rad, sight) for sight in stage.sights)
     room = min(1.5, float(stage.plan.distance([at], bounded=False)[0]))
-    return float(view.mean() / 25 + view.min() / 8 + way / 6 + 0.5 * room + 1.2 * seen)
+    cut = stage.plan.pole_ahead(at, [start.heading_rad], within_m=POLE_M + 1.0, half_deg=30)[0]
+    score = view.mean() / 25 + view.min() / 8 + way / 6 + 0.5 * room + 1.2 * seen - 2.0 * cut
+    return float(score)
 
 
 def _sight_score(
@@ -217,7 +220,8 @@ class _Policy:
         turns = _AROUND[np.argsort(np.abs(_AROUND), kind="stable")]
         fans = (gaze_rad + turns)[:, None] + _FAN
         view = self.plan.view_distance(self.body.at, fans.ravel(), limit_m=12).reshape(fans.shape)
-        nearest = view.min(1)
+        cut = self.plan.pole_ahead(self.body.at, gaze_rad + turns, within_m=POLE_M, half_deg=32)
+        nearest = np.where(cut, 0.1, 1.0) * view.min(1)
         least_m = min(5.0, max(2.0, 0.5 * float(np.median(view[:, 2]))))
         if nearest[0] >= least_m:
             return gaze_rad

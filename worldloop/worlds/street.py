@@ -29,7 +29,7 @@ from worldloop.worlds.geometry import Material, SemanticClass, quad
 from worldloop.worlds.palette import Color, pick, tinted
 from worldloop.worlds.paths import Path
 from worldloop.worlds.people import Troupe
-from worldloop.worlds.player import Start, play
+from worldloop.worlds.player import CLEARANCE_M, Start, play
 from worldloop.worlds.scene import Scene, Sign
 from worldloop.worlds.shapes import BACK, FRONT, LEFT, RIGHT, TOP, boxes, joined
 from worldloop.worlds.stage import Sight, Stage
@@ -40,6 +40,9 @@ WALK_M = 38.0
 KERB_M = 0.15
 PARKING_M = 2.15
 SHOP_M = 4.0
+TRUNKS_M = 0.85  # from the kerb to the row of trunks
+POLE_BERTH_M = 1.3
+PASSAGE_M = 2.4  # left to the player by the wall, to get around somebody who stands there
 _WALLS = {
     "brick": Material.FACADE_BRICK,
     "plaster": Material.FACADE,
@@ -78,6 +81,12 @@ class _Layout:
         """Distance of the house fronts from the centre line."""
         return self.kerb + self.pavement
 
+    @property
+    def player_edge(self) -> float:
+        """Where the player's ground begins; where there is room the eyes pass trunks at 1.3 m."""
+        clear = TRUNKS_M + POLE_BERTH_M - CLEARANCE_M
+        return self.kerb + max(0.35, min(clear, self.pavement - PASSAGE_M))
+
     def heading(self, side: int) -> float:
         """Heading of traffic on one side of the centre line."""
         eastward = side == (1 if self.keeps_left else -1)
@@ -88,7 +97,7 @@ def build(recipe: Recipe) -> World:
     """The world of a street scene."""
     scene, shape = recipe.scene, recipe.shape
     layout = _lay_out(scene)
-    inner, outer = sorted((layout.side * (layout.kerb + 0.35), layout.side * layout.wall))
+    inner, outer = sorted((layout.side * layout.player_edge, layout.side * layout.wall))
     stage = Stage(scene, low=(-WALK_M, inner), high=(WALK_M, outer))
     _check_subjects(scene)
     _add_ground(stage, layout)
@@ -452,15 +461,17 @@ def _add_furniture(stage: Stage, layout: _Layout) -> None:
     for x, side in slots:
         kit.add_tree(
             stage,
-            (x, side * (layout.kerb + 0.85), KERB_M),
+            (x, side * (layout.kerb + TRUNKS_M), KERB_M),
             stage.random("tree", round(x * 10), side),
         )
+        stage.plan.mark_pole((x, side * (layout.kerb + TRUNKS_M)))
     taken = [x for x, side in slots if side == layout.side]
     for x in np.arange(-90.0, 91.0, 18.0):
         for side in (-1, 1):
             at = float(x) + (9.0 if side < 0 else 0.0)
             towards = -math.pi / 2 if side > 0 else math.pi / 2
             kit.add_lamp_post(stage, (at, side * (layout.kerb + 0.5), KERB_M), arm_rad=towards)
+            stage.plan.mark_pole((at, side * (layout.kerb + 0.5)))
     for x in np.arange(-34.0, 35.0, 11.5):
         at = float(x + rng.uniform(-2, 2))
         if all(abs(at - t) > 1.6 for t in taken) and abs(at - clear) > 3:
@@ -488,6 +499,7 @@ def _add_sign_posts(stage: Stage, layout: _Layout, taken: list[float]) -> None:
         kit.add_sign_post(
             stage, sign, at=(x, y, KERB_M), facing_rad=0.0, width_m=1.3, height_m=2.75
         )
+        stage.plan.mark_pole((x, y))
 
 
 def _kerb_slots(
@@ -526,6 +538,7 @@ def _add_signals(stage: Stage, layout: _Layout) -> None:
             material = Material.LAMP if color == _GREEN else Material.METAL
             stage.put(lens, material=material, color=color, instance=light)
         stage.plan.block_disc((x, y), 0.12, height_m=1.5)
+        stage.plan.mark_pole((x, y))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -632,8 +645,9 @@ def _starts(stage: Stage, layout: _Layout) -> list[Start]:
     rng = stage.random("starts")
     starts = []
     for x in np.arange(-22.0, 22.1, 2.0):
-        for share in (0.38, 0.48, 0.58):
-            y = layout.side * (layout.kerb + share * layout.pavement)
+        for share in (0.30, 0.45, 0.60):
+            first = layout.player_edge + CLEARANCE_M
+            y = layout.side * (first + share * (layout.wall - CLEARANCE_M - first))
             inwards = -layout.side * float(rng.uniform(0.02, 0.22))
             starts.append(Start(float(x), y, inwards))
             starts.append(Start(float(x), y, math.pi - inwards))

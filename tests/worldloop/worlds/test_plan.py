@@ -57,3 +57,16 @@ def test_a_point_is_pushed_out_of_a_wall() -> None:
     out = plan.pushed_out(np.array([1.2, 0.3]), 0.5)
     assert plan.distance([out])[0] >= 0.5
     assert out[1] == pytest.approx(0.3)
+
+
+def test_a_pole_is_ahead_when_it_is_near_and_in_view() -> None:
+    plan = Plan((-10, -10), (10, 10))
+    assert not plan.pole_ahead((0, 0), [0.0], within_m=3, half_deg=30).any()
+    plan.mark_pole((2, 0.5))
+    headings = [0.0, 0.9, np.pi]
+    assert plan.pole_ahead((0, 0), headings, within_m=3, half_deg=30).tolist() == [
+        True,
+        False,
+        False,
+    ]
+    assert not plan.pole_ahead((0, 0), headings, within_m=2, half_deg=30).any()

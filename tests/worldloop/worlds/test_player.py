@@ -113,3 +113,20 @@ def test_a_tour_looks_at_the_sight() -> None:
     eye, forward = track.camera_to_world[-1, :3, 3], track.camera_to_world[-1, :3, 2]
     towards = np.array([6, 12, 2]) - eye
     assert forward @ towards / np.linalg.norm(towards) > 0.9
+
+
+@pytest.mark.parametrize("pole_x", [2.0, -2.0])
+def test_no_start_faces_a_pole_when_another_does_not(pole_x: float) -> None:
+    stage = Stage(make_scene(), low=(-20, -5), high=(20, 5))
+    stage.plan.mark_pole((pole_x, 0.3))
+    chosen = choose_start(stage, [Start(0, 0, 0.0), Start(0, 0, np.pi)])
+    assert np.cos(chosen.heading_rad) * pole_x < 0
+
+
+def test_the_eyes_turn_away_from_a_pole_that_comes_near() -> None:
+    stage = Stage(make_scene(camera="stroll"), low=(-60, -60), high=(60, 60))
+    stage.plan.mark_pole((3.4, 0.3))
+    track = play(stage, replace(SHAPE, num_frames=37), [Start(0, 0, 0.0)])
+    towards = np.array([3.4, 0.3]) - track.camera_to_world[-1, :2, 3]
+    cosine = track.camera_to_world[-1, :2, 2] @ towards / np.linalg.norm(towards)
+    assert cosine < np.cos(np.radians(22))

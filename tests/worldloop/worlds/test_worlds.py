@@ -180,6 +180,17 @@ def test_traffic_keeps_to_the_side_of_the_place(side: str, seed: int) -> None:
     assert np.abs(velocity[:, 0]).min() > 0.3
 
 
+@pytest.mark.parametrize("seed", [1, 3, 4])
+def test_on_a_broad_pavement_the_player_keeps_away_from_trunks(seed: int) -> None:
+    scene = make_scene("street", seed=seed, camera="stroll", style={"road": "standard"})
+    world = build_world(Recipe(scene, Shape(num_frames=97)))
+    trees = [k for k, x in enumerate(world.instances) if "tree" in x.phrase]
+    corners = world.static.vertices[world.static.faces[np.isin(world.static.instance, trees)]]
+    trunks = corners[corners[..., 2] < 1.0][:, :2]
+    eyes = world.track.camera_to_world[:, :2, 3]
+    assert np.linalg.norm(eyes[:, None] - trunks, axis=-1).min() > 1.08
+
+
 def test_what_a_street_cannot_show_is_refused() -> None:
     scene = make_scene("street", subjects=(Subject("elephant", 1),))
     with pytest.raises(ClipRejectedError, match="cannot show 'elephant'"):
