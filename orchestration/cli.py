@@ -67,16 +67,22 @@ def run(places: tuple[str, ...], clips_per_place: int, num_frames: int) -> None:
         "clips_per_place": clips_per_place,
         "num_frames": num_frames,
     }
-    with chatter_in(log) as terminal, _progress(terminal) as progress:
-        task = progress.add_task("starting", total=None)
+    try:
+        with chatter_in(log) as terminal, _progress(terminal) as progress:
+            task = progress.add_task("starting", total=None)
 
-        def on_step(step: Step, number: int, total: int) -> None:
-            progress.update(task, description=step.title, completed=number, total=total)
+            def on_step(step: Step, number: int, total: int) -> None:
+                progress.update(task, description=step.title, completed=number, total=total)
 
-        outcome = carry_wave(instance, store, plan, on_step=on_step)
-        progress.update(task, description="building the marts")
-        marts_built = build_marts(instance)
-        progress.update(task, description=f"wave {outcome.wave}", completed=1, total=1)
+            outcome = carry_wave(instance, store, plan, on_step=on_step)
+            progress.update(task, description="building the marts")
+            marts_built = build_marts(instance)
+            progress.update(task, description=f"wave {outcome.wave}", completed=1, total=1)
+    except KeyboardInterrupt:
+        raise click.ClickException(
+            "Interrupted. Nothing is lost: run the same command again, and the wave goes on after "
+            "its last finished clip."
+        ) from None
     _report(outcome.wave, outcome.failed, marts_built, time.perf_counter() - started)
 
 
@@ -105,10 +111,15 @@ def _report(wave: str, failed: tuple[str, ...], marts_built: bool, wall_s: float
     table.add_row("time", f"{wall_s:.0f} s")
     _console.print(table)
     if failed:
-        raise click.ClickException(
-            f"These steps failed: {', '.join(failed)}. The rest of the wave stands; look at their runs "
-            "with `make dev`, then run the same command again to go on."
+        released = store.exists(layout.release_key(wave))
+        remedy = (
+            "The wave closed without them: look at their runs with `make dev`, and materialise what "
+            "is missing there."
+            if released
+            else "The wave is still open: look at their runs with `make dev`, then run the same command "
+            "again to go on."
         )
+        raise click.ClickException(f"These steps failed: {', '.join(failed)}. {remedy}")
 
 
 @main.command()

@@ -69,6 +69,9 @@ def carry_wave(
         store: The site.
         plan: Fields of `WavePlanConfig`; what an open wave already has stays.
         on_step: Called before each step with the step, its number from 0 and the number of steps.
+
+    Raises:
+        KeyboardInterrupt: If a step was interrupted; the same call later goes on with the wave.
     """
     assert waves.name is not None
     check_plan(plan)
@@ -89,6 +92,8 @@ def carry_wave(
         )
         name = f"{step.job}[{step.partition_key}]" if step.partition_key else step.job
         run_ids[name] = result.run_id
+        if was_interrupted(result):
+            raise KeyboardInterrupt  # the wave stays open; a city that was cut short has not failed
         if not result.success:
             failed.append(name)
         return result.success
@@ -109,6 +114,14 @@ def carry_wave(
     for number, step in enumerate(steps, start=2):
         execute(step, number, len(steps) + 3)
     return Outcome(wave, run_ids, tuple(failed))
+
+
+def was_interrupted(result: dg.ExecuteInProcessResult) -> bool:
+    """Whether a run ended because somebody pressed Ctrl-C, and not by itself."""
+    errors = [event.step_failure_data.error for event in result.get_step_failure_events()]
+    return any(
+        error and "DagsterExecutionInterruptedError" in error.to_string() for error in errors
+    )
 
 
 def check_plan(plan: dict[str, Any]) -> None:

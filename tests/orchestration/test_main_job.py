@@ -1,0 +1,40 @@
+import dagster as dg
+import pytest
+from dagster._core.errors import DagsterExecutionInterruptedError
+
+from orchestration.main_job import check_plan, was_interrupted
+from worldloop.errors import MalformedRecordError, UnknownKeyError
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"), [(DagsterExecutionInterruptedError, True), (ValueError, False)]
+)
+def test_an_interrupted_step_is_told_from_a_failed_one(error, expected):
+    @dg.op
+    def work() -> None:
+        try:
+            raise error("stop")
+        except error as cause:
+            raise dg.Failure("ended", allow_retries=False) from cause
+
+    @dg.job
+    def some_job() -> None:
+        work()
+
+    result = some_job.execute_in_process(raise_on_error=False)
+
+    assert not result.success
+    assert was_interrupted(result) is expected
+
+
+@pytest.mark.parametrize(
+    ("plan", "error"),
+    [
+        ({"places": ["tokio/zoo"]}, UnknownKeyError),
+        ({"places": ["tokyo/zoo"], "num_frames": 1}, MalformedRecordError),
+        ({"places": ["tokyo/zoo"], "clips_per_place": 0}, MalformedRecordError),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused_before_anything_is_opened(plan, error):
+    with pytest.raises(error):
+        check_plan(plan)
