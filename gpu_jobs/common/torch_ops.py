@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from worldloop.errors import JobFailedError
+from worldloop.errors import JobFailedError, MissingExtraError
 
 
 def import_open_clip() -> ModuleType:
@@ -29,6 +29,20 @@ def import_open_clip() -> ModuleType:
             )
     _declare_torchvision_operators()
     return importlib.import_module("open_clip")
+
+
+def import_diffusers() -> ModuleType:
+    """`diffusers`, with torchvision working; without it Cosmos transformers cannot run.
+
+    Raises:
+        MissingExtraError: If diffusers or transformers is not installed.
+    """
+    for package in ("diffusers", "transformers"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(package, "cosmos")
+    _declare_torchvision_operators()
+    importlib.import_module("torchvision")
+    return importlib.import_module("diffusers")
 
 
 @functools.cache

@@ -1,0 +1,1 @@
+"""Guards of prompts and of frames."""
