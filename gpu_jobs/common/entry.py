@@ -17,7 +17,7 @@ Spec = TypeVar("Spec")
 INTERRUPTED_STATUS = 130
 
 
-def run_job(spec_type: type[Spec], job: Callable[[Spec], Any]) -> int:
+def run_job(spec_type: type[Spec], job: Callable[..., Any], *, streams: bool = False) -> int:
     """Read the spec, do the work, report.
 
     With an argument, `python -m gpu_jobs.<name>.job spec.json`, the spec is read from that file and
@@ -30,6 +30,8 @@ def run_job(spec_type: type[Spec], job: Callable[[Spec], Any]) -> int:
     Args:
         spec_type: The frozen dataclass that the job is asked with.
         job: From spec to report, a dataclass.
+        streams: Whether the job takes `on_clip`, which it calls with the facts of each clip as soon as
+            they are known; Dagster shows them as log lines and gets them as messages `{"clip": ...}`.
 
     Returns:
         The exit status.
@@ -41,7 +43,7 @@ def run_job(spec_type: type[Spec], job: Callable[[Spec], Any]) -> int:
     try:
         if len(sys.argv) > 1:
             return _run_by_hand(spec_type, job, Path(sys.argv[1]))
-        return _run_for_dagster(spec_type, job)
+        return _run_for_dagster(spec_type, job, streams=streams)
     except KeyboardInterrupt:
         logging.getLogger(__name__).warning(json.dumps({"event": "interrupted"}))
         return INTERRUPTED_STATUS
@@ -65,7 +67,7 @@ def read_spec(spec_type: type[Spec], record: Mapping[str, Any]) -> Spec:
         ) from error
 
 
-def _run_by_hand(spec_type: type[Spec], job: Callable[[Spec], Any], path: Path) -> int:
+def _run_by_hand(spec_type: type[Spec], job: Callable[..., Any], path: Path) -> int:
     try:
         spec = read_spec(spec_type, json.loads(path.read_text(encoding="utf-8")))
         report = asdict(job(spec))
@@ -76,13 +78,18 @@ def _run_by_hand(spec_type: type[Spec], job: Callable[[Spec], Any], path: Path) 
     return 0
 
 
-def _run_for_dagster(spec_type: type[Spec], job: Callable[[Spec], Any]) -> int:
+def _run_for_dagster(spec_type: type[Spec], job: Callable[..., Any], *, streams: bool) -> int:
     from dagster_pipes import open_dagster_pipes
+
+    def tell(line: dict[str, Any]) -> None:
+        pipes.log.info(json.dumps(line))
+        pipes.report_custom_message({"clip": line})
 
     with open_dagster_pipes() as pipes:
         _log_as_json(job=spec_type.__name__, run_id=pipes.run_id)
         spec = read_spec(spec_type, pipes.get_extra("spec"))
-        pipes.report_custom_message({"report": asdict(job(spec))})
+        report = job(spec, on_clip=tell) if streams else job(spec)
+        pipes.report_custom_message({"report": asdict(report)})
     return 0
 
 

@@ -5,36 +5,31 @@ is being made stands in `<recipe_id>.partial/`. Only whole clips are renamed, an
 when all are there.
 """
 
-import errno
-import fcntl
 import json
 import logging
-import os
 import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from gpu_jobs.common.entry import run_job
-from gpu_jobs.render_clips.spec import RenderClipsReport, RenderClipsSpec
-from worldloop.errors import ClipRejectedError, JobFailedError, StoreError
-from worldloop.packs import (
-    PackMember,
-    clip_files,
-    content_sha256,
-    hash_file,
-    sync_folder,
-    write_pack,
+from gpu_jobs.common.staged_clips import (
+    clip_rows,
+    is_full_disk,
+    is_whole,
+    new_clip,
+    no_space_is_a_store_error,
+    only_job_in,
 )
+from gpu_jobs.render_clips.spec import RenderClipsReport, RenderClipsSpec
+from worldloop.errors import ClipRejectedError, JobFailedError
+from worldloop.packs import write_pack
 from worldloop.recipes import Recipe
 
-SUMS_NAME = ".sums.json"
 MAX_INSTANCES = 65535  # ids.mkv has 16 bits
 VERSIONED = ("warp-lang", "av", "numpy", "polars", "pillow", "worldloop")
 
@@ -60,7 +55,7 @@ def render_clips(spec: RenderClipsSpec, *, on_clip: OnClip | None = None) -> Ren
     staging = Path(spec.staging_dir)
     report = RenderClipsReport([], [], [], _versions())
     finished: list[tuple[str, Path]] = []
-    with _no_space_is_a_store_error(staging), _only_job_in(staging):
+    with no_space_is_a_store_error(staging), only_job_in(staging):
         for recipe in recipes:
             line = _finish_clip(recipe, staging, spec.device)
             if line["event"] == "clip_failed":
@@ -77,7 +72,7 @@ def render_clips(spec: RenderClipsSpec, *, on_clip: OnClip | None = None) -> Ren
                 on_clip(line)
         _check_share(report, len(recipes), spec)
         members = write_pack(Path(spec.pack_path), finished)
-    report.clips.extend(_rows(recipes, members))
+    report.clips.extend(clip_rows([_facts(recipe) for recipe in recipes], members))
     return report
 
 
@@ -91,7 +86,7 @@ def _finish_clip(recipe: Recipe, staging: Path, device: str) -> dict[str, Any]:
     line = {"recipe_id": recipe.recipe_id, "scene_id": recipe.scene.scene_id}
     folder = staging / recipe.recipe_id
     start_s = time.process_time()
-    if _is_whole(folder):
+    if is_whole(folder):
         return {"event": "clip_done", **line, **_receipt(start_s, resumed=True)}
     shutil.rmtree(folder, ignore_errors=True)
     stage = ["build"]
@@ -100,7 +95,7 @@ def _finish_clip(recipe: Recipe, staging: Path, device: str) -> dict[str, Any]:
     except ClipRejectedError as error:
         return {"event": "clip_failed", **line, "stage": error.stage, "reason": error.reason}
     except Exception as error:
-        if _is_full_disk(error):
+        if is_full_disk(error):
             raise
         reason = f"{type(error).__name__}: {error}"
         return {"event": "clip_failed", **line, "stage": stage[0], "reason": reason}
@@ -124,10 +119,7 @@ def _render(recipe: Recipe, folder: Path, device: str, stage: list[str]) -> None
         raise ClipRejectedError(
             "build", f"{len(world.instances)} instances, at most {MAX_INSTANCES} have an id"
         )
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with new_clip(folder) as partial:
         stage[0] = "render"
         engine = Engine(world, recipe.shape, device=device)
         with ClipWriter(partial, recipe, world) as writer:
@@ -137,31 +129,6 @@ def _render(recipe: Recipe, folder: Path, device: str, stage: list[str]) -> None
                 writer.add(frame)
             stage[0] = "encode"
             writer.finish(engine.intrinsics())
-        _seal(partial)
-        partial.rename(folder)
-        sync_folder(folder.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _seal(folder: Path) -> None:
-    """Note the hashes of all files and bring everything to disk."""
-    files = clip_files(folder)
-    sums = folder / SUMS_NAME
-    sums.write_text(json.dumps({f.name: hash_file(f) for f in files}), encoding="utf-8")
-    for file in (*files, sums):
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
-    sync_folder(folder)
-
-
-def _is_whole(folder: Path) -> bool:
-    """Whether a staged clip has all its files with the bytes that it was sealed with."""
-    try:
-        sums = json.loads((folder / SUMS_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return bool(sums) and sums == {f.name: hash_file(f) for f in clip_files(folder)}
 
 
 def _check_share(report: RenderClipsReport, total: int, spec: RenderClipsSpec) -> None:
@@ -175,27 +142,17 @@ def _check_share(report: RenderClipsReport, total: int, spec: RenderClipsSpec) -
         )
 
 
-def _rows(recipes: list[Recipe], members: list[PackMember]) -> list[dict[str, Any]]:
-    """One row per clip in the pack."""
-    by_clip: dict[str, list[PackMember]] = {}
-    for member in members:
-        by_clip.setdefault(member.clip_id, []).append(member)
-    return [
-        {
-            "recipe_id": recipe.recipe_id,
-            "scene_id": recipe.scene.scene_id,
-            "content_sha256": content_sha256({m.file_name: m.sha256 for m in files}),
-            "num_frames": recipe.shape.num_frames,
-            "width_px": recipe.shape.width_px,
-            "height_px": recipe.shape.height_px,
-            "rate_fps": recipe.shape.rate_fps,
-            "duration_s": recipe.shape.duration_s,
-            "size_bytes": sum(m.size_bytes for m in files),
-            "members": [asdict(m) for m in files],
-        }
-        for recipe in recipes
-        if (files := by_clip.get(recipe.recipe_id))
-    ]
+def _facts(recipe: Recipe) -> dict[str, Any]:
+    """What the table of clips says of a clip before its bytes are known."""
+    return {
+        "recipe_id": recipe.recipe_id,
+        "scene_id": recipe.scene.scene_id,
+        "num_frames": recipe.shape.num_frames,
+        "width_px": recipe.shape.width_px,
+        "height_px": recipe.shape.height_px,
+        "rate_fps": recipe.shape.rate_fps,
+        "duration_s": recipe.shape.duration_s,
+    }
 
 
 def _receipt(start_s: float, *, resumed: bool) -> dict[str, Any]:
@@ -209,39 +166,6 @@ def _receipt(start_s: float, *, resumed: bool) -> dict[str, Any]:
 
 def _versions() -> dict[str, str]:
     return {name: version(name) for name in VERSIONED}
-
-
-@contextmanager
-def _only_job_in(staging: Path) -> Iterator[None]:
-    """Hold the lock of a staging folder; a second job waits and then finds everything done."""
-    staging.mkdir(parents=True, exist_ok=True)
-    with (staging / "lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info(json.dumps({"event": "waiting_for_lock", "staging_dir": str(staging)}))
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def _no_space_is_a_store_error(staging: Path) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        if not _is_full_disk(error):
-            raise
-        free_mb = shutil.disk_usage(staging).free // 1_000_000
-        raise StoreError(
-            f"No room left to write in {str(staging)!r}: {free_mb} MB free, a clip "
-            "needs about 4 MB. Free some space (`worldloop gc --dry-run` shows what would go) and "
-            "run the job again: finished clips are kept."
-        ) from error
-
-
-def _is_full_disk(error: Exception) -> bool:
-    """Whether a write found no room; FFmpeg's errors carry the number without being OSErrors."""
-    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
 
 
 if __name__ == "__main__":
