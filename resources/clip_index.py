@@ -139,6 +139,7 @@ class ClipIndex(dg.ConfigurableResource):  # type: ignore[type-arg]
         table = self._open(model_id)
         if table is None:
             table = self._connect().create_table(_table_name(model_id), schema=_schema(width))
+        batch = batch.select(table.schema.names)
         known = table.schema.field("vector").type.list_size
         if known != width:
             raise MalformedRecordError(
@@ -163,7 +164,13 @@ class ClipIndex(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def _open(self, model_id: str) -> Any:
         name = _table_name(model_id)
-        return self._connect().open_table(name) if name in self._names() else None
+        if name not in self._names():
+            return None
+        table = self._connect().open_table(name)
+        lacking = [column for column in INDEX_COLUMNS if column not in table.schema.names]
+        if lacking:  # written before the column was there
+            table.add_columns({column: "cast(null as string)" for column in lacking})
+        return table
 
     def _tables(self) -> list[Any]:
         database = self._connect() if self._names() else None

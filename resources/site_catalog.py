@@ -11,6 +11,7 @@ import polars as pl
 
 from resources.site_log import SiteLog
 from worldloop import records
+from worldloop.cosmos.tiers import SKETCH
 from worldloop.curation.dedup import with_superseded
 from worldloop.index_rows import index_rows
 from worldloop.logs import log_kind, payload
@@ -40,6 +41,8 @@ def project_wave(
     superseded: pl.DataFrame,
     failures: pl.DataFrame,
     receipts: pl.DataFrame,
+    generations: pl.DataFrame | None = None,
+    blocked: pl.DataFrame | None = None,
 ) -> dict[str, int]:
     """Append a wave's tables to the logs and bring the index up to date with them.
 
@@ -48,16 +51,18 @@ def project_wave(
     Returns:
         New log rows by kind, and `indexed`: rows that were put into the index.
     """
-    made = prompts.join(clips, on="recipe_id", how="semi")
+    made = generations if generations is not None else records.GENERATIONS.empty()
     tables = {
         "scenes": _scenes(prompts),
-        "captions": made.select(list(records.CAPTIONS.columns)),
+        "captions": _captions(prompts, clips),
         "clips": clips,
         "failures": failures,
         "receipts": receipts,
+        "generations": made,
+        "blocked": blocked if blocked is not None else records.BLOCKED.empty(),
         "signals": signals,
         "vectors": vectors,
-        "lineage": clips.select(list(records.LINEAGE.columns)),
+        "lineage": lineage(clips, made),
         "scores": signals.select(list(records.SCORES.columns)),
         "duplicates": dedup,
         "superseded": superseded,
@@ -66,6 +71,18 @@ def project_wave(
     touched = set(clips["wave"]) | _waves_of(site_log, superseded["recipe_id"])
     counts["indexed"] = _index_waves(site_log, index, touched)
     return counts
+
+
+def lineage(clips: pl.DataFrame, generations: pl.DataFrame) -> pl.DataFrame:
+    """Rows of `records.LINEAGE`: what of the clips every site may know.
+
+    Args:
+        clips: `records.CLIPS`.
+        generations: `records.GENERATIONS` of those that a world model made; the others are sketches.
+    """
+    facts = generations.select("recipe_id", "tier", "sketch_recipe_id")
+    rows = clips.join(facts, on="recipe_id", how="left", maintain_order="left")
+    return rows.with_columns(pl.col("tier").fill_null(SKETCH)).select(list(records.LINEAGE.columns))
 
 
 def log_release(site_log: SiteLog, release: Release) -> dict[str, int]:
@@ -84,13 +101,16 @@ def read_wave(site_log: SiteLog, wave: str, *, at: str | None = None) -> dict[st
     """What a wave's release is composed of, as the logs stand at a position.
 
     Returns:
-        clips, signals, dedup, captions, superseded and failures, as `compose_release` takes them.
+        clips, signals, dedup, captions, superseded, failures, generations and blocked, as
+        `compose_release` takes them.
     """
     return {
         "clips": _table(site_log, "clips", at=at, waves=[wave]),
         "signals": _table(site_log, "signals", at=at, waves=[wave]),
         "captions": _table(site_log, "captions", at=at, waves=[wave]),
         "failures": _table(site_log, "failures", at=at, waves=[wave]),
+        "generations": _table(site_log, "generations", at=at, waves=[wave]),
+        "blocked": _table(site_log, "blocked", at=at, waves=[wave]),
         "dedup": _table(site_log, "duplicates", at=at),
         "superseded": _table(site_log, "superseded", at=at),
     }
@@ -119,6 +139,7 @@ def wave_index_rows(site_log: SiteLog, waves: Iterable[str]) -> pl.DataFrame:
         signals=_table(site_log, "signals", waves=wanted),
         decisions=decisions,
         vectors=_table(site_log, "vectors", waves=wanted),
+        generations=_table(site_log, "generations", waves=wanted),
     )
 
 
@@ -133,6 +154,15 @@ def _table(
     site_log: SiteLog, kind: str, *, at: str | None = None, waves: Iterable[str] | None = None
 ) -> pl.DataFrame:
     return payload(log_kind(kind), site_log.read(kind, at=at, waves=waves))
+
+
+def _captions(prompts: pl.DataFrame, clips: pl.DataFrame) -> pl.DataFrame:
+    """Captions of the clips that were made: a sketch and its generated twin share theirs."""
+    place = ["wave", "city", "index"]
+    texts = prompts.drop("recipe_id").join(
+        clips.select(*place, "recipe_id"), on=place, maintain_order="left"
+    )
+    return texts.select(list(records.CAPTIONS.columns))
 
 
 def _scenes(prompts: pl.DataFrame) -> pl.DataFrame:

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from resources.site_log import SiteLog
 from resources.site_store import SiteStore
-from resources.tables import read_all
+from resources.clip_tables import generated_packs, read_every_clip
 from worldloop import layout
 from worldloop.errors import StoreError
-from worldloop.records import CLIPS
 from worldloop.retention import Removal, orphans, retired_packs
 
 _HALF_WRITTEN = "*#[0-9]*"  # what a killed writer leaves in a folder; listings do not show it
@@ -36,8 +35,8 @@ def sweep(
     Args:
         store: The site.
         scratch: Root of the jobs' scratch (`Staging.root`).
-        max_disk_gb: If given and exceeded, packs of the oldest released waves go too. Their rows
-            stay; procedural clips can be rendered again, bit for bit.
+        max_disk_gb: If given and exceeded, procedural packs of the oldest released waves go too. Their
+            rows stay, and they can be rendered again, bit for bit; packs of world models cannot, and stay.
         keep_waves: The newest released waves keep their packs in any case.
         keep_hours: Younger things stay: what refers to them may still be on its way.
         apply: Remove what was found; otherwise only say it.
@@ -74,7 +73,7 @@ def released_waves(store: SiteStore) -> list[str]:
 def _orphans(store: SiteStore, now: datetime, keep: timedelta) -> list[Removal]:
     site_log = SiteLog(store=store)
     packs = store.scan(layout.PACKS)  # before the tables: a pack stands before its table
-    named = set(read_all(store, CLIPS, "clips")["pack_key"])
+    named = set(read_every_clip(store)["pack_key"])
     named |= set(site_log.read("lineage")["pack_key"])
     unclaimed = set(site_log.unclaimed())
     batches = [found for found in store.scan(layout.LOGS) if found.key in unclaimed]
@@ -87,9 +86,9 @@ def _orphans(store: SiteStore, now: datetime, keep: timedelta) -> list[Removal]:
 def _retired(
     store: SiteStore, going: list[Removal], max_disk_gb: float, keep_waves: int
 ) -> list[Removal]:
-    gone = {removal.key for removal in going}
+    kept = {removal.key for removal in going} | generated_packs(store)
     return retired_packs(
-        [found for found in store.scan(layout.PACKS) if found.key not in gone],
+        [found for found in store.scan(layout.PACKS) if found.key not in kept],
         released=released_waves(store),
         used_bytes=store.used_bytes() - sum(removal.size_bytes for removal in going),
         max_bytes=max_disk_gb * 1e9,

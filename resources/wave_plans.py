@@ -40,9 +40,9 @@ def publish_plan(store: SiteStore, plan: WavePlan) -> bool:
     key = layout.plan_key(plan.wave)
     if store.create(key, content):
         return True
-    if store.get(key) != content:
+    if WavePlan.from_record(json.loads(store.get(key))) != plan:  # an older version may say it too
         raise PlanConflictError(
-            f"Wave {plan.wave!r} is planned already, with other places, shape or seed; plans never "
+            f"Wave {plan.wave!r} is planned already, with other places, shape, model or seed; plans never "
             "change. Open a new wave for the new plan."
         )
     return False

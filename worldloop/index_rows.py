@@ -8,7 +8,9 @@ from typing import Any
 
 import polars as pl
 
+from worldloop.cosmos.tiers import SKETCH
 from worldloop.dayparts import daypart
+from worldloop.records import GENERATIONS
 
 INDEX_COLUMNS = (
     "recipe_id",
@@ -29,6 +31,8 @@ INDEX_COLUMNS = (
     "poster_size_bytes",
     "caption",
     "duration_s",
+    "tier",
+    "sketch_recipe_id",
     "vector",
 )
 _FACTS = {"weather": pl.String, "daypart": pl.String, "season": pl.String}
@@ -42,6 +46,7 @@ def index_rows(
     signals: pl.DataFrame,
     decisions: pl.DataFrame,
     vectors: pl.DataFrame,
+    generations: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """One row a clip and embedding model, in key order (wave, index).
 
@@ -52,12 +57,16 @@ def index_rows(
         signals: `records.SIGNALS`; a clip without a row is `pending`.
         decisions: `records.DEDUP` as it stands after late arrivals.
         vectors: `records.VECTORS`; a clip without one cannot be searched and has no row.
+        generations: `records.GENERATIONS`: how the clips of world models were made; the others are sketches.
 
     Returns:
         `INDEX_COLUMNS`; `status` is `accepted`, `rejected`, `duplicate` or `pending`.
     """
+    made = generations if generations is not None else GENERATIONS.empty()
     judged = (
-        clips.join(signals.select("recipe_id", "accepted"), on="recipe_id", how="left")
+        clips.join(made.select("recipe_id", "tier", "sketch_recipe_id"), on="recipe_id", how="left")
+        .with_columns(pl.col("tier").fill_null(SKETCH))
+        .join(signals.select("recipe_id", "accepted"), on="recipe_id", how="left")
         .join(decisions.select("recipe_id", verdict="status"), on="recipe_id", how="left")
         .join(captions.select("recipe_id", "caption"), on="recipe_id", how="left")
         .join(_facts(scenes), on="scene_id", how="left")

@@ -4,6 +4,7 @@ from typing import Literal
 
 LogName = Literal["private", "shared"]
 
+COSMOS_CLIPS = "cosmos_clips"
 LANCE = "lance"
 GALLERY = "gallery"
 LOGS = "logs"
@@ -31,6 +32,21 @@ def prompts_key(wave: str, city: str) -> str:
 def clips_key(wave: str, city: str) -> str:
     """The clips of one city in one wave."""
     return _shard("clips", wave, city)
+
+
+def cosmos_clips_key(wave: str, city: str) -> str:
+    """The clips that a world model made of one city in one wave."""
+    return _shard(COSMOS_CLIPS, wave, city)
+
+
+def generations_key(wave: str, city: str) -> str:
+    """How the world-model clips of one city in one wave were made."""
+    return _shard("generations", wave, city)
+
+
+def blocked_key(wave: str, city: str) -> str:
+    """The world-model clips of one city in one wave that a guard stopped."""
+    return _shard("blocked", wave, city)
 
 
 def failures_key(wave: str, city: str, step: str = "render") -> str:

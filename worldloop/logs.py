@@ -26,11 +26,11 @@ _HEAD: dict[str, pl.DataType | type[pl.DataType]] = {
     "schema_version": pl.Int32,
 }
 _IDS_AND_HASHES = """recipe_id scene_id content_sha256 pack_key duplicate_of superseded_by model_id
-    root_hash atlas_hash release of_kind of_id"""
+    root_hash atlas_hash release of_kind of_id sketch_recipe_id"""
 _PLACES = "wave index city institution site log_position"
 _SCORES = """motion_mean_px motion_still_share sharpness exposure_mean exposure_dark_share
     exposure_bright_share num_cuts accepted reason status kind similarity epsilon"""
-_COUNTS = "num_frames duration_s size_bytes num_clips num_rejected generator generator_version"
+_COUNTS = "num_frames duration_s size_bytes num_clips num_rejected generator generator_version tier"
 SHARED_COLUMNS = frozenset(f"{_IDS_AND_HASHES} {_PLACES} {_SCORES} {_COUNTS}".split())
 _SCALARS = frozenset({pl.String, pl.Int32, pl.Int64, pl.Float64, pl.Boolean})
 
@@ -93,6 +93,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             clips=records.CLIPS,
             failures=records.FAILURES,
             receipts=records.RECEIPTS,
+            generations=records.GENERATIONS,
+            blocked=records.BLOCKED,
             signals=records.SIGNALS,
             vectors=records.VECTORS,
         ),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from worldloop.errors import MalformedRecordError, WorldloopError
-from worldloop.layout import LOGS, RELEASES
+from worldloop.layout import COSMOS_CLIPS, LOGS, RELEASES
 from worldloop.logs import KINDS, RETRACTIONS, Kind, read_batch
 from worldloop.records import TABLES, read_table, table_bytes, table_label
 from worldloop.releases import RELEASE_VERSION, read_release
@@ -40,8 +40,8 @@ class FileReport:
         key: The file.
         name: Its table or record; empty if the file could not be read.
         version: The version that it was written in; 0 if unknown.
-        action: `current`, `upgraded` (or `to upgrade` in a dry run), `kept` (an older log batch,
-            which readers lift as they read it) or `damaged`.
+        action: `current`, `upgraded` (or `to upgrade` in a dry run), `kept` (an older log batch or
+            plan, which readers lift as they read it) or `damaged`.
         detail: What is wrong with a damaged file.
     """
 
@@ -70,7 +70,7 @@ def migrate(store: Files, *, dry_run: bool = False) -> list[FileReport]:
 
 
 def _is_ours(key: str) -> bool:
-    return key.split("/", 1)[0] in {LOGS, "plans", RELEASES, "superseded", *TABLES}
+    return key.split("/", 1)[0] in {LOGS, "plans", RELEASES, "superseded", COSMOS_CLIPS, *TABLES}
 
 
 def _report(store: Files, key: str, *, dry_run: bool) -> FileReport:
@@ -132,6 +132,7 @@ def _record(key: str, content: bytes) -> FileReport:
         raise MalformedRecordError(key, str(error), "a JSON record", "Restore it.") from error
     if key.startswith("plans/"):
         WavePlan.from_record(record)
-        return FileReport(key, "plan", PLAN_VERSION, "current")
+        version = int(record["plan_version"])
+        return FileReport(key, "plan", version, "current" if version == PLAN_VERSION else "kept")
     read_release(record)
     return FileReport(key, "release", RELEASE_VERSION, "current")

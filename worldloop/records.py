@@ -67,9 +67,13 @@ class Table:
 
 
 def _table(
-    name: str, key: tuple[str, ...], columns: dict[str, pl.DataType | type[pl.DataType]]
+    name: str,
+    key: tuple[str, ...],
+    columns: dict[str, pl.DataType | type[pl.DataType]],
+    *,
+    version: int = 1,
 ) -> Table:
-    return Table(name, 1, MappingProxyType(columns), key)
+    return Table(name, version, MappingProxyType(columns), key)
 
 
 _MEMBER = pl.Struct(
@@ -142,6 +146,52 @@ RECEIPTS = _table(
         "peak_rss_mb": pl.Float64,
         "resumed": pl.Boolean,
         "guardrail": pl.String,
+        "ms_per_step": pl.Float64,
+        "tflops": pl.Float64,
+        "peak_gpu_gb": pl.Float64,
+        "busy_share": pl.Float64,
+    },
+    version=2,
+)
+GENERATIONS = _table(
+    "generations",
+    ("recipe_id",),
+    {
+        **_SHARD,
+        "scene_id": pl.String,
+        "recipe_id": pl.String,
+        "model": pl.String,
+        "revision": pl.String,
+        "checkpoint": pl.String,
+        "tier": pl.String,
+        "profile": pl.String,
+        "num_steps": pl.Int32,
+        "guidance": pl.Float64,
+        "sampler": pl.String,
+        "seed": pl.Int64,
+        "batch_size": pl.Int32,
+        "prompt_form": pl.String,
+        "prompt": pl.String,
+        "upsampled_prompt": pl.String,
+        "negative_prompt": pl.String,
+        "control": pl.String,
+        "sketch_recipe_id": pl.String,
+        "draft_recipe_id": pl.String,
+        "guardrail": pl.String,
+        "tiny": pl.Boolean,
+        "recipe": pl.String,
+    },
+)
+BLOCKED = _table(
+    "blocked",
+    ("recipe_id",),
+    {
+        **_SHARD,
+        "scene_id": pl.String,
+        "recipe_id": pl.String,
+        "guard": pl.String,
+        "category": pl.String,
+        "reason": pl.String,
     },
 )
 SIGNALS = _table(
@@ -248,7 +298,10 @@ LINEAGE = _table(
         "num_frames": pl.Int32,
         "duration_s": pl.Float64,
         "size_bytes": pl.Int64,
+        "tier": pl.String,
+        "sketch_recipe_id": pl.String,
     },
+    version=2,
 )
 SCORES = _table(
     "scores",
@@ -305,6 +358,8 @@ TABLES: Mapping[str, Table] = MappingProxyType(
             CLIPS,
             FAILURES,
             RECEIPTS,
+            GENERATIONS,
+            BLOCKED,
             SIGNALS,
             VECTORS,
             DEDUP,
@@ -321,8 +376,22 @@ TABLES: Mapping[str, Table] = MappingProxyType(
     }
 )
 
+
+def _receipts_2(rows: pl.DataFrame) -> pl.DataFrame:
+    """What GPU work cost; the steps of version 1 did none."""
+    names = ("ms_per_step", "tflops", "peak_gpu_gb", "busy_share")
+    return rows.with_columns(pl.lit(None, pl.Float64).alias(name) for name in names)
+
+
+def _lineage_2(rows: pl.DataFrame) -> pl.DataFrame:
+    """Tier and sketch of a clip; every clip of version 1 is itself a sketch."""
+    return rows.with_columns(tier=pl.lit("sketch"), sketch_recipe_id=pl.lit(None, pl.String))
+
+
 # (table, version) -> one step up; a released version keeps its entry for ever.
-_UPGRADES: Mapping[tuple[str, int], Callable[[pl.DataFrame], pl.DataFrame]] = MappingProxyType({})
+_UPGRADES: Mapping[tuple[str, int], Callable[[pl.DataFrame], pl.DataFrame]] = MappingProxyType(
+    {("receipts", 1): _receipts_2, ("lineage", 1): _lineage_2}
+)
 
 
 def table_bytes(table: Table, rows: pl.DataFrame) -> bytes:

@@ -15,7 +15,9 @@ import polars as pl
 from worldloop.curation.dedup import with_superseded
 from worldloop.errors import MalformedRecordError
 from worldloop.records import (
+    BLOCKED,
     FAILURES,
+    GENERATIONS,
     MANIFEST,
     RELEASE_CLIPS,
     RELEASES,
@@ -24,6 +26,7 @@ from worldloop.records import (
 from worldloop.seeds import canonical_json
 
 RELEASE_VERSION = 1
+UNGUARDED = "unguarded"  # what a receipt says of a clip that no guard looked at
 _CONTENT = (
     "wave",
     "index",
@@ -77,7 +80,8 @@ class Reject:
 
     Attributes:
         stage: `build`, `render`, ... for clips that were not made, `incomplete` for those whose city
-            failed later, `signals`, or `dedup`.
+            failed later, `signals`, `guardrail` for those that a guard stopped or none looked at, or
+            `dedup`.
         reason: In words.
         num_clips: How many.
     """
@@ -99,11 +103,15 @@ def compose_release(
     atlas_hash: str,
     superseded: pl.DataFrame | None = None,
     failures: pl.DataFrame | None = None,
+    generations: pl.DataFrame | None = None,
+    blocked: pl.DataFrame | None = None,
+    allow_unguarded: bool = False,
 ) -> Release:
     """The release of a wave: its accepted clips that repeat no other.
 
     A clip whose city failed before it was measured or compared is not accepted: it is counted among
-    the rejects, as `incomplete`.
+    the rejects, as `incomplete`. Clips that no guard looked at, and those of models with random
+    weights, stay out unless the wave's plan names them.
 
     Args:
         clips: `records.CLIPS` of the wave, all cities.
@@ -116,6 +124,9 @@ def compose_release(
         atlas_hash: The atlas that the wave's plan pins.
         superseded: `records.SUPERSEDED`: clips that late arrivals made duplicates.
         failures: `records.FAILURES` of the wave.
+        generations: `records.GENERATIONS` of the wave.
+        blocked: `records.BLOCKED` of the wave.
+        allow_unguarded: Whether unguarded clips and those of tiny models may be in it.
 
     Raises:
         MalformedRecordError: If a clip has no caption.
@@ -127,12 +138,19 @@ def compose_release(
         clips.join(signals.select("recipe_id", "accepted", "reason"), on="recipe_id", how="left")
         .join(decided.select("recipe_id", "status", "kind"), on="recipe_id", how="left")
         .join(captions.select("recipe_id", "caption"), on="recipe_id")
+        .join(_barred(generations, allow_unguarded=allow_unguarded), on="recipe_id", how="left")
         .sort("index", "recipe_id")
     )
-    chosen = judged.filter(pl.col("accepted") & (pl.col("status") == "unique"))
+    chosen = judged.filter(
+        pl.col("accepted") & (pl.col("status") == "unique") & pl.col("barred").is_null()
+    )
     manifest = _manifest(chosen, site)
     root_hash = merkle_root([canonical_json(list(row)) for row in manifest.select(_CONTENT).rows()])
-    rejects = _rejects(judged, failures if failures is not None else FAILURES.empty())
+    rejects = _rejects(
+        judged,
+        failures if failures is not None else FAILURES.empty(),
+        blocked if blocked is not None else BLOCKED.empty(),
+    )
     record = {
         "version": RELEASE_VERSION,
         "wave": wave,
@@ -199,7 +217,22 @@ def _manifest(chosen: pl.DataFrame, site: str) -> pl.DataFrame:
     return MANIFEST.conform(rows.select(list(MANIFEST.columns)))
 
 
-def _rejects(judged: pl.DataFrame, failures: pl.DataFrame) -> list[Reject]:
+def _barred(generations: pl.DataFrame | None, *, allow_unguarded: bool) -> pl.DataFrame:
+    """Clips that no release takes unless its plan names them, and why."""
+    made = generations if generations is not None else GENERATIONS.empty()
+    reason = (
+        pl.when(pl.col("tiny"))
+        .then(pl.lit("made by a model with random weights"))
+        .when(pl.col("guardrail") == UNGUARDED)
+        .then(pl.lit(UNGUARDED))
+    )
+    barred = made.select("recipe_id", barred=reason).drop_nulls("barred")
+    return barred.clear() if allow_unguarded else barred
+
+
+def _rejects(
+    judged: pl.DataFrame, failures: pl.DataFrame, blocked: pl.DataFrame
+) -> list[Reject]:
     """Counts of every reason, the commonest first; a clip that is both counts as unaccepted."""
     undone = pl.col("accepted").is_null() | (pl.col("accepted") & pl.col("status").is_null())
     incomplete = judged.filter(undone).select(
@@ -212,12 +245,20 @@ def _rejects(judged: pl.DataFrame, failures: pl.DataFrame) -> list[Reject]:
     unaccepted = judged.filter(~pl.col("accepted")).select(
         pl.lit("signals").alias("stage"), pl.col("reason").fill_null("no reason given")
     )
-    repeats = judged.filter(pl.col("accepted") & (pl.col("status") != "unique")).select(
+    looked_at = judged.filter(pl.col("accepted") & pl.col("status").is_not_null())
+    unguarded = looked_at.filter(pl.col("barred").is_not_null()).select(
+        pl.lit("guardrail").alias("stage"), pl.col("barred").alias("reason")
+    )
+    repeats = looked_at.filter(pl.col("barred").is_null() & (pl.col("status") != "unique")).select(
         pl.lit("dedup").alias("stage"), pl.format("duplicate: {}", "kind").alias("reason")
     )
     unmade = failures.join(judged, on="recipe_id", how="anti").select("stage", "reason")
+    stopped = blocked.join(judged, on="recipe_id", how="anti").select(
+        pl.lit("guardrail").alias("stage"),
+        pl.format("blocked by {}: {}", "guard", "category").alias("reason"),
+    )
     counted = (
-        pl.concat([unmade, incomplete, unaccepted, repeats])
+        pl.concat([unmade, stopped, incomplete, unaccepted, unguarded, repeats])
         .group_by("stage", "reason")
         .agg(pl.len().alias("num_clips"))
         .sort("num_clips", "stage", "reason", descending=[True, False, False])

@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from worldloop.atlas.atlas import Atlas
+from worldloop.cosmos.plans import WorldModelPlan, check_sketch
 from worldloop.errors import MalformedRecordError, UnknownKeyError
 from worldloop.recipes import Shape
 from worldloop.seeds import derive_seed, stream
 from worldloop.worlds.casting import CASTABLE, cast_scene
 from worldloop.worlds.scene import Scene
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 GENERATORS = ("procedural",)
 MAX_CLIPS_PER_PLACE = 1000
 WAVE_KEY = re.compile(r"w\d{4,}")
@@ -52,6 +53,7 @@ class WavePlan:
         generator: Name of what makes the clips.
         shape: Shape of every clip.
         clips: In the order in which duplicates are decided.
+        world_model: What a world model makes of the same scenes; None: nothing.
     """
 
     wave: str
@@ -60,6 +62,7 @@ class WavePlan:
     generator: str
     shape: Shape
     clips: tuple[PlannedClip, ...]
+    world_model: WorldModelPlan | None = None
     plan_version: int = PLAN_VERSION
 
     @property
@@ -73,23 +76,39 @@ class WavePlan:
 
     def to_record(self) -> dict[str, Any]:
         """The JSON record."""
-        return {**asdict(self), "clips": [asdict(clip) for clip in self.clips]}
+        return {
+            **asdict(self),
+            "clips": [asdict(clip) for clip in self.clips],
+            "world_model": self.world_model.to_record() if self.world_model else None,
+        }
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Self:
-        """Read a record back.
+        """Read a record of any released version, in today's fields; version 1 knew no world models.
 
         Raises:
             MalformedRecordError: If the version is not one we read, or a field is missing or odd.
         """
         version = record.get("plan_version")
-        if version != PLAN_VERSION:
+        if version not in range(1, PLAN_VERSION + 1):
             raise MalformedRecordError(
-                "wave plan", version, f"plan_version {PLAN_VERSION}", "Run `worldloop migrate`."
+                "wave plan",
+                version,
+                f"plan_version 1 to {PLAN_VERSION}",
+                "Read it with the release of worldloop that wrote it.",
             )
         try:
             clips = tuple(PlannedClip(**clip) for clip in record["clips"])
-            return cls(**{**record, "shape": Shape(**record["shape"]), "clips": clips})
+            model = record["world_model"] if version > 1 else None
+            return cls(
+                **{
+                    **record,
+                    "plan_version": PLAN_VERSION,
+                    "shape": Shape(**record["shape"]),
+                    "clips": clips,
+                    "world_model": WorldModelPlan.from_record(model) if model else None,
+                }
+            )
         except (KeyError, TypeError) as error:
             raise MalformedRecordError(
                 "wave plan", str(error), "the fields of docs/formats.md#wave-plan", "Plan it again."
@@ -105,6 +124,7 @@ def plan_wave(
     seed: int,
     shape: Shape,
     generator: str = "procedural",
+    world_model: WorldModelPlan | None = None,
 ) -> WavePlan:
     """Plan a wave: every place in turn, as often as it gets clips.
 
@@ -116,15 +136,19 @@ def plan_wave(
         seed: Seed of the wave.
         shape: Shape of every clip.
         generator: One of `GENERATORS`.
+        world_model: What a world model makes of the same scenes; None: nothing.
 
     Raises:
         UnknownKeyError: If a city, an institution or the generator is unknown, or no grammar
             builds the institution.
-        MalformedRecordError: If the wave key, the places, their number or the shape cannot be.
+        MalformedRecordError: If the wave key, the places, their number or the shape cannot be, or
+            sketches of this shape cannot control the world model.
     """
     _check_wave_key(wave)
     _check_places(atlas, places)
     _check_shape(shape)
+    if world_model is not None:
+        check_sketch(world_model, shape)
     if generator not in GENERATORS:
         raise UnknownKeyError("generator", generator, GENERATORS)
     if not 1 <= clips_per_place <= MAX_CLIPS_PER_PLACE:
@@ -144,7 +168,73 @@ def plan_wave(
         )
         for index, (city, institution) in enumerate(rounds)
     )
-    return WavePlan(wave, atlas.hash, seed, generator, shape, clips)
+    return WavePlan(wave, atlas.hash, seed, generator, shape, clips, world_model)
+
+
+def plan_scenes(
+    atlas: Atlas,
+    *,
+    wave: str,
+    scenes: Sequence[str],
+    seed: int,
+    shape: Shape,
+    world_model: WorldModelPlan | None = None,
+) -> WavePlan:
+    """Plan a wave of given scenes, as a promotion does that renders them again.
+
+    Args:
+        atlas: Must know every place; its hash is pinned.
+        wave: Partition key, `w0001`.
+        scenes: `<city>/<institution>@<seed of the scene>`, each once, in the order of the plan.
+        seed: Seed of the wave; no scene depends on it.
+        shape: Shape of every sketch.
+        world_model: What a world model makes of the scenes.
+
+    Raises:
+        UnknownKeyError: If a city or an institution is unknown, or no grammar builds it.
+        MalformedRecordError: If a scene cannot be read or comes twice, there are more or fewer
+            drafts than scenes, or the shape cannot be.
+    """
+    _check_wave_key(wave)
+    _check_shape(shape)
+    parsed = [parse_scene(scene) for scene in scenes]
+    _check_places(atlas, list(dict.fromkeys(place for place, _ in parsed)))
+    if len(set(parsed)) < len(parsed):
+        raise MalformedRecordError(
+            "scenes of a wave", list(scenes), "each scene once", "Leave the repeated ones out."
+        )
+    if world_model is not None:
+        check_sketch(world_model, shape)
+        if world_model.drafts and len(world_model.drafts) != len(parsed):
+            raise MalformedRecordError(
+                "drafts of a wave",
+                f"{len(world_model.drafts)} drafts",
+                f"{len(parsed)}, one a scene",
+                "Name the draft of every scene, in their order.",
+            )
+    clips = tuple(
+        PlannedClip(index, *place.split("/"), scene_seed)
+        for index, (place, scene_seed) in enumerate(parsed)
+    )
+    return WavePlan(wave, atlas.hash, seed, "procedural", shape, clips, world_model)
+
+
+def parse_scene(text: str) -> tuple[str, int]:
+    """Place and seed of a scene.
+
+    Raises:
+        MalformedRecordError: If the text is no scene.
+
+    Example:
+        >>> parse_scene("tokyo/zoo@17")
+        ('tokyo/zoo', 17)
+    """
+    place, _, number = text.partition("@")
+    if place.count("/") != 1 or not number.isdigit():
+        raise MalformedRecordError(
+            "scene of a wave", text, "<city>/<institution>@<seed>", "Write it like 'tokyo/zoo@17'."
+        )
+    return place, int(number)
 
 
 def choose_places(atlas: Atlas, *, num_cities: int, history: Iterable[str], seed: int) -> list[str]:

@@ -1,8 +1,9 @@
 """Dedup: which clips repeat an earlier one, decided on an endless stream as if it were one batch.
 
-Clips have a fixed order: wave, index, city. A clip is a duplicate if a clip before it has the same
-bytes, shows the same scene by the same generator, or lies within `epsilon` of cosine distance,
-whatever that clip's own status is; it is then a duplicate of the first such clip. So a decision
+Clips have a fixed order: wave, index, city. A clip is a duplicate if a clip of its own tier before it
+has the same bytes, shows the same scene by the same generator, or lies within `epsilon` of cosine
+distance, whatever that clip's own status is; it is then a duplicate of the first such clip. A sketch,
+a draft and a hero shot of one scene are meant to be alike, so tiers are never compared. A decision
 depends on pairs only, and on neither batches nor restarts. A clip that arrives after clips it
 comes before leaves `SUPERSEDED` rows for those it changes; `with_superseded` applies them.
 """
@@ -34,6 +35,7 @@ CLIP_SCHEMA: Mapping[str, pl.DataType | type[pl.DataType]] = MappingProxyType(
         "institution": pl.String,
         "scene_id": pl.String,
         "generator": pl.String,
+        "tier": pl.String,
         "recipe_id": pl.String,
         "content_sha256": pl.String,
         "vector": pl.List(pl.Float32),
@@ -180,9 +182,10 @@ class _Pairs:
         self.threshold = 1 - epsilon
         self.recipe_ids = clips["recipe_id"]
         self.vectors = _unit_vectors(clips)
-        self.contents = clips["content_sha256"].rank("dense").to_numpy().astype(np.int64)
-        scenes = clips.select(pl.struct("scene_id", "generator").rank("dense")).to_series()
-        self.scenes = scenes.to_numpy().astype(np.int64)
+        self.tiers = _labels(clips, "tier")
+        self.has_one_tier = clips["tier"].n_unique() < 2
+        self.contents = _labels(clips, "tier", "content_sha256")
+        self.scenes = _labels(clips, "tier", "scene_id", "generator")
         rank_of = dict(
             zip(reversed(self.recipe_ids.to_list()), range(clips.height)[::-1], strict=True)
         )
@@ -214,6 +217,8 @@ class _Pairs:
                 continue
             near = self.vectors[ranks[todo]] @ self.vectors[block].T >= self.threshold - _ROUNDING
             near &= block < ranks[todo, None]
+            if not self.has_one_tier:
+                near &= self.tiers[block] == self.tiers[ranks[todo], None]
             first[todo] = self._first_sure(near, ranks[todo], block)
         return first
 
@@ -249,6 +254,12 @@ class _Pairs:
                 "similarity": self.similarity(ranks, safe),
             }
         ).select(pl.when(pl.Series(found)).then(pl.all()))
+
+
+def _labels(clips: pl.DataFrame, *columns: str) -> Int:
+    """One number per distinct combination of columns."""
+    ranked = clips.select(pl.struct(columns).rank("dense")).to_series()
+    return ranked.to_numpy().astype(np.int64)
 
 
 def _first_equal(labels: Int, ranks: Int, others: Int) -> Int:

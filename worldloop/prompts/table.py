@@ -6,7 +6,7 @@ from worldloop.atlas.atlas import Atlas
 from worldloop.prompts.captions import short_caption
 from worldloop.prompts.cosmos3 import cosmos3_prompt
 from worldloop.prompts.prose import write_prose
-from worldloop.recipes import Recipe
+from worldloop.recipes import Recipe, Shape
 from worldloop.records import PROMPTS
 from worldloop.seeds import canonical_json
 from worldloop.waves import WavePlan, scenes_of
@@ -27,7 +27,7 @@ def prompts_table(plan: WavePlan, atlas: Atlas, city: str) -> pl.DataFrame:
         UnknownKeyError: If the plan has no clips of the city.
         MalformedRecordError: If the atlas is not the one that the plan pins.
     """
-    rows = []
+    rows, seen_shape = [], _structured_shape(plan)
     for index, scene in scenes_of(plan, atlas, city):
         recipe = Recipe(scene, plan.shape, plan.generator)
         rows.append(
@@ -40,8 +40,16 @@ def prompts_table(plan: WavePlan, atlas: Atlas, city: str) -> pl.DataFrame:
                 "recipe_id": recipe.recipe_id,
                 "recipe": canonical_json(recipe.to_record()).decode(),
                 "prose": write_prose(scene, atlas),
-                "cosmos3": canonical_json(cosmos3_prompt(scene, atlas, plan.shape)).decode(),
+                "cosmos3": canonical_json(cosmos3_prompt(scene, atlas, seen_shape)).decode(),
                 "caption": short_caption(scene, atlas),
             }
         )
     return PROMPTS.conform(pl.DataFrame(rows))
+
+
+def _structured_shape(plan: WavePlan) -> Shape:
+    """The shape that the structured prompt states: that of the clips which are made from it."""
+    if plan.world_model is None:
+        return plan.shape
+    shape = plan.world_model.shape
+    return Shape(shape.num_frames, shape.width_px, shape.height_px, shape.rate_fps)

@@ -1,0 +1,355 @@
+"""What Cosmos-1.0, Predict1 and Predict2 have in common: T5 prompts, a guided loop, folders, frames.
+
+Each of these families has a T5 encoder, a `CosmosTransformer3DModel`, a video autoencoder and a
+sampler. What differs (how the transformer's output becomes an estimate of the clean latent, and how
+conditioning frames enter) is in `cosmos1` and `predict2`.
+
+Guidance is the makers' convention in both: cond + scale * (cond - uncond), so that 0 is no
+guidance. As in diffusers, a scale of 1 or less runs the conditional pass alone.
+"""
+
+# B batch, C channels, T frames, H height, W width, L tokens, D width of a token
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gpu_jobs.common.torch_ops import import_diffusers
+from gpu_jobs.cosmos_generate.backends.samplers import Sampler
+from gpu_jobs.cosmos_generate.protocol import Decoded, DenoiseOptions, Embedding, Media, Module
+from worldloop.cosmos.families import FAMILIES, Family
+from worldloop.cosmos.models import Model
+from worldloop.cosmos.requests import ClipRequest
+from worldloop.errors import ClipRejectedError, MalformedRecordError
+
+T5_FOLDER = "google-t5/t5-11b"
+"""Where the seeds' layout keeps the text encoder that all of these models share."""
+
+SHAPES = "BCTHW"
+
+
+class Denoiser(Protocol):
+    """Estimates the clean latent, once per branch and step."""
+
+    def x0(self, branch: str, index: int, latent_BCTHW: torch.Tensor) -> torch.Tensor:
+        """What the model takes the clean latent for, from branch `cond` or `uncond`."""
+
+    def skip(self, branch: str, index: int) -> None:
+        """Use up what `x0` would have drawn for a branch that is not wanted in this step."""
+
+
+@dataclass
+class GuidedDenoising:
+    """A batch on its way from noise to latents; see `protocol.Denoising`.
+
+    Attributes:
+        denoiser: What the model sees.
+        sampler: Where to go from there.
+        options: Guidance and policy.
+        latent_BCTHW: The batch as it stands.
+    """
+
+    denoiser: Denoiser
+    sampler: Sampler
+    options: DenoiseOptions
+    latent_BCTHW: torch.Tensor
+    num_steps: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.num_steps = len(self.sampler.sigmas)
+
+    @torch.no_grad()
+    def step(self, index: int) -> None:
+        """Take one step; steps are taken in order."""
+        self.options.policy.start_step(index, self.num_steps)
+        x0_BCTHW = self._guided_x0(index)
+        self.latent_BCTHW = self.sampler.advance(index, self.latent_BCTHW, x0_BCTHW)
+
+    def latents(self) -> torch.Tensor:
+        """The batch as `decode` takes it, float32 (B, C, T, H, W)."""
+        return self.latent_BCTHW.float()
+
+    def _guided_x0(self, index: int) -> torch.Tensor:
+        latent_BCTHW = self.latent_BCTHW.float()
+        cond_BCTHW = self.denoiser.x0("cond", index, latent_BCTHW)
+        if self.options.guidance <= 1.0:
+            return cond_BCTHW
+        if not self.options.policy.guided():
+            self.denoiser.skip("uncond", index)
+            return cond_BCTHW
+        uncond_BCTHW = self.denoiser.x0("uncond", index, latent_BCTHW)
+        return cond_BCTHW + self.options.guidance * (cond_BCTHW - uncond_BCTHW)
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Encoded prompts of a batch on the device, (B, L, D)."""
+
+    cond: torch.Tensor
+    uncond: torch.Tensor
+
+    @classmethod
+    def stacked(
+        cls, embeddings: Sequence[Embedding], *, device: Any, dtype: torch.dtype
+    ) -> "Prompts":
+        """Prompts of all clips of a batch."""
+        cond = torch.stack([embedding.cond for embedding in embeddings])
+        uncond = torch.stack([embedding.uncond for embedding in embeddings])
+        return cls(cond.to(device=device, dtype=dtype), uncond.to(device=device, dtype=dtype))
+
+    def of(self, branch: str) -> torch.Tensor:
+        """Prompts of a branch."""
+        return self.cond if branch == "cond" else self.uncond
+
+
+@dataclass
+class T5WorldModel:
+    """A loaded checkpoint with a T5 text encoder; the base of the backends.
+
+    Attributes:
+        model: Its entry in the registry of models.
+        parts: `text_encoder`, `transformer` and `tokenizer` (the video autoencoder).
+        text_tokenizer: Turns prompts into token ids.
+        scheduler_config: Of the checkpoint's own scheduler.
+        dtype: Precision of weights and of what enters the transformer.
+    """
+
+    model: Model
+    parts: dict[str, Module]
+    text_tokenizer: Any
+    scheduler_config: dict[str, Any]
+    dtype: torch.dtype
+    _negative: tuple[str, torch.Tensor] | None = field(init=False, repr=False, default=None)
+
+    @property
+    def family(self) -> Family:
+        """The family of the model."""
+        return FAMILIES[self.model.family]
+
+    @torch.no_grad()
+    def encode(self, prompt: str, negative_prompt: str) -> Embedding:
+        """Encode a prompt and its negative, each (L, D) on the CPU with zeros after its end.
+
+        The last negative prompt is remembered, because a batch shares it.
+
+        Raises:
+            MalformedRecordError: If either has more tokens than the encoder takes.
+        """
+        if self._negative is None or self._negative[0] != negative_prompt:
+            self._negative = (negative_prompt, self._encoded("negative prompt", negative_prompt))
+        return Embedding(cond=self._encoded("prompt", prompt), uncond=self._negative[1])
+
+    def _encoded(self, what: str, text: str) -> torch.Tensor:
+        limit = self.family.max_prompt_tokens
+        tokens = self.text_tokenizer([text], padding="max_length", max_length=limit, return_tensors="pt")
+        length = int(tokens.attention_mask.sum())
+        if tokens.input_ids.shape[1] > limit:
+            raise MalformedRecordError(
+                what, f"{length} tokens", f"at most {limit} for {self.model.name}", "Shorten it."
+            )
+        encoder = self.parts["text_encoder"]
+        device = next(encoder.parameters()).device
+        states_BLD = encoder(
+            tokens.input_ids.to(device), attention_mask=tokens.attention_mask.bool().to(device)
+        ).last_hidden_state
+        states_LD: torch.Tensor = states_BLD[0].to(self.dtype).cpu()
+        states_LD[length:] = 0
+        return states_LD
+
+
+def generators(requests: Sequence[ClipRequest]) -> list[torch.Generator]:
+    """One stream of noise per clip, on the CPU: the same numbers whatever the device."""
+    return [torch.Generator().manual_seed(request.seed) for request in requests]
+
+
+def noise(
+    shape_BCTHW: Sequence[int], streams: Sequence[torch.Generator], *, device: Any
+) -> torch.Tensor:
+    """Standard normal noise in float32, every clip from its own stream."""
+    each = [
+        torch.randn((1, *shape_BCTHW[1:]), generator=stream, dtype=torch.float32)
+        for stream in streams
+    ]
+    noise_BCTHW = torch.cat(each)
+    return noise_BCTHW if torch.device(device).type == "cpu" else _uploaded(noise_BCTHW, device)
+
+
+def _uploaded(tensor: torch.Tensor, device: Any) -> torch.Tensor:
+    """A tensor on a GPU without waiting for what runs there."""
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def conditioning_frames(
+    model: Model, family: Family, media: Sequence[Media], *, num_frames: int
+) -> NDArray[np.uint8] | None:
+    """Conditioning frames of a batch, uint8 (B, T, H, W, 3); None for models that take none.
+
+    Raises:
+        MalformedRecordError: If a clip has none, too many, or not as many as the others.
+    """
+    if model.task in ("text2image", "text2world"):
+        return None
+    counts = sorted({0 if clip.frames is None else len(clip.frames) for clip in media})
+    legal = family.conditioning_frames or tuple(range(1, num_frames))
+    if len(counts) != 1 or counts[0] not in legal or counts[0] > num_frames:
+        raise MalformedRecordError(
+            f"conditioning of a batch of {model.name}",
+            f"clips with {counts} frames",
+            f"the same number in every clip of a batch, one of {legal}",
+            "Give every clip a picture or video, and batch clips of one number of frames.",
+        )
+    return np.stack([clip.frames for clip in media if clip.frames is not None])
+
+
+def to_model_range(frames_BTHWC: NDArray[np.uint8]) -> torch.Tensor:
+    """Frames as the video autoencoder was trained on: float32 in [-1, 1], (B, C, T, H, W)."""
+    unit = torch.from_numpy(frames_BTHWC.astype(np.float32) / 255.0)
+    return (2.0 * unit - 1.0).permute(0, 4, 1, 2, 3)
+
+
+def to_frames(video_CTHW: torch.Tensor) -> NDArray[np.uint8]:
+    """Decoded video as uint8 (T, H, W, 3), by the arithmetic of the diffusers pipelines.
+
+    They shift to [0, 1] in the precision of the decoder, and cut off what lies behind the point
+    after scaling to 255.
+    """
+    unit_CTHW = (video_CTHW * 0.5 + 0.5).clamp(0, 1)
+    frames_THWC = (unit_CTHW.permute(1, 2, 3, 0).float() * 255).to(torch.uint8)
+    return np.ascontiguousarray(frames_THWC.cpu().numpy())
+
+
+def decoded_frames(video_CTHW: torch.Tensor) -> Decoded:
+    """A decoded clip without sound or actions."""
+    return Decoded(frames=to_frames(video_CTHW))
+
+
+def check_finite(latent_CTHW: torch.Tensor, request: ClipRequest) -> None:
+    """Refuse a clip whose latents are not numbers; the others of its batch are not touched.
+
+    Raises:
+        ClipRejectedError: At stage `denoise`.
+    """
+    if not bool(torch.isfinite(latent_CTHW).all()):
+        raise ClipRejectedError(
+            "denoise",
+            f"The latents of {request.clip_id!r} have NaN or infinite values. "
+            "Choose a profile of higher precision, another seed or less guidance.",
+        )
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the parts of a model lie.
+
+    Attributes:
+        folder: Folder of the model.
+        checkpoint_dir: Folder of all models; parts that models share lie here.
+        pipelines: Names of the diffusers pipelines that `model_index.json` may name.
+    """
+
+    folder: Path
+    checkpoint_dir: Path
+    pipelines: tuple[str, ...]
+
+    def check(self) -> None:
+        """Refuse a folder that is not there or holds another family.
+
+        Raises:
+            MalformedRecordError: In one of these cases.
+        """
+        if not self.folder.is_dir():
+            raise MalformedRecordError(
+                "model folder",
+                f"no {self.folder.name} in the checkpoint folder",
+                "a diffusers folder or the original layout",
+                f"Run: worldloop models download {self.folder.name}",
+            )
+        index = self.folder / "model_index.json"
+        found = json.loads(index.read_text()).get("_class_name") if index.exists() else None
+        if found is not None and found not in self.pipelines:
+            raise MalformedRecordError(
+                f"weights in {self.folder.name}",
+                found,
+                f"weights of {' or '.join(self.pipelines)}",
+                "Name the model that this folder holds, or download this one.",
+            )
+
+    def part(self, name: str, shared: str = "") -> Path:
+        """Folder of a part: in the model's folder, or where models share it.
+
+        Raises:
+            MalformedRecordError: If it is in neither place.
+        """
+        places = [self.folder / name, *([self.checkpoint_dir / shared] if shared else [])]
+        for place in places:
+            if place.is_dir():
+                return place
+        raise MalformedRecordError(
+            f"model folder {self.folder.name}",
+            f"no {' and no '.join(place.name for place in places)}",
+            f"its {name}",
+            f"Run: worldloop models download {self.folder.name}",
+        )
+
+    def scheduler_config(self) -> dict[str, Any]:
+        """The checkpoint's own scheduler configuration; empty if it brings none."""
+        path = self.folder / "scheduler" / "scheduler_config.json"
+        return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def load_text_parts(layout: Layout, dtype: torch.dtype) -> tuple[Any, Module]:
+    """The text tokenizer and the T5 encoder, on the CPU."""
+    import_diffusers()
+    from transformers import AutoTokenizer, T5EncoderModel
+
+    tokenizer = AutoTokenizer.from_pretrained(layout.part("tokenizer", T5_FOLDER))
+    folder = layout.part("text_encoder", T5_FOLDER)
+    return tokenizer, T5EncoderModel.from_pretrained(folder, dtype=dtype).eval()
+
+
+def load_transformer_part(
+    layout: Layout,
+    model: Model,
+    *,
+    transformer_dir: str,
+    loras: Sequence[dict[str, Any]],
+    dtype: torch.dtype,
+    conditioned: bool,
+) -> Module:
+    """The transformer, on the CPU, with its adapters.
+
+    Args:
+        layout: Where the model lies.
+        model: Its entry in the registry.
+        transformer_dir: Folder of post-trained weights in the checkpoint folder; empty: the model's own.
+        loras: `{"path": str, "weight": float}` each.
+        dtype: Precision of the weights.
+        conditioned: Whether the model takes conditioning frames, marked by one more input channel.
+
+    Raises:
+        MalformedRecordError: If the weights are of another family or task.
+    """
+    from diffusers import CosmosTransformer3DModel  # SWITCH
+
+    folder = layout.checkpoint_dir / transformer_dir if transformer_dir else layout.folder
+    transformer = CosmosTransformer3DModel.from_pretrained(
+        folder / "transformer", torch_dtype=dtype
+    )  # SWITCH
+    expected = transformer.config.out_channels + (1 if conditioned else 0)
+    if transformer.config.in_channels != expected:
+        raise MalformedRecordError(
+            f"transformer in {folder.name}",
+            f"{transformer.config.in_channels} input channels",
+            f"{expected}, as a {model.task} model has",
+            "Use weights that were trained for this task.",
+        )
+    return transformer.eval()
+
+
+Decode = Callable[[torch.Tensor], torch.Tensor]

@@ -1,0 +1,233 @@
+"""Generate clips with one world model; stops and starts anywhere without losing a clip.
+
+The device's memory sets the order: guards and the upsampler first, then all prompts are encoded and
+the text encoder leaves, then batches are denoised while finished ones are decoded, guarded and
+encoded beside them (`batches.py`). What stands already is not made again (`book.py`). Run by hand
+with `python -m gpu_jobs.cosmos_generate.job spec.json`; under `torchrun` all processes work on one
+clip at a time (context parallelism), and the first one alone reads, guards, decodes and writes.
+"""
+
+import resource
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from worldloop.cosmos.flops import forward_flops
+
+from gpu_jobs.common.devices import claim_device
+from gpu_jobs.common.entry import run_job
+from gpu_jobs.common.staged_clips import new_clip, no_space_is_a_store_error, only_job_in
+from gpu_jobs.cosmos_generate.batches import Measured, Studio, Work
+from gpu_jobs.cosmos_generate.book import Asked, Book, OnClip
+from gpu_jobs.cosmos_generate.output import write_clip
+from gpu_jobs.cosmos_generate.prepare import Prepared, guard_frames, prepare
+from gpu_jobs.cosmos_generate.protocol import Decoded, DenoiseOptions, WorldModel
+from gpu_jobs.cosmos_generate.spec import AUTO, CosmosGenerateReport, CosmosGenerateSpec
+from worldloop.cosmos.memory import choose_offload
+from worldloop.cosmos.requests import ClipRequest
+
+CLIP_MB = 20.0  # a hero clip, for the message of a full disk
+
+
+def cosmos_generate(
+    spec: CosmosGenerateSpec, *, on_clip: OnClip | None = None
+) -> CosmosGenerateReport:
+    """Generate what is not there yet, then write the pack and what is to be saved.
+
+    Args:
+        spec: What to generate and where to.
+        on_clip: Called after each clip with its facts: event (`clip_done`, `clip_blocked`,
+            `clip_failed`), recipe_id, and ms_per_step, tflops, peak_gpu_gb, guardrail, or stage and
+            reason.
+
+    Raises:
+        UnknownKeyError: If the model, its sampler or its profile is unknown.
+        MalformedRecordError: If a request cannot be what the model makes; nothing has been made then.
+        MissingExtraError: If a package that the model needs is not installed.
+        JobFailedError: If too many clips failed, or the device is too small or lost.
+        StoreError: If the disk is full.
+    """
+    asked = Asked.read(spec)
+    with (
+        no_space_is_a_store_error(asked.staging, clip_mb=CLIP_MB),
+        only_job_in(asked.staging),
+        claim_device(spec.device) as device,
+    ):
+        book = Book(asked, on_clip)
+        pending = [request for request in asked.requests if not book.stands(request)]
+        if pending:
+            _generate(asked, pending, book, device)
+        return book.close()
+
+
+def main() -> None:
+    """Read the spec from Pipes or from argv, do the work, report."""
+    sys.exit(run_job(CosmosGenerateSpec, cosmos_generate, streams=True))
+
+
+def _generate(asked: Asked, pending: Sequence[ClipRequest], book: Book, device_name: str) -> None:
+    """Make clips on a device; what becomes of each goes into the book."""
+    import torch
+
+    from gpu_jobs.common.torch_ops import import_diffusers
+    from gpu_jobs.cosmos_generate.guardrails import load_guards
+
+    import_diffusers()
+    device, spec = torch.device(device_name), asked.spec
+    guards = load_guards(
+        dict(spec.guards), family=asked.family, tiny=asked.model.tiny, device=device
+    )
+    prepared, stopped = prepare(asked, pending, guards, device)
+    for stop in stopped:
+        book.stopped(stop)
+    if not prepared:
+        return
+    world = _load(asked, device)
+    studio = _studio(asked, world, device, partial(_finish, asked, book, guards))
+    works = _encode(studio, prepared)
+    for stop in studio.run(_batches(works, spec.batch_size)):
+        book.stopped(stop)
+    book.recoveries += studio.recoveries
+
+
+def _load(asked: Asked, device: Any) -> WorldModel:
+    """The model, its parts on the CPU; a tiny one is made where its folder is absent."""
+    import torch
+
+    from gpu_jobs.cosmos_generate.backends.registry import load_model
+    from gpu_jobs.cosmos_generate.tiny import write_tiny_checkpoint
+
+    checkpoints = Path(asked.spec.checkpoint_dir)
+    if asked.model.tiny:
+        write_tiny_checkpoint(asked.model.name, checkpoints)
+    return load_model(
+        asked.model,
+        checkpoints,
+        transformer_dir=asked.spec.transformer_dir,
+        loras=asked.spec.loras,
+        dtype=torch.bfloat16 if device.type == "cuda" else torch.float32,
+        device=device,
+    )
+
+
+def _studio(asked: Asked, world: WorldModel, device: Any, finish: Any) -> Studio:
+    from gpu_jobs.cosmos_generate.residency import Residency
+    from gpu_jobs.cosmos_generate.speed.apply import apply_profile
+
+    new_policy = apply_profile(world, asked.profile, shape=asked.shape, device=device)
+    residency = Residency(
+        world.parts,
+        device=device,
+        offload=_offload_plan(asked, device),
+        memory_cap_gb=asked.spec.memory_cap_gb,
+    )
+
+    def options() -> DenoiseOptions:
+        return DenoiseOptions(
+            shape=asked.shape,
+            num_steps=asked.num_steps,
+            guidance=asked.spec.guidance,
+            sampler=asked.spec.sampler,
+            policy=new_policy(),
+        )
+
+    return Studio(world, options, residency, device, finish)
+
+
+def _offload_plan(asked: Asked, device: Any) -> Sequence[str]:
+    """The parts that leave the device, as asked or as its memory needs."""
+    import torch
+
+    offload = asked.spec.offload
+    if offload != AUTO:
+        return [offload] if isinstance(offload, str) else offload
+    if device.type == "cpu":
+        return ()
+    total_gb = torch.cuda.get_device_properties(device).total_memory / 1e9
+    gpu_gb = asked.spec.memory_cap_gb or total_gb
+    return sorted(choose_offload(asked.model, asked.shape, gpu_gb).offload)
+
+
+def _encode(studio: Studio, prepared: Sequence[Prepared]) -> list[Work]:
+    """Encode all prompts, each text once, and let the text encoder go."""
+    known: dict[tuple[str, str], Any] = {}
+    studio.residency.enter("encode")
+    for clip in prepared:
+        texts = (clip.prompt, clip.negative_prompt)
+        if texts not in known:
+            known[texts] = studio.world.encode(*texts)
+    studio.residency.release("text_encoder")
+    return [Work(clip, known[clip.prompt, clip.negative_prompt]) for clip in prepared]
+
+
+def _batches(works: Sequence[Work], size: int) -> Iterator[Sequence[Work]]:
+    for start in range(0, len(works), size):
+        yield works[start : start + size]
+
+
+def _finish(
+    asked: Asked, book: Book, guards: Any, work: Work, decoded: Decoded, measured: Measured
+) -> None:
+    """Guard, encode and note one clip; runs beside denoising, once a clip."""
+    request, start_s = work.prepared.request, time.thread_time()
+    guarded = guard_frames(guards, request, decoded)
+    if not isinstance(guarded, Decoded):
+        book.stopped(guarded)
+        return
+    record = generation_record(asked, work.prepared, num_frames=len(guarded.frames))
+    with new_clip(asked.staging / request.clip_id) as folder:
+        write_clip(folder, guarded, rate_fps=asked.shape.rate_fps, record=record)
+    receipt = _receipt(asked, measured, cpu_s=time.thread_time() - start_s)
+    book.finished(request, {**receipt, "guardrail": guards.state})
+
+
+def generation_record(asked: Asked, prepared: Prepared, *, num_frames: int) -> dict[str, Any]:
+    """Everything that decided a clip, as its `recipe.json` has it; no times, hosts or outcomes."""
+    request, spec = prepared.request, asked.spec
+    return {
+        "model": asked.model.name,
+        "revision": spec.revision,
+        "transformer_dir": spec.transformer_dir,
+        "loras": [dict(lora) for lora in spec.loras],
+        "shape": {**spec.shape, "num_frames": num_frames},
+        "num_steps": asked.num_steps,
+        "guidance": spec.guidance,
+        "sampler": spec.sampler,
+        "profile": dict(spec.profile),
+        "batch_size": spec.batch_size,
+        "seed": request.seed,
+        "prompt": request.prompt,
+        "upsampled_prompt": prepared.prompt if prepared.upsampled else "",
+        "negative_prompt": prepared.negative_prompt,
+        "subject_name": request.subject_name,
+        "conditioning_frames": request.conditioning.num_frames if request.conditioning else 0,
+        "controls": [
+            {"kind": control.kind, "weight": control.weight} for control in request.controls
+        ],
+        "action": request.action.mode if request.action else "",
+        "scene_id": request.scene_id,
+        "sketch_recipe_id": request.sketch_recipe_id,
+    }
+
+
+def _receipt(asked: Asked, measured: Measured, *, cpu_s: float) -> dict[str, Any]:
+    """What a clip took; a batch's seconds are shared evenly."""
+    size = max(asked.spec.batch_size, 1)
+    flops = forward_flops(asked.model, asked.shape) * size * measured.num_forwards
+    on_gpu = measured.peak_gpu_gb > 0
+    return {
+        "cpu_s": round(cpu_s, 3),
+        "gpu_s": round((measured.denoise_s + measured.decode_s) / size, 3) if on_gpu else 0.0,
+        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "ms_per_step": round(1e3 * measured.denoise_s / max(measured.num_steps, 1), 3),
+        "tflops": round(flops / max(measured.denoise_s, 1e-9) / 1e12, 3),
+        "peak_gpu_gb": round(measured.peak_gpu_gb, 3) if on_gpu else None,
+        "busy_share": measured.busy_share,
+    }
+
+
+if __name__ == "__main__":
+    main()

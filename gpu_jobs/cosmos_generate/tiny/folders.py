@@ -1,0 +1,24 @@
+"""What tiny diffusers folders have in common."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from gpu_jobs.common.torch_ops import import_diffusers
+
+
+def write_index(folder: Path, pipeline: str, parts: Mapping[str, tuple[str, str]]) -> None:
+    """Write `model_index.json`, last of all, as diffusers' `save_pretrained` would.
+
+    Args:
+        folder: Folder of the model.
+        pipeline: Class name of the pipeline.
+        parts: Library and class name of each part, by the name of its folder.
+    """
+    index = {
+        "_class_name": pipeline,
+        "_diffusers_version": import_diffusers().__version__,
+        "safety_checker": [None, None],
+        **{name: list(part) for name, part in sorted(parts.items())},
+    }
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")

@@ -1,0 +1,158 @@
+"""A tiny Predict2.5: random weights in the published layout, block types and scheduler settings.
+
+The settings are those of scripts/convert_cosmos_to_diffusers.py of diffusers (commit 0a88230), with
+fewer and narrower layers; the text encoder is a real Qwen2.5-VL, also small, with a byte-level
+tokenizer that needs no download.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gpu_jobs.common.torch_ops import import_diffusers
+
+HIDDEN_TEXT, TEXT_LAYERS = 16, 2
+TRANSFORMER: dict[str, Any] = {
+    "in_channels": 17,
+    "out_channels": 16,
+    "num_attention_heads": 2,
+    "attention_head_dim": 16,
+    "num_layers": 2,
+    "mlp_ratio": 4.0,
+    "text_embed_dim": 16,
+    "adaln_lora_dim": 8,
+    "max_size": (128, 240, 240),
+    "patch_size": (1, 2, 2),
+    "rope_scale": (1.0, 3.0, 3.0),
+    "concat_padding_mask": True,
+    "extra_pos_embed_type": None,
+    "use_crossattn_projection": True,
+    "crossattn_proj_in_channels": HIDDEN_TEXT * TEXT_LAYERS,
+    "encoder_hidden_states_channels": 16,
+}
+SCHEDULER: dict[str, Any] = {
+    "use_karras_sigmas": True,
+    "use_flow_sigmas": True,
+    "prediction_type": "flow_prediction",
+    "sigma_max": 200.0,
+    "sigma_min": 0.01,
+}
+SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% for part in message['content'] %}{{ part['text'] }}{% endfor %}<|im_end|>\n{% endfor %}"
+)
+
+
+def write_tiny(folder: Path, *, seed: int = 0) -> None:
+    """Write a diffusers folder of a tiny model, the same for the same seed.
+
+    Args:
+        folder: Where to; made if it is not there.
+        seed: Of all weights.
+    """
+    diffusers = import_diffusers()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        pipeline = diffusers.Cosmos2_5_PredictBasePipeline(
+            text_encoder=tiny_text_encoder(),
+            tokenizer=tiny_tokenizer(),
+            transformer=livened(diffusers.CosmosTransformer3DModel(**TRANSFORMER)),
+            vae=tiny_vae(),
+            scheduler=diffusers.UniPCMultistepScheduler(**SCHEDULER),
+            safety_checker=PassAll(),
+        )
+    pipeline.save_pretrained(folder)
+
+
+class PassAll(torch.nn.Module):
+    """Stands where a pipeline wants a guard; the job's own guards look before and after it."""
+
+    def check_text_safety(self, prompt: str) -> bool:
+        """Every prompt."""
+        return True
+
+    def check_video_safety(self, frames: Any) -> Any:
+        """Every clip, as it is."""
+        return frames
+
+
+def tiny_vae() -> Any:
+    """A Wan autoencoder of the published strides and latent statistics, from the current seed."""
+    diffusers = import_diffusers()
+    return diffusers.AutoencoderKLWan(
+        base_dim=8,
+        z_dim=16,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
+    )
+
+
+def tiny_tokenizer() -> Any:
+    """Qwen's tokenizer over single bytes, with a chat template of the published shape."""
+    from transformers import Qwen2Tokenizer
+
+    names = [*_byte_names(), *SPECIAL_TOKENS]
+    tokenizer = Qwen2Tokenizer(
+        vocab={name: number for number, name in enumerate(names)},
+        merges=[],
+        eos_token="<|im_end|>",
+        additional_special_tokens=["<|im_start|>", "<|im_end|>"],
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def tiny_text_encoder() -> Any:
+    """A Qwen2.5-VL of two layers, from the current seed."""
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    vocab_size = 256 + len(SPECIAL_TOKENS)
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": vocab_size,
+            "hidden_size": HIDDEN_TEXT,
+            "intermediate_size": 32,
+            "num_hidden_layers": TEXT_LAYERS,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "rope_parameters": {
+                "rope_type": "default",
+                "mrope_section": [1, 1, 2],
+                "rope_theta": 1e6,
+            },
+            "pad_token_id": vocab_size - 3,
+            "bos_token_id": vocab_size - 3,
+            "eos_token_id": vocab_size - 1,
+        },
+        vision_config={
+            "depth": 1,
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_heads": 2,
+            "out_hidden_size": HIDDEN_TEXT,
+        },
+        image_token_id=vocab_size - 3,
+        video_token_id=vocab_size - 3,
+        vision_start_token_id=vocab_size - 3,
+        vision_end_token_id=vocab_size - 3,
+    )
+    return Qwen2_5_VLForConditionalGeneration(config)
+
+
+def livened(module: Any) -> Any:
+    """A module whose zero-initialised weights are random, so that every path shows in the output."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if not bool(parameter.any()):
+                torch.nn.init.normal_(parameter, std=0.05)
+    return module
+
+
+def _byte_names() -> list[str]:
+    """The printable names that byte-level tokenizers give to the 256 bytes."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return [chr(byte) for byte in printable] + [chr(256 + n) for n in range(len(others))]
