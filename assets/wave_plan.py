@@ -8,10 +8,25 @@ from resources.site_store import SiteStore
 from resources.wave_plans import planned_waves, publish_plan, read_plan
 from worldloop import layout
 from worldloop.atlas.atlas import load_atlas
+from worldloop.cosmos.plans import Lora, WorldModelPlan, plan_world_model
 from worldloop.errors import PlanConflictError
 from worldloop.recipes import Shape
 from worldloop.seeds import derive_seed
-from worldloop.waves import WavePlan, choose_places, plan_wave
+from worldloop.waves import WavePlan, choose_places, plan_scenes, plan_wave
+
+_SKETCH_FRAMES, _SKETCH_RATE_FPS = 61, 24
+
+
+class LoraConfig(dg.Config):
+    """A LoRA adapter of the world model.
+
+    Attributes:
+        path: Its folder or file.
+        weight: How strongly it counts.
+    """
+
+    path: str
+    weight: float = 1.0
 
 
 class WavePlanConfig(dg.Config):
@@ -21,28 +36,103 @@ class WavePlanConfig(dg.Config):
         places: Places such as `tokyo/zoo`; empty picks the least covered ones.
         num_cities: How many places to pick when `places` is empty, one per city.
         clips_per_place: Clips of each place.
-        num_frames: Frames a clip.
-        width_px: Width of a clip.
-        height_px: Height of a clip.
-        rate_fps: Frames per second.
+        scenes: Given scenes instead of places, `tokyo/zoo@<seed>` each.
+        num_frames: Frames of a sketch; 0 takes those of the world model that follows it, or 61.
+        width_px: Width of a sketch.
+        height_px: Height of a sketch.
+        rate_fps: Frames per second of a sketch; 0 takes those of the world model that follows it, or 24.
         num_samples: Samples a pixel.
         seed: Seed of the wave; 0 derives one from the wave's key.
+        world_model: Model that makes clips of the same scenes, such as `Cosmos-Predict2-2B-Video2World`; empty: none.
+        tier: Its shape and speed: `draft`, `standard`, `hero`, or `tiny` for models with random weights.
+        profile: Its speed profile; empty takes the tier's.
+        revision: Revision of its weights; empty takes the registered one.
+        num_steps: Denoising steps; 0 takes what profile, tier or model say.
+        guidance: Guidance scale; left out, the model's.
+        sampler: Its sampler; empty takes the model's first.
+        negative_prompt: What guidance leads away from; left out, the family's.
+        prompt_form: `prose` or `cosmos3`; empty takes what the model reads.
+        control: What it takes from the sketch: `depth`, `seg`, `edge`, `blur`, `first_frames`.
+        source: `sketch`, or `draft` when drafts are promoted.
+        conditioning_frames: With `first_frames`, how many; 0 takes the fewest that the model takes.
+        share: Share of the scenes that it makes, 0 to 1.
+        batch_size: Clips that it denoises together.
+        guarded: Whether guards look at prompts and frames; some models require them.
+        allow_unguarded: Whether the release may hold unguarded clips and those of tiny models.
+        checkpoint: Folder of post-trained weights.
+        loras: LoRA adapters.
+        drafts: Recipe ids of the drafts that are promoted, one for each of `scenes`.
     """
 
     places: list[str] = Field(default_factory=list)
     num_cities: int = 5
     clips_per_place: int = 3
-    num_frames: int = 61
+    scenes: list[str] = Field(default_factory=list)
+    num_frames: int = 0
     width_px: int = 256
     height_px: int = 144
-    rate_fps: int = 24
+    rate_fps: int = 0
     num_samples: int = 5
     seed: int = 0
+    world_model: str = ""
+    tier: str = "draft"
+    profile: str = ""
+    revision: str = ""
+    num_steps: int = 0
+    guidance: float | None = None
+    sampler: str = ""
+    negative_prompt: str | None = None
+    prompt_form: str = ""
+    control: list[str] = Field(default_factory=list)
+    source: str = "sketch"
+    conditioning_frames: int = 0
+    share: float = 1.0
+    batch_size: int = 1
+    guarded: bool = True
+    allow_unguarded: bool = False
+    checkpoint: str = ""
+    loras: list[LoraConfig] = Field(default_factory=list)
+    drafts: list[str] = Field(default_factory=list)
 
     def shape(self) -> Shape:
-        """The shape of every clip."""
+        """The shape of every sketch."""
+        model = self.model_plan()
+        follows = model is not None and bool(model.video_controls)
+        num_frames, rate_fps = _SKETCH_FRAMES, _SKETCH_RATE_FPS
+        if model is not None and follows:
+            num_frames, rate_fps = model.shape.num_frames, model.shape.rate_fps
         return Shape(
-            self.num_frames, self.width_px, self.height_px, self.rate_fps, self.num_samples
+            self.num_frames or num_frames,
+            self.width_px,
+            self.height_px,
+            self.rate_fps or rate_fps,
+            self.num_samples,
+        )
+
+    def model_plan(self) -> WorldModelPlan | None:
+        """What the world model is asked for; None without one."""
+        if not self.world_model:
+            return None
+        return plan_world_model(
+            self.world_model,
+            tier=self.tier,
+            speed=self.profile,
+            revision=self.revision,
+            num_steps=self.num_steps,
+            guidance=self.guidance,
+            sampler=self.sampler,
+            negative_prompt=self.negative_prompt,
+            prompt_form=self.prompt_form,
+            batch_size=self.batch_size,
+            share=self.share,
+            control=self.control,
+            source=self.source,
+            conditioning_frames=self.conditioning_frames,
+            guarded=self.guarded,
+            allow_unguarded=self.allow_unguarded,
+            checkpoint=self.checkpoint,
+            loras=[Lora(lora.path, lora.weight) for lora in self.loras],
+            drafts=self.drafts,
         )
 
 
@@ -51,19 +141,19 @@ class WavePlanConfig(dg.Config):
     kinds={"json"},
     partitions_def=waves,
     deps=["place_atlas"],
-    code_version="1",
+    code_version="2",
 )
 def wave_plan(
     context: dg.AssetExecutionContext, config: WavePlanConfig, store: SiteStore
 ) -> dg.MaterializeResult[None]:
-    """The plan of one wave: an ordered list of clips to make, each a place and a seed.
+    """The plan of one wave: an ordered list of clips to make, each a place and a seed, and the world model.
 
     Written once: running it again returns the plan that stands, and asking for another one is an
     error. Format: docs/formats.md#wave-plan.
     """
     wave = context.partition_key
     standing = read_plan(store, wave) if store.exists(layout.plan_key(wave)) else None
-    if standing is not None and not config.places:
+    if standing is not None and not (config.places or config.scenes):
         plan = standing
     else:
         plan = _plan(store, wave, config)
@@ -80,14 +170,34 @@ def wave_plan(
             "cities": ", ".join(plan.cities),
             "duration_s": len(plan.clips) * plan.shape.duration_s,
             "atlas_hash": plan.atlas_hash,
+            **_describe(plan.world_model),
             "location": dg.MetadataValue.path(f"{store.url}/{layout.plan_key(wave)}"),
         }
     )
 
 
+def _describe(model: WorldModelPlan | None) -> dict[str, dg.MetadataValue]:  # type: ignore[type-arg]
+    if model is None:
+        return {}
+    return {
+        "world_model": dg.MetadataValue.text(f"{model.model}@{model.revision}"),
+        "tier": dg.MetadataValue.text(model.tier),
+        "generated": dg.MetadataValue.json(model.to_record()),
+    }
+
+
 def _plan(store: SiteStore, wave: str, config: WavePlanConfig) -> WavePlan:
     atlas = load_atlas()
     seed = config.seed or derive_seed("wave", wave)
+    if config.scenes:
+        return plan_scenes(
+            atlas,
+            wave=wave,
+            scenes=config.scenes,
+            seed=seed,
+            shape=config.shape(),
+            world_model=config.model_plan(),
+        )
     earlier = [read_plan(store, known) for known in planned_waves(store) if known < wave]
     return plan_wave(
         atlas,
@@ -102,4 +212,5 @@ def _plan(store: SiteStore, wave: str, config: WavePlanConfig) -> WavePlan:
         clips_per_place=config.clips_per_place,
         seed=seed,
         shape=config.shape(),
+        world_model=config.model_plan(),
     )

@@ -142,6 +142,7 @@ def check_plan(plan: dict[str, Any]) -> None:
         clips_per_place=config.clips_per_place,
         seed=1,
         shape=config.shape(),
+        world_model=config.model_plan(),
     )
 
 

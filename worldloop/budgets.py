@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from worldloop.cosmos.models import model
+from worldloop.cosmos.plans import WorldModelPlan, plan_world_model
+from worldloop.cosmos.timing import seconds_per_clip
 from worldloop.recipes import Shape
 from worldloop.sites import Budgets, Generation
 
@@ -14,6 +17,9 @@ _CPU_S_PER_SAMPLE = 1.33 / (15 * 256 * 144 * 5)
 _CPU_S_PER_CLIP = 1.0
 _BYTES_PER_PIXEL = 4e6 / (121 * 256 * 144)
 _REQUESTS_PER_CLIP = 20
+# Of world models: two minutes to load and compile for each city, and 2 bits a pixel.
+_START_S = 120.0
+_GENERATED_BYTES_PER_PIXEL = 0.25
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,39 @@ def estimate_clips(num_clips: int, shape: Shape) -> dict[str, float]:
     }
 
 
-def estimate_wave(generation: Generation) -> dict[str, float]:
+def estimate_world_model(
+    plan: WorldModelPlan, num_clips: int, *, num_cities: int, usd_per_gpu_hour: float = 0.0
+) -> dict[str, float]:
+    """What the generated clips of a wave will use, by kind, on the card that `timing` was fitted to.
+
+    A tiny model uses no GPU seconds: it runs on the CPU.
+    """
+    known, shape = model(plan.model), plan.shape
+    num_made = num_clips * plan.share
+    num_pixels = num_made * shape.num_frames * shape.width_px * shape.height_px
+    gpu_s = 0.0
+    if not known.tiny:
+        time = seconds_per_clip(known, shape, plan.profile, num_steps=plan.num_steps)
+        gpu_s = num_made * time.total_s + num_cities * _START_S
+    return {
+        "gpu_s": gpu_s,
+        "usd": gpu_s / 3600 * usd_per_gpu_hour,
+        "bytes": num_pixels * _GENERATED_BYTES_PER_PIXEL,
+    }
+
+
+def total(*estimates: Mapping[str, float]) -> dict[str, float]:
+    """Estimates added up, by kind.
+
+    Example:
+        >>> total({"cpu_s": 1.0}, {"cpu_s": 2.0, "gpu_s": 3.0})
+        {'cpu_s': 3.0, 'gpu_s': 3.0}
+    """
+    kinds = dict.fromkeys(kind for estimate in estimates for kind in estimate)
+    return {kind: sum(estimate.get(kind, 0.0) for estimate in estimates) for kind in kinds}
+
+
+def estimate_wave(generation: Generation, *, usd_per_gpu_hour: float = 0.0) -> dict[str, float]:
     """What a wave that the sensor plans will use, by kind."""
     shape = Shape(
         generation.num_frames,
@@ -57,7 +95,22 @@ def estimate_wave(generation: Generation) -> dict[str, float]:
         generation.rate_fps,
         generation.num_samples,
     )
-    return estimate_clips(generation.num_cities * generation.clips_per_place, shape)
+    num_clips = generation.num_cities * generation.clips_per_place
+    sketches = estimate_clips(num_clips, shape)
+    if not generation.world_model:
+        return sketches
+    plan = plan_world_model(
+        generation.world_model,
+        tier=generation.tier,
+        speed=generation.profile,
+        control=generation.control,
+        share=generation.share,
+        batch_size=generation.batch_size,
+    )
+    generated = estimate_world_model(
+        plan, num_clips, num_cities=generation.num_cities, usd_per_gpu_hour=usd_per_gpu_hour
+    )
+    return total(sketches, generated)
 
 
 def check_kinds(amounts: Mapping[str, float]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from worldloop.cosmos.guards import is_guarded
 from worldloop.curation.dedup import with_superseded
 from worldloop.errors import MalformedRecordError
 from worldloop.records import (
@@ -26,7 +27,6 @@ from worldloop.records import (
 from worldloop.seeds import canonical_json
 
 RELEASE_VERSION = 1
-UNGUARDED = "unguarded"  # what a receipt says of a clip that no guard looked at
 _CONTENT = (
     "wave",
     "index",
@@ -220,11 +220,12 @@ def _manifest(chosen: pl.DataFrame, site: str) -> pl.DataFrame:
 def _barred(generations: pl.DataFrame | None, *, allow_unguarded: bool) -> pl.DataFrame:
     """Clips that no release takes unless its plan names them, and why."""
     made = generations if generations is not None else GENERATIONS.empty()
+    unguarded = [state for state in made["guardrail"].unique() if not is_guarded(state)]
     reason = (
         pl.when(pl.col("tiny"))
         .then(pl.lit("made by a model with random weights"))
-        .when(pl.col("guardrail") == UNGUARDED)
-        .then(pl.lit(UNGUARDED))
+        .when(pl.col("guardrail").is_in(unguarded))
+        .then(pl.format("not guarded: {}", "guardrail"))
     )
     barred = made.select("recipe_id", barred=reason).drop_nulls("barred")
     return barred.clear() if allow_unguarded else barred

@@ -5,7 +5,7 @@ Read from `sites.toml`; a file that does not follow the format is refused with w
 
 import math
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from worldloop.errors import MalformedRecordError, UnknownKeyError
 
 EVERY_CITY = "*"
-_Section = TypeVar("_Section", "Budgets", "Generation")
+_Section = TypeVar("_Section", "Budgets", "Generation", "Promotion")
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,12 @@ class Generation:
         rate_fps: Frames per second.
         num_samples: Samples a pixel.
         min_hours_between_waves: The next wave opens no sooner than this after the last.
+        world_model: Name of a model that makes clips of the same scenes; empty: sketches only.
+        tier: Tier of its clips.
+        profile: Its speed profile; empty takes the tier's.
+        control: What it takes from the sketches.
+        share: Share of the scenes that it makes.
+        batch_size: Clips that it denoises together.
     """
 
     num_cities: int = 5
@@ -62,6 +68,37 @@ class Generation:
     rate_fps: int = 24
     num_samples: int = 5
     min_hours_between_waves: float = 24.0
+    world_model: str = ""
+    tier: str = "draft"
+    profile: str = ""
+    control: tuple[str, ...] = ()
+    share: float = 1.0
+    batch_size: int = 1
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What `promoted_drafts` renders again at the next tier.
+
+    Attributes:
+        share: Share of a wave's surviving drafts, the best ones, 0 to 1.
+        max_per_day: Promotions on one day, UTC.
+        tier: Tier to render at; empty takes the next one that the model can make.
+        world_model: Model that renders them; empty takes that of the drafts.
+        profile: Its speed profile; empty takes the tier's.
+        control: What is taken from the source; empty takes what the drafts took.
+        source: `sketch`, or `draft`: the draft itself is gone on from.
+        batch_size: Clips denoised together.
+    """
+
+    share: float = 0.2
+    max_per_day: int = 8
+    tier: str = ""
+    world_model: str = ""
+    profile: str = ""
+    control: tuple[str, ...] = ()
+    source: str = "sketch"
+    batch_size: int = 1
 
 
 @dataclass(frozen=True)
@@ -73,16 +110,20 @@ class Site:
         cities: Keys of its cities, or `*` for all that no other site names.
         store: URL of its store; relative paths are relative to the home folder.
         max_disk_gb: No new wave opens when the store holds more (1 GB = 1e9 bytes).
+        usd_per_gpu_hour: What an hour of one GPU costs, for costs and budgets.
         budgets: What it may use a day.
         generation: What its sensor plans.
+        promotion: Which drafts are rendered again.
     """
 
     name: str
     cities: tuple[str, ...]
     store: str
     max_disk_gb: float = 10.0
+    usd_per_gpu_hour: float = 0.0
     budgets: Budgets = field(default_factory=Budgets)
     generation: Generation = field(default_factory=Generation)
+    promotion: Promotion = field(default_factory=Promotion)
 
 
 @dataclass(frozen=True)
@@ -160,14 +201,15 @@ def _site(name: str, record: Any, origin: str) -> Site:
         raise _malformed(f"{where} cities", cities, 'a list of city keys, or ["*"]')
     if not isinstance(store, str) or not store:
         raise _malformed(f"{where} store", store, "a folder or a URL")
-    disk = {"max_disk_gb": record["max_disk_gb"]} if "max_disk_gb" in record else {}
+    numbers = {key: record[key] for key in ("max_disk_gb", "usd_per_gpu_hour") if key in record}
     return Site(
         name,
         tuple(cities),
         store,
-        **{key: _number(value, f"{where} {key}") for key, value in disk.items()},
+        **{key: _number(value, f"{where} {key}") for key, value in numbers.items()},
         budgets=_section(Budgets, record.get("budgets", {}), f"{where} budgets"),
         generation=_section(Generation, record.get("generation", {}), f"{where} generation"),
+        promotion=_section(Promotion, record.get("promotion", {}), f"{where} promotion"),
     )
 
 
@@ -175,12 +217,27 @@ def _section(section: type[_Section], record: Any, where: str) -> _Section:
     types = {f.name: f.type for f in fields(section)}
     if not isinstance(record, dict) or not set(record) <= set(types):
         raise _malformed(where, record, f"only {', '.join(types)}")
-    values: dict[str, Any] = {}
-    for name, value in record.items():
-        values[name] = _number(value, f"{where} {name}")
-        if types[name] is int:
-            values[name] = _count(value, f"{where} {name}")
-    return section(**values)
+    readers: dict[Any, Callable[[Any, str], Any]] = {
+        int: _count,
+        float: _number,
+        str: _text,
+        tuple[str, ...]: _texts,
+    }
+    return section(
+        **{name: readers[types[name]](value, f"{where} {name}") for name, value in record.items()}
+    )
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise _malformed(where, value, "a text in quotes")
+    return value
+
+
+def _texts(value: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise _malformed(where, value, "a list of texts")
+    return tuple(_text(entry, where) for entry in value)
 
 
 def _count(value: Any, where: str) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
+from gpu_jobs.common.processes import this_rank
 from worldloop.errors import MalformedRecordError, WorldloopError
 
 Spec = TypeVar("Spec")
@@ -74,12 +75,17 @@ def _run_by_hand(spec_type: type[Spec], job: Callable[..., Any], path: Path) -> 
     except WorldloopError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 1
-    sys.stdout.write(json.dumps(report) + "\n")
+    if not this_rank():
+        sys.stdout.write(json.dumps(report) + "\n")
     return 0
 
 
 def _run_for_dagster(spec_type: type[Spec], job: Callable[..., Any], *, streams: bool) -> int:
     from dagster_pipes import open_dagster_pipes
+
+    if this_rank():
+        job(read_spec(spec_type, _spec_from_pipes()))
+        return 0
 
     def tell(line: dict[str, Any]) -> None:
         pipes.log.info(json.dumps(line))
@@ -91,6 +97,16 @@ def _run_for_dagster(spec_type: type[Spec], job: Callable[..., Any], *, streams:
         report = job(spec, on_clip=tell) if streams else job(spec)
         pipes.report_custom_message({"report": asdict(report)})
     return 0
+
+
+def _spec_from_pipes() -> Mapping[str, Any]:
+    """The spec alone, for processes beside the first: only that one may send messages."""
+    from dagster_pipes import PipesDefaultContextLoader, PipesEnvVarParamsLoader
+
+    params = PipesEnvVarParamsLoader().load_context_params()
+    with PipesDefaultContextLoader().load_context(params) as context:
+        spec: Mapping[str, Any] = (context["extras"] or {})["spec"]
+    return spec
 
 
 class _JsonLines(logging.Formatter):

@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from gpu_jobs.common.busy import BusyMeter
 from gpu_jobs.cosmos_generate.book import Stopped, stopped_by
 from gpu_jobs.cosmos_generate.prepare import Prepared
 from gpu_jobs.cosmos_generate.protocol import Decoded, DenoiseOptions, Embedding, WorldModel
@@ -70,6 +71,7 @@ class Studio:
         device: torch device.
         finish: Called in a worker thread with a finished clip's work, frames and measurements; guards,
             encodes and writes.
+        leads: Whether this process decodes and finishes; others only share the denoising.
         recoveries: What had to be tried again, in words.
     """
 
@@ -78,7 +80,12 @@ class Studio:
     residency: Any
     device: Any
     finish: Callable[[Work, Decoded, Measured], None]
+    leads: bool = True
     recoveries: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Nothing is measured before the first batch."""
+        self._busy = BusyMeter(self.device)
 
     def run(self, batches: Iterable[Sequence[Work]]) -> list[Stopped]:
         """Denoise, decode and finish every batch.
@@ -90,14 +97,18 @@ class Studio:
             JobFailedError: If the device is lost, or memory does not suffice with everything offloaded.
         """
         stopped: list[Stopped] = []
-        with ThreadPoolExecutor(1) as decoder, ThreadPoolExecutor(ENCODERS) as encoders:
+        with (
+            BusyMeter(self.device) as self._busy,
+            ThreadPoolExecutor(1) as decoder,
+            ThreadPoolExecutor(ENCODERS) as encoders,
+        ):
             waiting: list[Future[list[Stopped]]] = []
             for batch in batches:
                 while len(waiting) >= MAX_WAITING:
                     stopped += waiting.pop(0).result()
                 latents, options, measured, failed = self._denoise(batch)
                 stopped += failed
-                if latents is None:
+                if latents is None or not self.leads:
                     continue
                 task = decoder.submit(self._decode, batch, latents, options, measured, encoders)
                 waiting.append(task)
@@ -106,6 +117,30 @@ class Studio:
             for task in waiting:
                 stopped += task.result()
         return stopped
+
+    def make(self, work: Work, measured: Measured) -> Decoded:
+        """One clip, denoised and decoded here and now; the parts of a long video are made so.
+
+        Args:
+            work: The clip.
+            measured: What it takes is added here.
+
+        Raises:
+            ClipRejectedError: If the clip fails.
+            JobFailedError: As `run`.
+        """
+        latents, options, part, failed = self._denoise([work])
+        if latents is None:
+            raise ClipRejectedError(failed[0].stage, failed[0].reason)
+        start_s = time.perf_counter()
+        self.residency.enter("decode")
+        decoded = self._decode_one(latents[0], work, options)
+        measured.denoise_s += part.denoise_s
+        measured.num_steps += part.num_steps
+        measured.num_forwards += part.num_forwards
+        measured.decode_s += time.perf_counter() - start_s
+        measured.peak_gpu_gb = max(measured.peak_gpu_gb, _peak_gb(self.device))
+        return decoded
 
     def _denoise(
         self, batch: Sequence[Work]
@@ -169,11 +204,12 @@ class Studio:
                     continue
                 measured.decode_s += time.perf_counter() - start_s
                 measured.peak_gpu_gb = _peak_gb(self.device)
+                measured.busy_share = self._busy.share
                 tasks.append((work, encoders.submit(self.finish, work, decoded, measured)))
         for work, task in tasks:
-            error = task.exception()
-            if error is not None:
-                stopped.append(stopped_by(work.prepared.request, "encode", error))
+            failure = task.exception()
+            if failure is not None:
+                stopped.append(stopped_by(work.prepared.request, "encode", failure))
         return stopped
 
     def _decode_one(self, latents: Any, work: Work, options: DenoiseOptions) -> Decoded:

@@ -13,9 +13,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self
 
+from gpu_jobs.common.processes import num_processes
 from gpu_jobs.common.staged_clips import clip_rows, is_whole
 from gpu_jobs.cosmos_generate.output import save_clip
 from gpu_jobs.cosmos_generate.spec import CosmosGenerateReport, CosmosGenerateSpec
+from worldloop.cosmos.asking import check_request
 from worldloop.cosmos.families import FAMILIES, ClipShape, Family
 from worldloop.cosmos.models import Model, model
 from worldloop.cosmos.profiles import SpeedProfile
@@ -92,13 +94,34 @@ class Asked:
             MalformedRecordError: If a record does not follow its format, or asks for the impossible.
         """
         known = model(spec.model)
-        return cls(
+        asked = cls(
             spec,
             known,
             FAMILIES[known.family],
             ClipShape(**spec.shape),
             SpeedProfile.from_record(spec.profile),
             tuple(ClipRequest.from_record(record) for record in spec.requests),
+        )
+        for request in asked.requests:
+            asked.check(request)
+        return asked
+
+    def check(self, request: ClipRequest) -> None:
+        """Refuse what the model cannot make, before anything is loaded.
+
+        Raises:
+            MalformedRecordError: If it cannot.
+        """
+        check_request(
+            request,
+            model=self.model,
+            shape=self.shape,
+            num_steps=self.num_steps,
+            guidance=self.spec.guidance,
+            sampler=self.spec.sampler,
+            upsampler=self.spec.upsampler.get("mode", ""),
+            cp_size=self.spec.cp_size,
+            num_devices=num_processes(),
         )
 
     @property

@@ -11,6 +11,8 @@ import resource
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,15 +21,17 @@ from worldloop.cosmos.flops import forward_flops
 
 from gpu_jobs.common.devices import claim_device
 from gpu_jobs.common.entry import run_job
+from gpu_jobs.common.processes import Processes, joined_processes
 from gpu_jobs.common.staged_clips import new_clip, no_space_is_a_store_error, only_job_in
 from gpu_jobs.cosmos_generate.batches import Measured, Studio, Work
-from gpu_jobs.cosmos_generate.book import Asked, Book, OnClip
+from gpu_jobs.cosmos_generate.book import Asked, Book, OnClip, Stopped, stopped_by
 from gpu_jobs.cosmos_generate.output import write_clip
 from gpu_jobs.cosmos_generate.prepare import Prepared, guard_frames, prepare
-from gpu_jobs.cosmos_generate.protocol import Decoded, DenoiseOptions, WorldModel
+from gpu_jobs.cosmos_generate.protocol import Decoded, DenoiseOptions, Media, WorldModel
 from gpu_jobs.cosmos_generate.spec import AUTO, CosmosGenerateReport, CosmosGenerateSpec
 from worldloop.cosmos.memory import choose_offload
 from worldloop.cosmos.requests import ClipRequest
+from worldloop.errors import ClipRejectedError
 
 CLIP_MB = 20.0  # a hero clip, for the message of a full disk
 
@@ -52,15 +56,16 @@ def cosmos_generate(
     """
     asked = Asked.read(spec)
     with (
-        no_space_is_a_store_error(asked.staging, clip_mb=CLIP_MB),
-        only_job_in(asked.staging),
         claim_device(spec.device) as device,
+        joined_processes(device) as processes,
+        _held_by_first(asked, processes),
     ):
         book = Book(asked, on_clip)
-        pending = [request for request in asked.requests if not book.stands(request)]
+        missing = [request for request in asked.requests if not book.stands(request)]
+        pending = processes.share(missing if processes.leads else None)
         if pending:
-            _generate(asked, pending, book, device)
-        return book.close()
+            _generate(asked, pending, book, device, processes)
+        return book.close() if processes.leads else CosmosGenerateReport([], [])
 
 
 def main() -> None:
@@ -68,29 +73,62 @@ def main() -> None:
     sys.exit(run_job(CosmosGenerateSpec, cosmos_generate, streams=True))
 
 
-def _generate(asked: Asked, pending: Sequence[ClipRequest], book: Book, device_name: str) -> None:
+@contextmanager
+def _held_by_first(asked: Asked, processes: Processes) -> Iterator[None]:
+    """The first process holds the staging folder for all."""
+    if not processes.leads:
+        yield
+        return
+    with no_space_is_a_store_error(asked.staging, clip_mb=CLIP_MB), only_job_in(asked.staging):
+        yield
+
+
+def _generate(
+    asked: Asked,
+    pending: Sequence[ClipRequest],
+    book: Book,
+    device_name: str,
+    processes: Processes,
+) -> None:
     """Make clips on a device; what becomes of each goes into the book."""
     import torch
 
     from gpu_jobs.common.torch_ops import import_diffusers
-    from gpu_jobs.cosmos_generate.guardrails import load_guards
 
     import_diffusers()
-    device, spec = torch.device(device_name), asked.spec
+    device = torch.device(device_name)
+    guards, prepared = None, None
+    if processes.leads:
+        guards, prepared = _prepare(asked, pending, book, device)
+    prepared = processes.share(prepared)
+    if not prepared:
+        return
+    world = _load(asked, device)
+    studio = _studio(asked, world, device, partial(_finish, asked, book, guards), processes)
+    works = _encode(studio, prepared)
+    making = (
+        _make_long(asked, studio, works)
+        if asked.spec.extend_to_frames
+        else studio.run(_batches(works, asked.spec.batch_size))
+    )
+    for stop in making:
+        book.stopped(stop)
+    book.recoveries += studio.recoveries
+
+
+def _prepare(
+    asked: Asked, pending: Sequence[ClipRequest], book: Book, device: Any
+) -> tuple[Any, list[Prepared]]:
+    """The guards, and the clips that may be generated; the others go into the book."""
+    from gpu_jobs.cosmos_generate.guardrails import load_guards
+
     guards = load_guards(
-        dict(spec.guards), family=asked.family, tiny=asked.model.tiny, device=device
+        dict(asked.spec.guards), family=asked.family, tiny=asked.model.tiny, device=device
     )
     prepared, stopped = prepare(asked, pending, guards, device)
     for stop in stopped:
         book.stopped(stop)
-    if not prepared:
-        return
-    world = _load(asked, device)
-    studio = _studio(asked, world, device, partial(_finish, asked, book, guards))
-    works = _encode(studio, prepared)
-    for stop in studio.run(_batches(works, spec.batch_size)):
-        book.stopped(stop)
-    book.recoveries += studio.recoveries
+    return guards, prepared
 
 
 def _load(asked: Asked, device: Any) -> WorldModel:
@@ -113,7 +151,9 @@ def _load(asked: Asked, device: Any) -> WorldModel:
     )
 
 
-def _studio(asked: Asked, world: WorldModel, device: Any, finish: Any) -> Studio:
+def _studio(
+    asked: Asked, world: WorldModel, device: Any, finish: Any, processes: Processes
+) -> Studio:
     from gpu_jobs.cosmos_generate.residency import Residency
     from gpu_jobs.cosmos_generate.speed.apply import apply_profile
 
@@ -134,7 +174,7 @@ def _studio(asked: Asked, world: WorldModel, device: Any, finish: Any) -> Studio
             policy=new_policy(),
         )
 
-    return Studio(world, options, residency, device, finish)
+    return Studio(world, options, residency, device, finish, leads=processes.leads)
 
 
 def _offload_plan(asked: Asked, device: Any) -> Sequence[str]:
@@ -166,6 +206,36 @@ def _encode(studio: Studio, prepared: Sequence[Prepared]) -> list[Work]:
 def _batches(works: Sequence[Work], size: int) -> Iterator[Sequence[Work]]:
     for start in range(0, len(works), size):
         yield works[start : start + size]
+
+
+def _make_long(asked: Asked, studio: Studio, works: Sequence[Work]) -> Iterator[Stopped]:
+    """Long videos, one after the other, each part going on from the last frames of what stands."""
+    from gpu_jobs.cosmos_generate.backends.extension import extend
+
+    for work in works:
+        measured = Measured()
+
+        def part(
+            request: ClipRequest, media: Media, work: Work = work, measured: Measured = measured
+        ) -> Decoded:
+            clip = replace(work.prepared, request=request, media=media)
+            return studio.make(Work(clip, work.embedding), measured)
+
+        request = work.prepared.request
+        try:
+            decoded = extend(
+                asked.model,
+                request,
+                work.prepared.media,
+                world_model=studio.world,
+                generate=part,
+                clip_frames=asked.shape.num_frames,
+                total_frames=asked.spec.extend_to_frames,
+                overlap_frames=asked.spec.overlap_frames,
+            )
+            studio.finish(work, decoded, measured)
+        except ClipRejectedError as error:
+            yield stopped_by(request, error.stage, error)
 
 
 def _finish(

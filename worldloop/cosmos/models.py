@@ -236,7 +236,7 @@ _GUARDRAIL_1 = "Cosmos-1.0-Guardrail"
 _GUARDRAIL1 = "Cosmos-Guardrail1"
 _LLAMA_GUARD = "meta-llama/Llama-Guard-3-8B"
 _LLAMA_GUARD_1 = "meta-llama/LlamaGuard-7b"
-_JIT = ("*.jit", "mean_std.pt", "config.json", "README.md")
+_JIT = ("*.jit", "mean_std.pt", "config.json", "*.safetensors", "README.md")
 _UPSAMPLER_FILES = ("model.pt", "config.json", "README.md", "tokenizer*")
 
 COMPANIONS: Mapping[str, Companion] = MappingProxyType(

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
+from worldloop.cosmos.asking import check_sampling
 from worldloop.cosmos.families import ClipShape
+from worldloop.cosmos.guards import default_guards
 from worldloop.cosmos.models import Model, model
 from worldloop.cosmos.profiles import SpeedProfile, profile
 from worldloop.cosmos.tiers import TIERS, tier_shape
@@ -21,7 +23,6 @@ VIDEO_CONTROLS = ("depth", "seg", "edge", "blur")
 CONTROLS = (FIRST_FRAMES, *VIDEO_CONTROLS)
 PROMPT_FORMS: tuple[PromptForm, ...] = ("prose", "cosmos3")
 SOURCES: tuple[Source, ...] = ("sketch", "draft")
-TEXT_GUARDS, VIDEO_GUARDS = ("blocklist", "aegis"), ("content", "faces")
 MAX_BATCH = 64
 
 
@@ -76,8 +77,8 @@ class WorldModelPlan:
     control: tuple[str, ...] = ()
     source: Source = "sketch"
     conditioning_frames: int = 0
-    text_guards: tuple[str, ...] = TEXT_GUARDS
-    video_guards: tuple[str, ...] = VIDEO_GUARDS
+    text_guards: tuple[str, ...] = ()
+    video_guards: tuple[str, ...] = ()
     allow_unguarded: bool = False
     checkpoint: str = ""
     loras: tuple[Lora, ...] = ()
@@ -87,11 +88,6 @@ class WorldModelPlan:
     def generator(self) -> str:
         """Name of the generator in tables: the model's name in lower case."""
         return self.model.lower()
-
-    @property
-    def is_guarded(self) -> bool:
-        """Whether prompts and frames are both guarded."""
-        return bool(self.text_guards and self.video_guards)
 
     @property
     def video_controls(self) -> tuple[str, ...]:
@@ -178,31 +174,30 @@ def plan_world_model(
         drafts: Recipe ids of the drafts of a promotion wave.
 
     Raises:
-        UnknownKeyError: If the model, the tier, the profile or the sampler is unknown.
+        UnknownKeyError: If the model, the tier, the profile or a control is unknown.
         MalformedRecordError: If the model cannot do what is asked.
     """
     known = model(name)
     shape = tier_shape(tier, known)
     speed_profile = profile(speed or TIERS[tier].profile)
     family = known.record
-    if sampler and sampler not in known.known_samplers:
-        raise UnknownKeyError(f"sampler of {name}", sampler, known.known_samplers)
+    steps = num_steps or speed_profile.num_steps or TIERS[tier].num_steps or known.default_steps
+    scale = known.default_guidance if guidance is None else guidance
+    chosen = sampler or known.known_samplers[0]
+    check_sampling(model=known, num_steps=steps, guidance=scale, sampler=chosen)
     _check_control(known, control, source, drafts)
     _check_guards(known, guarded=guarded)
-    _check_numbers(share, batch_size, num_steps)
-    guards = guarded and not known.tiny
+    _check_numbers(share, batch_size)
+    guards = default_guards(family) if guarded and not known.tiny else {"text": (), "video": ()}
     return WorldModelPlan(
         model=known.name,
         revision=revision or known.revision,
         tier=tier,
         shape=shape,
         profile=speed_profile,
-        num_steps=num_steps
-        or speed_profile.num_steps
-        or TIERS[tier].num_steps
-        or known.default_steps,
-        guidance=known.default_guidance if guidance is None else guidance,
-        sampler=sampler or known.known_samplers[0],
+        num_steps=steps,
+        guidance=scale,
+        sampler=chosen,
         negative_prompt=family.negative_prompt if negative_prompt is None else negative_prompt,
         prompt_form=_prompt_form(prompt_form, known),
         batch_size=batch_size,
@@ -210,8 +205,8 @@ def plan_world_model(
         control=tuple(control),
         source="draft" if source == "draft" else "sketch",
         conditioning_frames=_conditioning_frames(conditioning_frames, control, known),
-        text_guards=TEXT_GUARDS if guards else (),
-        video_guards=VIDEO_GUARDS if guards else (),
+        text_guards=tuple(guards["text"]),
+        video_guards=tuple(guards["video"]),
         allow_unguarded=allow_unguarded,
         checkpoint=checkpoint,
         loras=tuple(loras),
@@ -308,11 +303,10 @@ def _check_guards(known: Model, *, guarded: bool) -> None:
         )
 
 
-def _check_numbers(share: float, batch_size: int, num_steps: int) -> None:
+def _check_numbers(share: float, batch_size: int) -> None:
     for name, value, least, most in (
         ("share of a wave's scenes", share, 0.0, 1.0),
         ("batch_size of a world model", batch_size, 1, MAX_BATCH),
-        ("num_steps of a world model", num_steps, 0, 1000),
     ):
         if not least <= value <= most:
             raise MalformedRecordError(name, value, f"{least:g} to {most:g}", "Choose another.")

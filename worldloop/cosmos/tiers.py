@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from worldloop.cosmos.asking import nearest_shape
 from worldloop.cosmos.families import ClipShape
 from worldloop.cosmos.models import Model
 from worldloop.errors import MalformedRecordError, UnknownKeyError
@@ -64,7 +65,7 @@ def tier_shape(name: str, model: Model) -> ClipShape:
     """
     if name not in TIERS:
         raise UnknownKeyError("tier of a world model", name, TIERS)
-    tier, fault = TIERS[name], _fault(TIERS[name], model)
+    fault = _fault(TIERS[name], model)
     if fault:
         can = ", ".join(legal_tiers(model))
         raise MalformedRecordError(
@@ -73,8 +74,7 @@ def tier_shape(name: str, model: Model) -> ClipShape:
             f"one of: {can}" if can else "a model that makes clips",
             f"{fault}. Choose another tier, or another model.",
         )
-    rate_fps = model.record.shape.rate_fps if model.tiny else model.default_shape.rate_fps
-    return ClipShape(tier.num_frames, tier.width_px, tier.height_px, rate_fps)
+    return _shape(TIERS[name], model)
 
 
 def legal_tiers(model: Model) -> tuple[str, ...]:
@@ -100,21 +100,23 @@ def next_tier(name: str, model: Model) -> str | None:
 
 def _fault(tier: Tier, model: Model) -> str:
     """Why a model cannot make a tier; empty if it can."""
-    family, size = model.record, (tier.width_px, tier.height_px)
     if model.default_shape.num_frames == 1:
         return f"{model.name} makes pictures, not clips"
     if tier.name == "tiny" and not model.tiny:
         return "The tier 'tiny' is for models with random weights"
-    if (tier.num_frames - 1) % family.frame_stride:
-        return f"{family.title} makes 1 + k x {family.frame_stride} frames, not {tier.num_frames}"
-    if any(side % family.multiple_px for side in size):
-        return f"{family.title} takes sides that are multiples of {family.multiple_px} px"
-    if model.tiny:
+    asked = _shape(tier, model)
+    near = nearest_shape(asked, model=model)
+    if near == asked:
         return ""
-    if family.frame_counts and tier.num_frames not in family.frame_counts:
-        counts = ", ".join(str(count) for count in family.frame_counts)
-        return f"{family.title} makes clips of {counts} frames, not {tier.num_frames}"
-    if family.sizes_px and size not in family.sizes_px:
-        sizes = ", ".join(f"{width}x{height}" for width, height in family.sizes_px)
-        return f"{family.title} takes {sizes} px, not {size[0]}x{size[1]}"
-    return ""
+    return (
+        f"It is {_words(asked)}; the nearest that {model.record.title} makes is {_words(near)}"
+    )
+
+
+def _shape(tier: Tier, model: Model) -> ClipShape:
+    rate_fps = model.record.shape.rate_fps if model.tiny else model.default_shape.rate_fps
+    return ClipShape(tier.num_frames, tier.width_px, tier.height_px, rate_fps)
+
+
+def _words(shape: ClipShape) -> str:
+    return f"{shape.num_frames} frames of {shape.width_px}x{shape.height_px} px"

@@ -113,7 +113,7 @@ def tiling(grid: Grid) -> Tiling:
         >>> tiling((16, 44, 80)).tile
         (4, 4, 8)
         >>> tiling((24, 27, 48)).num_tiles
-        243
+        252
 
     Raises:
         MalformedRecordError: If the grid is too small for tiles to make sense.
@@ -156,9 +156,9 @@ def window(tiles: Tiling, density: float) -> Window:
         density: Share of tiles to attend to, in (0, 1].
 
     Example:
-        >>> chosen = window(tiling((16, 44, 80)), 0.17)
+        >>> chosen = window(tiling((16, 44, 80)), 0.15)
         >>> chosen.size, round(chosen.density, 3)
-        ((3, 5, 5), 0.17)
+        ((3, 7, 3), 0.143)
     """
     if density >= 1.0:
         return Window(tiles, tiles.tiles)

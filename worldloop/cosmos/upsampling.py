@@ -161,7 +161,9 @@ def plan_upsampling(
             "Give --input_image_or_video_path, or use mode 'text', or --disable_prompt_upsampler.",
         )
     if reads == "picture":
-        return UpsamplingPlan(name, reads, "written from the picture; the user's words are not read")
+        return UpsamplingPlan(
+            name, reads, "written from the picture; the user's words are not read"
+        )
     _require_prompt(request, f"{name} writes anew what it is given in mode {reads!r}")
     limit = family.word_limit_to_skip_upsampler if word_limit is None else word_limit
     words = len(request.prompt.split())

@@ -159,7 +159,7 @@ class Predict2WorldModel(T5WorldModel):
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
         scheduler.register_to_config(**REGISTERED)
         ramp = torch.linspace(0, 1, num_steps, dtype=torch.float64)
-        scheduler.set_timesteps(sigmas=ramp, device=device)
+        scheduler.set_timesteps(sigmas=ramp.numpy(), device=device)
         levels: torch.Tensor = scheduler.sigmas
         levels[-1] = levels[-2]
         return levels

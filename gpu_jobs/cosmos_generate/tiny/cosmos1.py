@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from gpu_jobs.common.torch_ops import import_diffusers
-from gpu_jobs.cosmos_generate.tiny.folders import write_index
+from gpu_jobs.cosmos_generate.tiny.folders import without_bias, write_index
 from gpu_jobs.cosmos_generate.tiny.text import WIDTH, seeded, write_tiny_t5
 
 TRANSFORMER = {
@@ -49,7 +49,8 @@ SCHEDULER = {
     "rho": 7.0,
     "final_sigmas_type": "sigma_min",
 }
-CONTRAST = 0.4  # of the decoder's last layer: its random weights would clip most pixels
+CONTRAST = 2.0  # of the decoder's last layer, so that frames are neither grey nor clipped
+FINE_DETAIL = 0.05  # of the wavelet bands but the coarsest, so that neighbours are alike as in a picture
 
 
 def write_tiny_text2world(folder: Path, *, seed: int = 0) -> None:
@@ -85,8 +86,9 @@ def _write(folder: Path, pipeline: str, *, in_channels: int, seed: int) -> None:
     )
     transformer.save_pretrained(folder / "transformer")
     vae = seeded(seed, lambda: AutoencoderKLCosmos(**VAE))
-    for parameter in vae.decoder.conv_out.parameters():
-        parameter.data.mul_(CONTRAST)
+    without_bias(vae)
+    vae.decoder.conv_out.conv_t.weight.data[:3] *= CONTRAST
+    vae.decoder.conv_out.conv_t.weight.data[3:] *= CONTRAST * FINE_DETAIL
     vae.save_pretrained(folder / "vae")
     EDMEulerScheduler(**SCHEDULER).save_pretrained(folder / "scheduler")
     write_index(

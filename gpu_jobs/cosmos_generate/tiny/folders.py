@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from gpu_jobs.common.torch_ops import import_diffusers
 
@@ -22,3 +23,10 @@ def write_index(folder: Path, pipeline: str, parts: Mapping[str, tuple[str, str]
         **{name: list(part) for name, part in sorted(parts.items())},
     }
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def without_bias(autoencoder: Any) -> None:
+    """Zero the biases of a random autoencoder: untrained, they would drown what frames and latents say."""
+    for name, parameter in autoencoder.named_parameters():
+        if name.endswith("bias"):
+            parameter.data.zero_()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_jobs.common.torch_ops import import_diffusers
-from gpu_jobs.cosmos_generate.tiny.folders import write_index
+from gpu_jobs.cosmos_generate.tiny.folders import without_bias, write_index
 from gpu_jobs.cosmos_generate.tiny.text import WIDTH, seeded, write_tiny_t5
 
 TRANSFORMER: dict[str, Any] = {
@@ -38,7 +38,7 @@ SCHEDULER: dict[str, Any] = {
     "sigma_data": 1.0,
     "final_sigmas_type": "sigma_min",
 }
-CONTRAST = 4.0  # of the decoder's last layer: its random weights would leave all pixels grey
+CONTRAST = 2.0  # of the decoder's last layer, so that frames are neither grey nor clipped
 
 
 def write_tiny_text2image(folder: Path, *, seed: int = 0) -> None:
@@ -78,8 +78,8 @@ def _write(folder: Path, pipeline: str, transformer: dict[str, Any], *, seed: in
     built = seeded(seed, lambda: CosmosTransformer3DModel(**transformer))
     built.save_pretrained(folder / "transformer")
     vae = seeded(seed, lambda: AutoencoderKLWan(**VAE))
-    for parameter in vae.decoder.conv_out.parameters():
-        parameter.data.mul_(CONTRAST)
+    without_bias(vae)
+    vae.decoder.conv_out.weight.data *= CONTRAST
     vae.save_pretrained(folder / "vae")
     scheduler = FlowMatchEulerDiscreteScheduler(use_karras_sigmas=True)
     scheduler.register_to_config(**SCHEDULER)

@@ -69,6 +69,8 @@ def write_tiny(folder: Path, *, seed: int = 0) -> None:
 class PassAll(torch.nn.Module):
     """Stands where a pipeline wants a guard; the job's own guards look before and after it."""
 
+    device, dtype = torch.device("cpu"), torch.float32  # pipelines ask every part for both
+
     def check_text_safety(self, prompt: str) -> bool:
         """Every prompt."""
         return True

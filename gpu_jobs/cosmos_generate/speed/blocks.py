@@ -1,0 +1,297 @@
+"""Blocks of `CosmosTransformer3DModel` (Cosmos-1.0, Predict1, 2, 2.5, Transfer2.5), written to be fast.
+
+The arithmetic is that of diffusers 0.42.1, `CosmosTransformerBlock`, with the block's own weights.
+What differs: tokens may stand in tile order and be shared by ranks; modulation is worked out per
+frame and looked up per token, instead of per token; and what lies between two matrix products is
+written in one piece, so that the compiler makes one kernel of it.
+"""
+
+# B batch, L tokens, S text tokens, F frames or 1, H heads, E width of a head, D width of a token
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from gpu_jobs.cosmos_generate.speed.attention import Attending, cross_attention, self_attention
+from gpu_jobs.cosmos_generate.speed.parallel import Ranks
+from gpu_jobs.cosmos_generate.speed.sparse import TokenOrder, order_of
+from worldloop.cosmos.tiles import Grid, Window
+
+Compile = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+@dataclass
+class Pass:
+    """What all blocks of one pass of the transformer share.
+
+    Attributes:
+        frame_L: Number of each token's row of `embedded_BFD`; None if there is one row.
+        embedded_BFD: Embedded noise level.
+        temb_BFD: Modulation that all blocks have in common, three times as wide.
+        rope: Cosine and sine of each token, (L, E), float32.
+        extra_BLD: Learned position of each token; None if the model has none.
+    """
+
+    frame_L: torch.Tensor | None
+    embedded_BFD: torch.Tensor
+    temb_BFD: torch.Tensor
+    rope: tuple[torch.Tensor, torch.Tensor]
+    extra_BLD: torch.Tensor | None
+
+
+class Stack:
+    """Takes tokens into the order that blocks compute in, and back.
+
+    Attributes:
+        attending: Told of the order.
+        window: Tiles of sparse attention; None for dense profiles.
+        ranks: Processes that share the tokens.
+        current: What the blocks of the current pass share.
+    """
+
+    def __init__(self, attending: Attending, window: Window | None, ranks: Ranks):
+        self.attending, self.window, self.ranks = attending, window, ranks
+        self.current: Pass | None = None
+        self._order: TokenOrder | None = None
+
+    def enter(
+        self,
+        tokens_BLD: torch.Tensor,
+        embedded: torch.Tensor,
+        temb: torch.Tensor,
+        rope: tuple[torch.Tensor, torch.Tensor],
+        extra_BLD: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """This rank's tokens in order; what blocks share is put in order too."""
+        order = self._order_for(tokens_BLD)
+        self.attending.order = order
+        frame_L, embedded_BFD, temb_BFD = self._per_frame(embedded, temb)
+        self.current = Pass(
+            None if frame_L is None else self._ordered(frame_L, 0),
+            embedded_BFD,
+            temb_BFD,
+            (self._ordered(rope[0], 0), self._ordered(rope[1], 0)),
+            None if extra_BLD is None else self._ordered(extra_BLD, 1),
+        )
+        return self._ordered(tokens_BLD, 1)
+
+    def residual(self, tokens_BLD: torch.Tensor | None) -> torch.Tensor | None:
+        """Tokens of a control network, in order."""
+        return None if tokens_BLD is None else self._ordered(tokens_BLD, 1)
+
+    def leave(self, own_BLD: torch.Tensor) -> torch.Tensor:
+        """All tokens, as they stood before."""
+        assert self._order is not None
+        self.current = None
+        tokens_BLD = self.ranks.gather(own_BLD)
+        if self.window is None and tokens_BLD.shape[1] == len(self._order.place):
+            return tokens_BLD
+        return tokens_BLD.index_select(1, self._order.place)
+
+    def _ordered(self, tokens: torch.Tensor, dim: int) -> torch.Tensor:
+        assert self._order is not None
+        if self.window is not None or len(self._order.token) != tokens.shape[dim]:
+            own = self.ranks.own_tokens(self._order.token, 0)
+            return tokens.index_select(dim, own)
+        return self.ranks.own_tokens(tokens, dim)
+
+    def _order_for(self, tokens_BLD: torch.Tensor) -> TokenOrder:
+        count, device = tokens_BLD.shape[1], tokens_BLD.device
+        order = self._order
+        if order is None or len(order.place) != count or order.place.device != device:
+            grid: Grid | None = self.window.tiling.grid if self.window else None
+            order = order_of(
+                grid, num_tokens=count, window=self.window, ranks=self.ranks.size, device=device
+            )
+            self._order = order
+        return order
+
+    def _per_frame(
+        self, embedded: torch.Tensor, temb: torch.Tensor
+    ) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]:
+        """Rows of modulation: one, or one for each frame where frames have noise of their own.
+
+        diffusers repeats a frame's row for each of its tokens; the first of them is enough.
+        """
+        if embedded.ndim == 2:
+            return None, embedded[:, None], temb[:, None]
+        count = embedded.shape[1]
+        step = self.tokens_per_frame(count)
+        frame_L = torch.arange(count, device=embedded.device) // step
+        return frame_L, embedded[:, ::step], temb[:, ::step]
+
+    def tokens_per_frame(self, count: int) -> int:
+        """Tokens of a frame; without a known grid every token is taken for a frame of its own."""
+        return count // self.frames if self.frames and count % self.frames == 0 else 1
+
+    frames: int = 0
+
+
+class FastBlock(nn.Module):
+    """A block of the transformer that takes its place and its weights.
+
+    Attributes:
+        block: The block of diffusers.
+    """
+
+    def __init__(
+        self, block: nn.Module, stack: Stack, *, first: bool, last: bool, compiled: Compile
+    ):
+        """Wrap a block.
+
+        Args:
+            block: A `CosmosTransformerBlock` without projections of a control network.
+            stack: Shared by all blocks of the transformer.
+            first: Whether it is the first block, which puts tokens in order.
+            last: Whether it is the last block, which puts them back.
+            compiled: Compiles a function; the identity where nothing is compiled.
+        """
+        super().__init__()
+        self.block = block
+        self._stack, self._first, self._last = stack, first, last
+        self._compute = compiled(compute)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: Any,
+        embedded_timestep: torch.Tensor,
+        temb: torch.Tensor,
+        image_rotary_emb: tuple[torch.Tensor, torch.Tensor],
+        extra_pos_emb: torch.Tensor | None = None,
+        attention_mask: Any = None,
+        controlnet_residual: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """As `CosmosTransformerBlock.forward`; positions and noise levels are read by the first block."""
+        stack = self._stack
+        if self._first:
+            hidden_states = stack.enter(
+                hidden_states, embedded_timestep, temb, image_rotary_emb, extra_pos_emb
+            )
+        assert stack.current is not None
+        now = stack.current
+        out: torch.Tensor = self._compute(
+            self.block,
+            hidden_states,
+            encoder_hidden_states,
+            now.embedded_BFD,
+            now.temb_BFD,
+            now.frame_L,
+            now.rope[0],
+            now.rope[1],
+            now.extra_BLD,
+            attention_mask,
+            stack.residual(controlnet_residual),
+            stack.attending.number,
+        )
+        return stack.leave(out) if self._last else out
+
+
+def compute(
+    block: Any,
+    x_BLD: torch.Tensor,
+    text: Any,
+    embedded_BFD: torch.Tensor,
+    temb_BFD: torch.Tensor,
+    frame_L: torch.Tensor | None,
+    cos_LE: torch.Tensor,
+    sin_LE: torch.Tensor,
+    extra_BLD: torch.Tensor | None,
+    mask: Any,
+    residual_BLD: torch.Tensor | None,
+    attending: int,
+) -> torch.Tensor:
+    """One block: self-attention, attention to text, feed-forward, each modulated by the noise level."""
+    if extra_BLD is not None:
+        x_BLD = x_BLD + extra_BLD
+    y_BLD, gate = _modulated(block.norm1, x_BLD, embedded_BFD, temb_BFD, frame_L)
+    x_BLD = x_BLD + gate * _attend_to_video(block.attn1, y_BLD, cos_LE, sin_LE, attending)
+    y_BLD, gate = _modulated(block.norm2, x_BLD, embedded_BFD, temb_BFD, frame_L)
+    if mask is None and isinstance(text, torch.Tensor):
+        x_BLD = x_BLD + gate * _attend_to_text(block.attn2, y_BLD, text)
+    else:  # masks and pictures: as diffusers does it
+        x_BLD = x_BLD + gate * block.attn2(y_BLD, encoder_hidden_states=text, attention_mask=mask)
+    y_BLD, gate = _modulated(block.norm3, x_BLD, embedded_BFD, temb_BFD, frame_L)
+    x_BLD = x_BLD + gate * block.ff(y_BLD)
+    return x_BLD if residual_BLD is None else x_BLD + residual_BLD
+
+
+def _modulated(
+    norm: Any,
+    x_BLD: torch.Tensor,
+    embedded_BFD: torch.Tensor,
+    temb_BFD: torch.Tensor,
+    frame_L: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Normalised, scaled and shifted tokens, and the gate of what is made of them."""
+    rows_BFD = norm.linear_2(norm.linear_1(F.silu(embedded_BFD))) + temb_BFD
+    shift, scale, gate = (
+        part if frame_L is None else part.index_select(1, frame_L)
+        for part in rows_BFD.chunk(3, dim=-1)
+    )
+    return norm.norm(x_BLD) * (1 + scale) + shift, gate
+
+
+def _attend_to_video(
+    attn: Any, y_BLD: torch.Tensor, cos_LE: torch.Tensor, sin_LE: torch.Tensor, attending: int
+) -> torch.Tensor:
+    if hasattr(attn, "to_qkv"):
+        q, k, v = attn.to_qkv(y_BLD).chunk(3, dim=-1)
+    else:
+        q, k, v = attn.to_q(y_BLD), attn.to_k(y_BLD), attn.to_v(y_BLD)
+    q, k, v = (one.unflatten(2, (attn.heads, -1)) for one in (q, k, v))
+    q = _rotated(attn.norm_q(q), cos_LE, sin_LE)
+    k = _rotated(attn.norm_k(k), cos_LE, sin_LE)
+    out_BLHE = self_attention(q, k, v.contiguous(), None, None, attending)
+    out_BLD: torch.Tensor = attn.to_out[0](out_BLHE.flatten(2))
+    return out_BLD
+
+
+def _attend_to_text(attn: Any, y_BLD: torch.Tensor, text_BSD: torch.Tensor) -> torch.Tensor:
+    q, k, v = attn.to_q(y_BLD), attn.to_k(text_BSD), attn.to_v(text_BSD)
+    q, k, v = (one.unflatten(2, (attn.heads, -1)) for one in (q, k, v))
+    out_BLHE = cross_attention(attn.norm_q(q), attn.norm_k(k), v)
+    out_BLD: torch.Tensor = attn.to_out[0](out_BLHE.flatten(2))
+    return out_BLD
+
+
+def _rotated(x_BLHE: torch.Tensor, cos_LE: torch.Tensor, sin_LE: torch.Tensor) -> torch.Tensor:
+    """Rotary positions in float32; the two halves of a head turn together."""
+    first, second = x_BLHE.chunk(2, dim=-1)
+    turned = torch.cat([-second, first], dim=-1)
+    rotated = x_BLHE.float() * cos_LE[:, None] + turned.float() * sin_LE[:, None]
+    return rotated.to(x_BLHE.dtype)
+
+
+def install(
+    transformer: Any,
+    attending: Attending,
+    *,
+    grid: Grid,
+    window: Window | None,
+    ranks: Ranks,
+    compiled: Compile,
+) -> Stack:
+    """Put fast blocks in the place of a transformer's blocks.
+
+    Args:
+        transformer: A `CosmosTransformer3DModel`; changed.
+        attending: How self-attention is computed.
+        grid: Of the tokens of a clip.
+        window: Tiles of sparse attention; None for dense profiles.
+        ranks: Processes that share the tokens.
+        compiled: Compiles a function.
+    """
+    stack = Stack(attending, window, ranks)
+    stack.frames = grid[0]
+    blocks = list(transformer.transformer_blocks)
+    last = len(blocks) - 1
+    transformer.transformer_blocks = nn.ModuleList(
+        FastBlock(block, stack, first=index == 0, last=index == last, compiled=compiled)
+        for index, block in enumerate(blocks)
+    )
+    return stack

@@ -1,0 +1,90 @@
+"""Full configurations of `train_world_model`; a variant calls one and changes a field."""
+
+from dataclasses import asdict
+from typing import Any
+
+from gpu_jobs.train_world_model.spec import Stage, TrainWorldModelSpec
+
+
+def small(shards_dir: str, output_dir: str) -> TrainWorldModelSpec:
+    """61 frames of 256x128 px as 8,192 tokens; at most five minutes of training on one H200."""
+    return TrainWorldModelSpec(
+        shards_dir=shards_dir,
+        output_dir=output_dir,
+        autoencoder=_autoencoder(128, num_layers=2),
+        transformer=_transformer(heads=4, head_dim=128, num_layers=8, text_width=256),
+        text_encoder=_text_encoder(256, heads=4, num_layers=4),
+        autoencoder_stages=_stages(Stage(17, 8, 1200, 40.0), Stage(61, 2, 200, 15.0)),
+        transformer_stages=_stages(
+            Stage(1, 128, 1500, 40.0), Stage(17, 32, 1000, 75.0), Stage(61, 8, 1200, 115.0)
+        ),
+    )
+
+
+def tiny(shards_dir: str, output_dir: str) -> TrainWorldModelSpec:
+    """Seconds on a CPU, for tests: real classes, almost no weights."""
+    return TrainWorldModelSpec(
+        shards_dir=shards_dir,
+        output_dir=output_dir,
+        autoencoder=_autoencoder(16, num_layers=1),
+        transformer=_transformer(heads=2, head_dim=16, num_layers=2, text_width=16),
+        text_encoder=_text_encoder(16, heads=2, num_layers=1),
+        autoencoder_stages=_stages(Stage(5, 2, 12), Stage(9, 1, 4)),
+        transformer_stages=_stages(Stage(1, 4, 4), Stage(9, 2, 6)),
+        warmup_steps=2,
+        ema_decay=0.9,
+        precision="fp32",
+        compile=False,
+        num_samples=1,
+        sample_steps=2,
+        device="cpu",
+    )
+
+
+def _stages(*stages: Stage) -> tuple[dict[str, Any], ...]:
+    return tuple(asdict(stage) for stage in stages)
+
+
+def _autoencoder(width: int, *, num_layers: int) -> dict[str, Any]:
+    """Two Haar levels in time and space and no further downsampling: 4x4x4, 16 channels."""
+    return {
+        "latent_channels": 16,
+        "encoder_block_out_channels": [width, width, width],
+        "decode_block_out_channels": [width, width, width],
+        "attention_resolutions": [],
+        "num_layers": num_layers,
+        "patch_size": 4,
+        "spatial_compression_ratio": 4,
+        "temporal_compression_ratio": 4,
+    }
+
+
+def _transformer(*, heads: int, head_dim: int, num_layers: int, text_width: int) -> dict[str, Any]:
+    """As Cosmos-1.0 Text2World in all but size."""
+    return {
+        "in_channels": 16,
+        "out_channels": 16,
+        "num_attention_heads": heads,
+        "attention_head_dim": head_dim,
+        "num_layers": num_layers,
+        "mlp_ratio": 4.0,
+        "text_embed_dim": text_width,
+        "adaln_lora_dim": heads * head_dim // 2,
+        "max_size": [128, 240, 240],
+        "patch_size": [1, 2, 2],
+        "rope_scale": [2.0, 1.0, 1.0],
+        "concat_padding_mask": True,
+        "extra_pos_embed_type": "learnable",
+    }
+
+
+def _text_encoder(width: int, *, heads: int, num_layers: int) -> dict[str, Any]:
+    return {
+        "d_model": width,
+        "d_kv": width // heads,
+        "d_ff": 2 * width,
+        "num_layers": num_layers,
+        "num_heads": heads,
+        "feed_forward_proj": "gated-gelu",
+        "dropout_rate": 0.0,
+    }
