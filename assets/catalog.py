@@ -5,15 +5,17 @@ import polars as pl
 
 from assets.partitions import every_city_of_the_wave, waves
 from resources.clip_index import ClipIndex
+from resources.clip_tables import read_wave_clips
 from resources.site_catalog import project_wave, wave_index_rows
 from resources.site_log import SiteLog
 from resources.site_store import SiteStore
 from resources.tables import read, read_all
 from worldloop import layout
 from worldloop.records import (
-    CLIPS,
+    BLOCKED,
     DEDUP,
     FAILURES,
+    GENERATIONS,
     PROMPTS,
     RECEIPTS,
     SIGNALS,
@@ -31,7 +33,7 @@ from worldloop.records import (
         "dedup_clusters",
         *(
             every_city_of_the_wave(name)
-            for name in ("prompts", "rendered_clips", "signals", "embeddings")
+            for name in ("prompts", "rendered_clips", "cosmos_clips", "signals", "embeddings")
         ),
     ],
     pool="catalog",
@@ -55,11 +57,13 @@ def catalog(
         site_log=site_log,
         index=clip_index,
         prompts=of_wave(PROMPTS, "prompts"),
-        clips=of_wave(CLIPS, "clips"),
+        clips=read_wave_clips(store, wave),
         signals=of_wave(SIGNALS, "signals"),
         vectors=of_wave(VECTORS, "vectors"),
         failures=of_wave(FAILURES, "failures"),
         receipts=of_wave(RECEIPTS, "receipts"),
+        generations=of_wave(GENERATIONS, "generations"),
+        blocked=of_wave(BLOCKED, "blocked"),
         dedup=read(store, DEDUP, layout.dedup_key(wave)),
         superseded=read(store, SUPERSEDED, layout.superseded_key(wave)),
     )

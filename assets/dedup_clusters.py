@@ -4,11 +4,12 @@ import dagster as dg
 import polars as pl
 
 from assets.partitions import every_city_of_the_wave, waves
+from resources.clip_tables import read_every_clip
 from resources.site_store import SiteStore
 from resources.tables import publish, read, read_all
 from worldloop import layout
 from worldloop.curation.dedup import CLIP_SCHEMA, EPSILON, decide, with_superseded
-from worldloop.records import CLIPS, DEDUP, SUPERSEDED, VECTORS
+from worldloop.records import DEDUP, SUPERSEDED, VECTORS
 
 
 @dg.asset(
@@ -25,8 +26,8 @@ def dedup_clusters(
 ) -> dg.MaterializeResult[None]:
     """The decision on every clip of one wave: unique, or a duplicate of which.
 
-    A clip is a duplicate if a clip before it (by wave and index) has the same bytes, the same
-    scene, or a vector within epsilon; batches, restarts and the order of waves change nothing.
+    A clip is a duplicate if a clip of its tier before it (by wave and index) has the same bytes, the
+    same scene, or a vector within epsilon; batches, restarts and the order of waves change nothing.
     Only vectors of one model are compared. Format: docs/formats.md#dedup.
     """
     wave = context.partition_key
@@ -65,7 +66,7 @@ def every_vector_is_decided(
 
 
 def _clips_with_vectors(store: SiteStore) -> pl.DataFrame:
-    clips = read_all(store, CLIPS, "clips")
+    clips = read_every_clip(store)
     vectors = read_all(store, VECTORS, "vectors").select("wave", "recipe_id", "model_id", "vector")
     return clips.join(vectors, on=["wave", "recipe_id"])
 

@@ -11,13 +11,14 @@ import polars as pl
 
 from assets.partitions import city_by_wave, split_key
 from gpu_jobs.embed_clips.spec import EmbedClipsSpec
+from resources.clip_tables import read_clips
 from resources.embedder import Embedder
 from resources.job_launcher import JobLauncher
 from resources.site_store import SiteStore
 from resources.staging import Staging
 from resources.tables import publish, read
 from worldloop import layout
-from worldloop.records import CLIPS, FAILURES, RECEIPTS, SIGNALS, VECTORS
+from worldloop.records import FAILURES, GPU_COLUMNS, RECEIPTS, SIGNALS, VECTORS
 
 _SHARD = ["wave", "index", "city", "institution", "recipe_id"]
 
@@ -26,7 +27,7 @@ _SHARD = ["wave", "index", "city", "institution", "recipe_id"]
     group_name="curation",
     kinds={"torch", "parquet"},
     partitions_def=city_by_wave,
-    deps=["rendered_clips", "signals"],
+    deps=["rendered_clips", "cosmos_clips", "signals"],
     pool="cpu",
     code_version="1",
     retry_policy=dg.RetryPolicy(max_retries=1, delay=3),
@@ -84,7 +85,7 @@ def vectors_are_unit_and_finite(
 
 
 def _decodable(store: SiteStore, wave: str, city: str) -> pl.DataFrame:
-    clips = read(store, CLIPS, layout.clips_key(wave, city))
+    clips = read_clips(store, wave, city)
     signals = read(store, SIGNALS, layout.signals_key(wave, city))
     seen = signals.filter(pl.col("num_decoded_frames") > 0).select("recipe_id")
     return clips.join(seen, on="recipe_id", how="semi")
@@ -124,6 +125,7 @@ def _publish(
         pl.lit(None, pl.Float64).alias("peak_rss_mb"),
         pl.lit(value=False).alias("resumed"),
         pl.lit("none").alias("guardrail"),
+        *(pl.lit(None, pl.Float64).alias(name) for name in GPU_COLUMNS),
     )
     failed = pl.DataFrame(list(report["failures"])) if report["failures"] else None
     failures = FAILURES.empty() if failed is None else clips.join(failed, on="recipe_id")

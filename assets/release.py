@@ -3,14 +3,16 @@
 import dagster as dg
 
 from assets.partitions import waves
+from resources.clip_tables import read_wave_clips
 from resources.ledger import Ledger
 from resources.site_catalog import log_release, read_wave
 from resources.site_log import SiteLog
 from resources.site_store import SiteStore
 from resources.tables import publish, publish_record, read, read_all, read_record
 from resources.wave_plans import read_plan
+from resources.world_models import WorldModels
 from worldloop import layout
-from worldloop.records import CLIPS, MANIFEST, RECEIPTS
+from worldloop.records import MANIFEST, RECEIPTS
 from worldloop.releases import compose_release, read_release
 
 _SITE = "local"
@@ -25,11 +27,15 @@ _SITE = "local"
     retry_policy=dg.RetryPolicy(max_retries=1, delay=3),
 )
 def release(
-    context: dg.AssetExecutionContext, store: SiteStore, site_log: SiteLog, ledger: Ledger
+    context: dg.AssetExecutionContext,
+    store: SiteStore,
+    site_log: SiteLog,
+    ledger: Ledger,
+    world_models: WorldModels,
 ) -> dg.MaterializeResult[None]:
     """The frozen training set of one wave: accepted clips that repeat no other, at one log position.
 
-    The root hash depends on content only, so a run that was killed and resumed gives the same one.
+    Clips that no guard looked at stay out unless the plan names them. The root hash depends on content only, so a run that was killed and resumed gives the same one.
     Running it again reads the log at the same position and changes nothing. It also settles the
     wave's budget. Format: docs/formats.md#release.
     """
@@ -46,13 +52,16 @@ def release(
         site=_SITE,
         position=position,
         atlas_hash=plan.atlas_hash,
+        allow_unguarded=plan.world_model is not None and plan.world_model.allow_unguarded,
     )
     publish_record(store, key, frozen.record)
     publish(store, MANIFEST, layout.manifest_key(wave), frozen.manifest)
     log_release(site_log, frozen)
-    cpu_s = float(read_all(store, RECEIPTS, f"receipts/{wave}")["cpu_s"].sum())
-    size_bytes = float(read_all(store, CLIPS, f"clips/{wave}")["size_bytes"].sum())
-    ledger.settle(wave, {"cpu_s": cpu_s, "bytes": size_bytes})
+    receipts = read_all(store, RECEIPTS, f"receipts/{wave}")
+    cpu_s, gpu_s = float(receipts["cpu_s"].sum()), float(receipts["gpu_s"].sum())
+    cost_usd = world_models.cost_usd(gpu_s)
+    size_bytes = float(read_wave_clips(store, wave)["size_bytes"].sum())
+    ledger.settle(wave, {"cpu_s": cpu_s, "gpu_s": gpu_s, "usd": cost_usd, "bytes": size_bytes})
     made = set(frozen.manifest["city"])
     return dg.MaterializeResult(
         data_version=dg.DataVersion(frozen.root_hash),
@@ -63,6 +72,8 @@ def release(
             "num_rejected": frozen.record["num_rejected"],
             "cities_without_clips": ", ".join(c for c in plan.cities if c not in made) or "none",
             "cpu_s": round(cpu_s, 2),
+            "gpu_s": round(gpu_s, 2),
+            "cost_usd": round(cost_usd, 4),
             "location": dg.MetadataValue.path(f"{store.url}/{layout.RELEASES}/{wave}"),
         },
     )

@@ -20,7 +20,7 @@ from worldloop import layout
 from worldloop.contact_sheets import as_markdown, contact_sheet
 from worldloop.packs import hash_file
 from worldloop.recipes import PROCEDURAL_VERSION
-from worldloop.records import CLIPS, FAILURES, PROMPTS, RECEIPTS
+from worldloop.records import CLIPS, FAILURES, GPU_COLUMNS, PROMPTS, RECEIPTS
 
 _SHARD = ["wave", "index", "city", "institution", "recipe_id"]
 
@@ -132,6 +132,7 @@ def _publish(
             pl.lit(datetime.now(UTC)).alias("finished_at"),
             pl.lit(0.0).alias("gpu_s"),
             pl.lit("none").alias("guardrail"),
+            *(pl.lit(None, pl.Float64).alias(name) for name in GPU_COLUMNS),
         )
     publish(
         store,

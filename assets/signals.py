@@ -7,19 +7,20 @@ import dagster as dg
 import polars as pl
 
 from assets.partitions import city_by_wave, split_key
+from resources.clip_tables import read_clips
 from resources.site_store import SiteStore
 from resources.tables import publish, read
 from worldloop import layout
 from worldloop.curation.signals import SignalPolicy, judge, measure_clip
 from worldloop.errors import MalformedRecordError
-from worldloop.records import CLIPS, SIGNALS
+from worldloop.records import SIGNALS
 
 
 @dg.asset(
     group_name="curation",
     kinds={"polars", "parquet"},
     partitions_def=city_by_wave,
-    deps=["rendered_clips"],
+    deps=["rendered_clips", "cosmos_clips"],
     pool="cpu",
     code_version="1",
     retry_policy=dg.RetryPolicy(max_retries=1, delay=2),
@@ -27,11 +28,11 @@ from worldloop.records import CLIPS, SIGNALS
 def signals(context: dg.AssetExecutionContext, store: SiteStore) -> dg.MaterializeResult[None]:
     """Motion, sharpness, exposure, hashes and cuts of every clip of one city in one wave.
 
-    One decode pass a clip. A clip that misses the policy stays in the store with its reason and
+    Sketches and clips of world models alike, one decode pass each. A clip that misses the policy stays in the store with its reason and
     is left out of releases; one that cannot be decoded is such a clip. Format: docs/formats.md#signals.
     """
     city, wave = split_key(context.partition_key)
-    clips = read(store, CLIPS, layout.clips_key(wave, city))
+    clips = read_clips(store, wave, city)
     table = pl.DataFrame(
         [_measure(store, clip) for clip in clips.iter_rows(named=True)],
         schema=dict(SIGNALS.columns),
@@ -59,7 +60,7 @@ def every_clip_is_measured(
 ) -> dg.AssetCheckResult:
     """Each clip has one row, measured on the bytes that the clip's row names."""
     city, wave = split_key(context.partition_key)
-    clips = read(store, CLIPS, layout.clips_key(wave, city))
+    clips = read_clips(store, wave, city)
     measured = read(store, SIGNALS, layout.signals_key(wave, city))
     identity = ["recipe_id", "content_sha256"]
     missing = clips.join(measured, on=identity, how="anti")["recipe_id"].to_list()

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from orchestration.cosmos_cli import generate, models
 from worldloop import __version__
 from worldloop.errors import WorldloopError
 
@@ -33,6 +34,10 @@ class _OneClearError(click.Group):
 @click.version_option(__version__)
 def main() -> None:
     """Endless localized synthetic footage, from the atlas to a release."""
+
+
+main.add_command(generate)
+main.add_command(models)
 
 
 @main.command()

@@ -7,6 +7,7 @@ import dagster as dg
 
 from assets import (
     catalog,
+    cosmos_clips,
     dedup_clusters,
     embeddings,
     gallery,
@@ -29,6 +30,7 @@ _NOUNS = [
     wave_plan,
     prompts,
     rendered_clips,
+    cosmos_clips,
     signals,
     embeddings,
     dedup_clusters,

@@ -7,6 +7,8 @@
 | `WORLDLOOP_SITES` | the sites file | `sites.toml` in the home if there is one, else the one in the package |
 | `DAGSTER_HOME` | folder of the Dagster instance | `dagster` in the home |
 | `WORLDLOOP_EMBED_MODEL` | an open_clip model instead of the starter, `name` or `name@revision` | the starter |
+| `WORLDLOOP_CHECKPOINTS` | folder of the world models' checkpoints | `checkpoints` in the home |
+| `WORLDLOOP_CP_SIZE` | GPUs that work on one clip together | `1`: one job a GPU |
 | `WORLDLOOP_ALERT_WEBHOOK` | URL that gets a JSON post when a run fails | none: failures are logged only |
 """
 
@@ -22,6 +24,7 @@ from resources.ledger import Ledger
 from resources.site_log import SiteLog
 from resources.site_store import SiteStore
 from resources.staging import Staging
+from resources.world_models import WorldModels
 from worldloop.errors import UnknownKeyError
 from worldloop.sites import Site, Sites, load_sites
 
@@ -62,6 +65,11 @@ def instance_folder() -> Path:
     return Path(os.environ.get("DAGSTER_HOME", home() / "dagster")).absolute()
 
 
+def checkpoints() -> Path:
+    """The folder of the world models' checkpoints, absolute."""
+    return Path(os.environ.get("WORLDLOOP_CHECKPOINTS", home() / "checkpoints")).absolute()
+
+
 def resources() -> dict[str, Any]:
     """Every resource of the code location, by the name that assets ask for.
 
@@ -81,5 +89,10 @@ def resources() -> dict[str, Any]:
         "ledger": Ledger(path=str(home() / "ledger.sqlite"), limits=local_site().budgets.limits()),
         "launcher": JobLauncher(),
         "embedder": Embedder(name=name, revision=revision),
+        "world_models": WorldModels(
+            checkpoint_dir=str(checkpoints()),
+            cp_size=int(os.environ.get("WORLDLOOP_CP_SIZE", "1")),
+            usd_per_gpu_hour=local_site().usd_per_gpu_hour,
+        ),
         "alerts": Alerts(webhook_url=os.environ.get("WORLDLOOP_ALERT_WEBHOOK", "")),
     }

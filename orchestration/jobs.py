@@ -3,6 +3,7 @@
 import dagster as dg
 
 from assets.catalog import catalog
+from assets.cosmos_clips import cosmos_clips
 from assets.dedup_clusters import dedup_clusters
 from assets.embeddings import embeddings
 from assets.gallery import gallery
@@ -29,7 +30,7 @@ plan_job = dg.define_asset_job(
 )
 city_job = dg.define_asset_job(
     "city_job",
-    dg.AssetSelection.assets(prompts, rendered_clips, signals, embeddings),
+    dg.AssetSelection.assets(prompts, rendered_clips, cosmos_clips, signals, embeddings),
     description="One planned city of one wave, from prompts to vectors.",
     tags={_MAX_RUNTIME: "7200"},
 )

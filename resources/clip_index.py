@@ -169,7 +169,7 @@ class ClipIndex(dg.ConfigurableResource):  # type: ignore[type-arg]
         table = self._connect().open_table(name)
         lacking = [column for column in INDEX_COLUMNS if column not in table.schema.names]
         if lacking:  # written before the column was there
-            table.add_columns({column: "cast(null as string)" for column in lacking})
+            table.add_columns(dict.fromkeys(lacking, "cast(null as string)"))
         return table
 
     def _tables(self) -> list[Any]:

@@ -39,6 +39,7 @@ class JobLauncher(dg.ConfigurableResource):  # type: ignore[type-arg]
         *,
         context: dg.AssetExecutionContext,
         timeout_s: float,
+        num_processes: int = 1,
     ) -> Mapping[str, Any]:
         """Run a job to its end.
 
@@ -47,6 +48,8 @@ class JobLauncher(dg.ConfigurableResource):  # type: ignore[type-arg]
             spec: The job's spec dataclass; it travels as JSON.
             context: Of the asset that asks.
             timeout_s: The job is ended after this long.
+            num_processes: More than one runs the job under `torchrun`, one process a GPU; only the
+                first of them reports.
 
         Returns:
             The job's report as a mapping.
@@ -62,7 +65,7 @@ class JobLauncher(dg.ConfigurableResource):  # type: ignore[type-arg]
             extras={"spec": asdict(spec)},
         ) as session:
             process = subprocess.Popen(
-                [sys.executable, "-m", f"gpu_jobs.{job}.job"],
+                _command(job, num_processes),
                 start_new_session=True,
                 env={**os.environ, **self.env, **session.get_bootstrap_env_vars()},
             )
@@ -97,3 +100,11 @@ class JobLauncher(dg.ConfigurableResource):  # type: ignore[type-arg]
         with contextlib.suppress(ProcessLookupError):  # also grandchildren of a polite child
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def _command(job: str, num_processes: int) -> list[str]:
+    program = ["-m", f"gpu_jobs.{job}.job"]
+    if num_processes == 1:
+        return [sys.executable, *program]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
+    return [sys.executable, *torchrun, *program]

@@ -182,6 +182,8 @@ class ModelHub(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def revision(self, name: str) -> str:
         """The commit of a folder that was downloaded, or the registered revision of one that was not."""
+        if name in MODELS and MODELS[name].tiny:
+            return MODELS[name].revision
         entry = self.locked().get(name)
         return str(entry["commit"]) if entry else source(name).revision
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from resources.clip_tables import generated_packs, read_every_clip
 from resources.site_log import SiteLog
 from resources.site_store import SiteStore
-from resources.clip_tables import generated_packs, read_every_clip
 from worldloop import layout
 from worldloop.errors import StoreError
 from worldloop.retention import Removal, orphans, retired_packs

@@ -29,6 +29,7 @@ class House:
         from resources.site_log import SiteLog
         from resources.site_store import SiteStore
         from resources.staging import Staging
+        from resources.world_models import WorldModels
 
         store = SiteStore(url=str(self.root / "site"))
         self.resources = {
@@ -39,6 +40,7 @@ class House:
             "ledger": Ledger(path=str(self.root / "ledger.sqlite")),
             "launcher": JobLauncher(),
             "embedder": Embedder(),
+            "world_models": WorldModels(checkpoint_dir=str(self.root / "checkpoints")),
             "alerts": Alerts(),
         }
 

@@ -4,7 +4,10 @@ import base64
 import io
 from collections.abc import Sequence
 
+import av
 from PIL import Image
+
+from worldloop.curation.frames import undecodable
 
 _TILE_PX = (128, 72)
 _QUALITIES = (70, 55, 40, 25)
@@ -41,3 +44,28 @@ def contact_sheet(posters: Sequence[bytes], *, columns: int = 4, max_bytes: int 
 def as_markdown(jpeg: bytes, *, alt: str) -> str:
     """A picture as Markdown that needs no server."""
     return f"![{alt}](data:image/jpeg;base64,{base64.b64encode(jpeg).decode()})"
+
+
+def first_and_last(video: bytes) -> tuple[bytes, bytes]:
+    """The first and the last frame of a clip as small JPEGs.
+
+    Raises:
+        MalformedRecordError: If the bytes are not a decodable video.
+    """
+    first = last = None
+    try:
+        with av.open(io.BytesIO(video)) as container:
+            for frame in container.decode(video=0):
+                first = first or frame
+                last = frame
+    except (av.FFmpegError, IndexError) as error:
+        raise undecodable(error) from error
+    if first is None or last is None:
+        raise undecodable("no frames")
+    return _jpeg(first.to_image()), _jpeg(last.to_image())
+
+
+def _jpeg(picture: Image.Image) -> bytes:
+    sink = io.BytesIO()
+    picture.resize(_TILE_PX).save(sink, "JPEG", quality=85)
+    return sink.getvalue()

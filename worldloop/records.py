@@ -16,6 +16,12 @@ import pyarrow.parquet as pq
 from worldloop.errors import MalformedRecordError
 
 _FORMAT_KEY = b"worldloop.table"
+GPU_COLUMNS = (
+    "ms_per_step",
+    "tflops",
+    "peak_gpu_gb",
+    "busy_share",
+)  # of a receipt; null without a GPU
 _ROW_GROUP_ROWS = 50_000  # so that a reader of one wave skips most of a long file
 
 
@@ -146,10 +152,7 @@ RECEIPTS = _table(
         "peak_rss_mb": pl.Float64,
         "resumed": pl.Boolean,
         "guardrail": pl.String,
-        "ms_per_step": pl.Float64,
-        "tflops": pl.Float64,
-        "peak_gpu_gb": pl.Float64,
-        "busy_share": pl.Float64,
+        **dict.fromkeys(GPU_COLUMNS, pl.Float64),
     },
     version=2,
 )
@@ -379,8 +382,7 @@ TABLES: Mapping[str, Table] = MappingProxyType(
 
 def _receipts_2(rows: pl.DataFrame) -> pl.DataFrame:
     """What GPU work cost; the steps of version 1 did none."""
-    names = ("ms_per_step", "tflops", "peak_gpu_gb", "busy_share")
-    return rows.with_columns(pl.lit(None, pl.Float64).alias(name) for name in names)
+    return rows.with_columns(pl.lit(None, pl.Float64).alias(name) for name in GPU_COLUMNS)
 
 
 def _lineage_2(rows: pl.DataFrame) -> pl.DataFrame:

@@ -231,9 +231,7 @@ def _barred(generations: pl.DataFrame | None, *, allow_unguarded: bool) -> pl.Da
     return barred.clear() if allow_unguarded else barred
 
 
-def _rejects(
-    judged: pl.DataFrame, failures: pl.DataFrame, blocked: pl.DataFrame
-) -> list[Reject]:
+def _rejects(judged: pl.DataFrame, failures: pl.DataFrame, blocked: pl.DataFrame) -> list[Reject]:
     """Counts of every reason, the commonest first; a clip that is both counts as unaccepted."""
     undone = pl.col("accepted").is_null() | (pl.col("accepted") & pl.col("status").is_null())
     incomplete = judged.filter(undone).select(

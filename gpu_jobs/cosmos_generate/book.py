@@ -221,7 +221,7 @@ class Book:
 
     def _facts(self, request: ClipRequest) -> dict[str, Any]:
         record = record_of(self.asked.staging / request.clip_id)
-        num_frames, rate_fps = record["num_frames"], self.asked.shape.rate_fps
+        num_frames, rate_fps = record["shape"]["num_frames"], self.asked.shape.rate_fps
         return {
             "recipe_id": request.clip_id,
             "scene_id": request.scene_id,
@@ -242,11 +242,10 @@ class Book:
         }
 
     def _generation(self, request: ClipRequest) -> dict[str, Any]:
-        record = record_of(self.asked.staging / request.clip_id)
         return {
             "recipe_id": request.clip_id,
-            "scene_id": request.scene_id,
-            **{k: v for k, v in record.items() if k not in ("scene_id", "num_frames")},
+            **record_of(self.asked.staging / request.clip_id),
+            "guardrail": self._receipt(request).get("guardrail", ""),
         }
 
     def _blocked_path(self, request: ClipRequest) -> Path:

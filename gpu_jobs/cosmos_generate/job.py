@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from worldloop.cosmos.flops import forward_flops
 
 from gpu_jobs.common.devices import claim_device
 from gpu_jobs.common.entry import run_job
@@ -31,6 +30,7 @@ from gpu_jobs.cosmos_generate.protocol import Decoded, DenoiseOptions, Media, Wo
 from gpu_jobs.cosmos_generate.spec import AUTO, CosmosGenerateReport, CosmosGenerateSpec
 from worldloop.cosmos.memory import choose_offload
 from worldloop.cosmos.requests import ClipRequest
+from worldloop.cosmos.timing import flops_per_forward
 from worldloop.errors import ClipRejectedError
 
 CLIP_MB = 20.0  # a hero clip, for the message of a full disk
@@ -286,7 +286,7 @@ def generation_record(asked: Asked, prepared: Prepared, *, num_frames: int) -> d
 def _receipt(asked: Asked, measured: Measured, *, cpu_s: float) -> dict[str, Any]:
     """What a clip took; a batch's seconds are shared evenly."""
     size = max(asked.spec.batch_size, 1)
-    flops = forward_flops(asked.model, asked.shape) * size * measured.num_forwards
+    flops = sum(flops_per_forward(asked.model, asked.shape)) * size * measured.num_forwards
     on_gpu = measured.peak_gpu_gb > 0
     return {
         "cpu_s": round(cpu_s, 3),

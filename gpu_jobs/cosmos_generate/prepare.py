@@ -1,6 +1,6 @@
 """Before the GPU is busy: inputs read, prompts guarded and upsampled. A clip that stops here costs nothing."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -104,8 +104,6 @@ def _upsample(
     stopped: list[Stopped],
 ) -> list[Prepared]:
     """The prompts that the model will read; the upsampler is loaded only if one of them needs it."""
-    from gpu_jobs.cosmos_generate.upsamplers import load_upsampler
-
     asks = asked.spec.upsampler
     limit = int(asks.get("word_limit", asked.family.word_limit_to_skip_upsampler))
     upsampler, prepared = None, []
@@ -114,7 +112,7 @@ def _upsample(
         if asks and is_upsampled(request, model=asked.model, word_limit=limit):
             try:
                 if upsampler is None:
-                    upsampler = load_upsampler(asks["name"], Path(asks["dir"]), device)
+                    upsampler = _load_upsampler(asks, device)
                 prompt = upsampler.upsample(
                     prompt, media.frames, mode=asks["mode"], seed=request.seed
                 )
@@ -127,3 +125,9 @@ def _upsample(
             negative = asked.family.negative_prompt
         prepared.append(Prepared(request, prompt, upsampled, negative, media))
     return prepared
+
+
+def _load_upsampler(asks: Mapping[str, Any], device: Any) -> Any:
+    from gpu_jobs.cosmos_generate.upsamplers import load_upsampler
+
+    return load_upsampler(asks["name"], Path(asks["dir"]), device)

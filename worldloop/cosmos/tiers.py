@@ -108,9 +108,7 @@ def _fault(tier: Tier, model: Model) -> str:
     near = nearest_shape(asked, model=model)
     if near == asked:
         return ""
-    return (
-        f"It is {_words(asked)}; the nearest that {model.record.title} makes is {_words(near)}"
-    )
+    return f"It is {_words(asked)}; the nearest that {model.record.title} makes is {_words(near)}"
 
 
 def _shape(tier: Tier, model: Model) -> ClipShape:

@@ -14,12 +14,9 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from worldloop.errors import MalformedRecordError
-
 TILE_TOKENS = 128  # a block of the attention kernel
 PADDING = -1  # in `Tiling.order`, a token that is not there
-_SIDES = (1, 2, 4, 8, 16, 32)
-_MAX_PADDED_SHARE = 0.25  # more filling costs more than sparse attention saves
+_SIDES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 Grid = tuple[int, int, int]
 
@@ -109,29 +106,20 @@ def _starts(count: int, span: int) -> NDArray[np.int64]:
 def tiling(grid: Grid) -> Tiling:
     """Cut a grid into tiles of 128 tokens that need little filling and are much like a cube.
 
+    A grid of fewer tokens than that becomes few tiles, most of each filled up.
+
     Example:
         >>> tiling((16, 44, 80)).tile
         (4, 4, 8)
         >>> tiling((24, 27, 48)).num_tiles
         252
-
-    Raises:
-        MalformedRecordError: If the grid is too small for tiles to make sense.
     """
     tiles = [
         Tiling(grid, (t, h, w))
         for t, h, w in product(_SIDES, repeat=3)
-        if t * h * w == TILE_TOKENS and all(s <= g for s, g in zip((t, h, w), grid, strict=True))
+        if t * h * w == TILE_TOKENS
     ]
-    fitting = [one for one in tiles if _padded_share(one) <= _MAX_PADDED_SHARE]
-    if not fitting:
-        raise MalformedRecordError(
-            "grid of tokens for sparse attention",
-            grid,
-            f"one that tiles of {TILE_TOKENS} tokens fill to {1 - _MAX_PADDED_SHARE:.0%}",
-            "Choose a dense profile for clips this small.",
-        )
-    return min(fitting, key=_waste)
+    return min(tiles, key=_waste)
 
 
 def _padded_share(one: Tiling) -> float:
@@ -139,7 +127,7 @@ def _padded_share(one: Tiling) -> float:
 
 
 def _waste(one: Tiling) -> tuple[float, tuple[int, ...]]:
-    """Filling against surface: doubling the surface of a tile is worth an eighth of filling."""
+    """Filling against surface: an eighth of filling is as bad as twice the surface."""
     t, h, w = one.tile
     surface = t * h + h * w + t * w
     return round(8.0 * _padded_share(one) + math.log2(surface), 6), one.tile

@@ -40,14 +40,13 @@ from gpu_jobs.cosmos_generate.backends.samplers import (
     EulerSampler,
     ResSampler,
     Sampler,
-    unknown_sampler,
 )
 from gpu_jobs.cosmos_generate.protocol import Decoded, DenoiseOptions, Embedding, Media
 from worldloop.cosmos.models import Model
 from worldloop.cosmos.requests import ClipRequest
+from worldloop.errors import UnknownKeyError
 
 PIPELINES = ("CosmosTextToWorldPipeline", "CosmosVideoToWorldPipeline")
-VAE_FOLDER = "Cosmos-1.0-Tokenizer-CV8x8x8"
 
 # cosmos_predict1/diffusion/inference/inference_utils.py:46, commit 4ed35fa
 AUGMENT_SIGMA = 0.001
@@ -156,9 +155,9 @@ class Cosmos1WorldModel(T5WorldModel):
             return None
         shape_BCTHW = self._shape(len(frames_BTHWC), options)
         video_BCTHW = to_model_range(frames_BTHWC).to(device, self.parts["tokenizer"].dtype)
-        num_latents = (
-            video_BCTHW.shape[2] - 1
-        ) // self.parts["tokenizer"].config.temporal_compression_ratio + 1
+        num_latents = (video_BCTHW.shape[2] - 1) // self.parts[
+            "tokenizer"
+        ].config.temporal_compression_ratio + 1
         if options.sampler == "edm_euler":
             video_BCTHW = _padded(video_BCTHW, options.shape.num_frames)
         clean_BCTHW = torch.zeros(shape_BCTHW, device=device)
@@ -300,7 +299,9 @@ class EdmDenoiser:
             return latent_BCTHW
         sigma_data, sigma = self.scheduler.config.sigma_data, self.sampler.sigmas[index]
         given_BCTHW = self.frames.clean_BCTHW + self.frames.draw() * self._augment_sigma
-        given_BCTHW = given_BCTHW * _c_in(self._augment_sigma, sigma_data) / _c_in(sigma, sigma_data)
+        given_BCTHW = (
+            given_BCTHW * _c_in(self._augment_sigma, sigma_data) / _c_in(sigma, sigma_data)
+        )
         indicator = self._indicator(index)
         return indicator * given_BCTHW + (1 - indicator) * latent_BCTHW
 
@@ -324,12 +325,11 @@ def load(
         MalformedRecordError: If a folder is missing or holds weights of another family.
     """
     import_diffusers()
-    layout = Layout(checkpoint_dir / model.name, checkpoint_dir, PIPELINES)
+    layout = Layout(model, checkpoint_dir, PIPELINES)
     layout.check()
     text_tokenizer, text_encoder = load_text_parts(layout, dtype)
     transformer = load_transformer_part(
         layout,
-        model,
         transformer_dir=transformer_dir,
         loras=loras,
         dtype=dtype,
@@ -346,8 +346,8 @@ def load(
 def _load_vae(layout: Layout, dtype: torch.dtype) -> Any:
     from diffusers import AutoencoderKLCosmos
 
-    folder = layout.part("vae", VAE_FOLDER)
-    return AutoencoderKLCosmos.from_pretrained(folder, torch_dtype=dtype).eval()
+    folder = layout.part("vae", "tokenizer")
+    return AutoencoderKLCosmos.from_pretrained(folder, dtype=dtype).eval()
 
 
 def _sampler(scheduler: Any, options: DenoiseOptions, *, device: Any) -> Sampler:
@@ -356,7 +356,7 @@ def _sampler(scheduler: Any, options: DenoiseOptions, *, device: Any) -> Sampler
     if options.sampler == "edm_euler":
         scheduler.set_timesteps(options.num_steps, device=device)
         return EulerSampler(scheduler.sigmas)
-    raise unknown_sampler(options.sampler, ("res", "edm_euler"))
+    raise UnknownKeyError("sampler", options.sampler, ("res", "edm_euler"))
 
 
 def _padded(video_BCTHW: torch.Tensor, num_frames: int) -> torch.Tensor:

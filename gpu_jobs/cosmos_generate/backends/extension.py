@@ -5,7 +5,7 @@
 
 # T frames, H height, W width
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -85,20 +85,20 @@ def part_seed(seed: int, part: int) -> int:
     return seed if part == 0 else derive_seed("extend", seed, part)
 
 
-def check_extension(model: Model, world_model: WorldModel, *, overlap_frames: int) -> None:
+def check_extension(model: Model, *, overlap_frames: int) -> None:
     """Refuse what cannot go on from frames.
 
     Raises:
         MalformedRecordError: If the model takes no conditioning video, or not that many frames.
     """
-    if not takes_frames(model):
+    if "extend" not in model.features:
         raise MalformedRecordError(
             f"long video with {model.name}",
             f"a {model.task} model, which takes no conditioning video",
             "a model that goes on from frames, such as Video2World",
             "Choose such a model, or leave out extend_to_frames.",
         )
-    legal = world_model.family.conditioning_frames
+    legal = model.record.conditioning_frames
     if legal and overlap_frames not in legal:
         raise MalformedRecordError(
             f"overlap of a long video with {model.name}",
@@ -108,17 +108,11 @@ def check_extension(model: Model, world_model: WorldModel, *, overlap_frames: in
         )
 
 
-def takes_frames(model: Model) -> bool:
-    """Whether a model can be conditioned on frames."""
-    return model.task not in ("text2image", "text2world")
-
-
 def extend(
     model: Model,
     request: ClipRequest,
     media: Media,
     *,
-    world_model: WorldModel,
     generate: Generate,
     clip_frames: int,
     total_frames: int,
@@ -130,7 +124,6 @@ def extend(
         model: Its entry in the registry of models.
         request: The clip; its seed is the first part's, the others' are derived from it.
         media: Frames that the first part goes on from.
-        world_model: The loaded model; only asked what it takes.
         generate: Makes one clip of `clip_frames`, for example `Generation(...)`; a job passes its
             own to move parts of the model on and off the device.
         clip_frames: Length of what `generate` makes.
@@ -143,7 +136,7 @@ def extend(
     Raises:
         MalformedRecordError: If the model cannot go on from so many frames.
     """
-    check_extension(model, world_model, overlap_frames=overlap_frames)
+    check_extension(model, overlap_frames=overlap_frames)
     plan = parts(total_frames, clip_frames=clip_frames, overlap_frames=overlap_frames)
     standing = generate(request, media).frames[: plan[0].num_new_frames]
     for index, part in enumerate(plan[1:], start=1):
@@ -152,7 +145,7 @@ def extend(
             seed=part_seed(request.seed, index),
             conditioning=Conditioning(path="", num_frames=overlap_frames),
         )
-        last = Media(frames=standing[-overlap_frames:], controls={})
+        last = Media(frames=standing[-overlap_frames:])
         clip = generate(going_on, last).frames
         new = clip[overlap_frames : overlap_frames + part.num_new_frames]
         standing = np.concatenate([standing, new])
@@ -191,15 +184,3 @@ class Generation:
 def _exactly(frames: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
     assert len(frames) == count, f"{len(frames)} frames came out of a plan for {count}"
     return frames
-
-
-__all__: Sequence[str] = (
-    "Generate",
-    "Generation",
-    "Part",
-    "check_extension",
-    "extend",
-    "part_seed",
-    "parts",
-    "takes_frames",
-)

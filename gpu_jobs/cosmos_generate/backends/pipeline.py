@@ -11,7 +11,7 @@ guidance. As in diffusers, a scale of 1 or less runs the conditional pass alone.
 # B batch, C channels, T frames, H height, W width, L tokens, D width of a token
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,16 +22,11 @@ from numpy.typing import NDArray
 
 from gpu_jobs.common.torch_ops import import_diffusers
 from gpu_jobs.cosmos_generate.backends.samplers import Sampler
-from gpu_jobs.cosmos_generate.protocol import Decoded, DenoiseOptions, Embedding, Media, Module
+from gpu_jobs.cosmos_generate.protocol import DenoiseOptions, Embedding, Media, Module
 from worldloop.cosmos.families import FAMILIES, Family
-from worldloop.cosmos.models import Model
+from worldloop.cosmos.models import COMPANIONS, Model, Role
 from worldloop.cosmos.requests import ClipRequest
 from worldloop.errors import ClipRejectedError, MalformedRecordError
-
-T5_FOLDER = "google-t5/t5-11b"
-"""Where the seeds' layout keeps the text encoder that all of these models share."""
-
-SHAPES = "BCTHW"
 
 
 class Denoiser(Protocol):
@@ -147,7 +142,9 @@ class T5WorldModel:
 
     def _encoded(self, what: str, text: str) -> torch.Tensor:
         limit = self.family.max_prompt_tokens
-        tokens = self.text_tokenizer([text], padding="max_length", max_length=limit, return_tensors="pt")
+        tokens = self.text_tokenizer(
+            [text], padding="max_length", max_length=limit, return_tensors="pt"
+        )
         length = int(tokens.attention_mask.sum())
         if tokens.input_ids.shape[1] > limit:
             raise MalformedRecordError(
@@ -197,11 +194,11 @@ def conditioning_frames(
         return None
     counts = sorted({0 if clip.frames is None else len(clip.frames) for clip in media})
     legal = family.conditioning_frames or tuple(range(1, num_frames))
-    if len(counts) != 1 or counts[0] not in legal or counts[0] > num_frames:
+    if len(counts) != 1 or counts[0] not in legal or counts[0] >= num_frames:
         raise MalformedRecordError(
             f"conditioning of a batch of {model.name}",
             f"clips with {counts} frames",
-            f"the same number in every clip of a batch, one of {legal}",
+            f"the same number in every clip of a batch, one of {legal} and fewer than {num_frames}",
             "Give every clip a picture or video, and batch clips of one number of frames.",
         )
     return np.stack([clip.frames for clip in media if clip.frames is not None])
@@ -224,11 +221,6 @@ def to_frames(video_CTHW: torch.Tensor) -> NDArray[np.uint8]:
     return np.ascontiguousarray(frames_THWC.cpu().numpy())
 
 
-def decoded_frames(video_CTHW: torch.Tensor) -> Decoded:
-    """A decoded clip without sound or actions."""
-    return Decoded(frames=to_frames(video_CTHW))
-
-
 def check_finite(latent_CTHW: torch.Tensor, request: ClipRequest) -> None:
     """Refuse a clip whose latents are not numbers; the others of its batch are not touched.
 
@@ -245,17 +237,27 @@ def check_finite(latent_CTHW: torch.Tensor, request: ClipRequest) -> None:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the parts of a model lie.
+    """Where the parts of a model lie: in one diffusers folder, or in folders that models share.
 
     Attributes:
-        folder: Folder of the model.
-        checkpoint_dir: Folder of all models; parts that models share lie here.
+        model: Its entry in the registry of models.
+        checkpoint_dir: Folder of all model folders.
         pipelines: Names of the diffusers pipelines that `model_index.json` may name.
     """
 
-    folder: Path
+    model: Model
     checkpoint_dir: Path
     pipelines: tuple[str, ...]
+
+    @property
+    def folder(self) -> Path:
+        """The model's own folder."""
+        return self.checkpoint_dir / self.model.name
+
+    @property
+    def is_diffusers(self) -> bool:
+        """Whether it is a diffusers folder, which brings all of its parts."""
+        return (self.folder / "model_index.json").exists()
 
     def check(self) -> None:
         """Refuse a folder that is not there or holds another family.
@@ -264,43 +266,45 @@ class Layout:
             MalformedRecordError: In one of these cases.
         """
         if not self.folder.is_dir():
+            raise self._missing("its folder", f"no {self.model.name} in the checkpoint folder")
+        if not self.is_diffusers:
+            return
+        found = json.loads((self.folder / "model_index.json").read_text()).get("_class_name")
+        if found not in self.pipelines:
             raise MalformedRecordError(
-                "model folder",
-                f"no {self.folder.name} in the checkpoint folder",
-                "a diffusers folder or the original layout",
-                f"Run: worldloop models download {self.folder.name}",
-            )
-        index = self.folder / "model_index.json"
-        found = json.loads(index.read_text()).get("_class_name") if index.exists() else None
-        if found is not None and found not in self.pipelines:
-            raise MalformedRecordError(
-                f"weights in {self.folder.name}",
+                f"weights in {self.model.name}",
                 found,
                 f"weights of {' or '.join(self.pipelines)}",
                 "Name the model that this folder holds, or download this one.",
             )
 
-    def part(self, name: str, shared: str = "") -> Path:
-        """Folder of a part: in the model's folder, or where models share it.
+    def part(self, name: str, role: Role) -> Path:
+        """Folder of a part.
+
+        Args:
+            name: Its folder in a diffusers folder.
+            role: Of the companion that stands for it in the original layout.
 
         Raises:
-            MalformedRecordError: If it is in neither place.
+            MalformedRecordError: If it is not there.
         """
-        places = [self.folder / name, *([self.checkpoint_dir / shared] if shared else [])]
+        shared = [name for name in self.model.needs if COMPANIONS[name].role == role]
+        places = (
+            [self.folder / name] if self.is_diffusers else [self.checkpoint_dir / s for s in shared]
+        )
         for place in places:
             if place.is_dir():
                 return place
-        raise MalformedRecordError(
-            f"model folder {self.folder.name}",
-            f"no {' and no '.join(place.name for place in places)}",
-            f"its {name}",
-            f"Run: worldloop models download {self.folder.name}",
-        )
+        raise self._missing(f"its {name}", f"none of {[str(place.name) for place in places]}")
 
     def scheduler_config(self) -> dict[str, Any]:
         """The checkpoint's own scheduler configuration; empty if it brings none."""
         path = self.folder / "scheduler" / "scheduler_config.json"
         return dict(json.loads(path.read_text())) if path.exists() else {}
+
+    def _missing(self, what: str, found: str) -> MalformedRecordError:
+        remedy = f"Run: worldloop models download {self.model.name}"
+        return MalformedRecordError(f"folders of {self.model.name}", found, what, remedy)
 
 
 def load_text_parts(layout: Layout, dtype: torch.dtype) -> tuple[Any, Module]:
@@ -308,14 +312,13 @@ def load_text_parts(layout: Layout, dtype: torch.dtype) -> tuple[Any, Module]:
     import_diffusers()
     from transformers import AutoTokenizer, T5EncoderModel
 
-    tokenizer = AutoTokenizer.from_pretrained(layout.part("tokenizer", T5_FOLDER))
-    folder = layout.part("text_encoder", T5_FOLDER)
+    tokenizer = AutoTokenizer.from_pretrained(layout.part("tokenizer", "text_encoder"))
+    folder = layout.part("text_encoder", "text_encoder")
     return tokenizer, T5EncoderModel.from_pretrained(folder, dtype=dtype).eval()
 
 
 def load_transformer_part(
     layout: Layout,
-    model: Model,
     *,
     transformer_dir: str,
     loras: Sequence[dict[str, Any]],
@@ -326,7 +329,6 @@ def load_transformer_part(
 
     Args:
         layout: Where the model lies.
-        model: Its entry in the registry.
         transformer_dir: Folder of post-trained weights in the checkpoint folder; empty: the model's own.
         loras: `{"path": str, "weight": float}` each.
         dtype: Precision of the weights.
@@ -335,21 +337,18 @@ def load_transformer_part(
     Raises:
         MalformedRecordError: If the weights are of another family or task.
     """
-    from diffusers import CosmosTransformer3DModel  # SWITCH
+    from gpu_jobs.cosmos_generate.checkpoints import load_transformer
+    from gpu_jobs.cosmos_generate.lora import apply_loras
 
     folder = layout.checkpoint_dir / transformer_dir if transformer_dir else layout.folder
-    transformer = CosmosTransformer3DModel.from_pretrained(
-        folder / "transformer", torch_dtype=dtype
-    )  # SWITCH
+    transformer = load_transformer(folder, layout.model, dtype)
     expected = transformer.config.out_channels + (1 if conditioned else 0)
     if transformer.config.in_channels != expected:
         raise MalformedRecordError(
             f"transformer in {folder.name}",
             f"{transformer.config.in_channels} input channels",
-            f"{expected}, as a {model.task} model has",
+            f"{expected}, as a {layout.model.task} model has",
             "Use weights that were trained for this task.",
         )
+    apply_loras(transformer, loras)
     return transformer.eval()
-
-
-Decode = Callable[[torch.Tensor], torch.Tensor]

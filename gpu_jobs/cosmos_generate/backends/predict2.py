@@ -46,12 +46,11 @@ from gpu_jobs.cosmos_generate.backends.samplers import (
     EulerSampler,
     ResSampler,
     Sampler,
-    unknown_sampler,
 )
 from gpu_jobs.cosmos_generate.protocol import Decoded, DenoiseOptions, Embedding, Media
 from worldloop.cosmos.models import Model
 from worldloop.cosmos.requests import ClipRequest
-from worldloop.errors import MalformedRecordError
+from worldloop.errors import MalformedRecordError, UnknownKeyError
 
 PIPELINES = ("Cosmos2TextToImagePipeline", "Cosmos2VideoToWorldPipeline")
 
@@ -145,7 +144,7 @@ class Predict2WorldModel(T5WorldModel):
             return sampler
         if options.sampler == "flow_euler":
             return EulerSampler(self._flow_levels(options.num_steps, device=device))
-        raise unknown_sampler(options.sampler, ("flow_euler", "res"))
+        raise UnknownKeyError("sampler", options.sampler, ("flow_euler", "res"))
 
     def _flow_levels(self, num_steps: int, *, device: Any) -> torch.Tensor:
         """Noise levels as the diffusers pipelines set them: the last one is kept, not zero."""
@@ -341,12 +340,11 @@ def load(
         MalformedRecordError: If a folder is missing or holds weights of another family.
     """
     import_diffusers()
-    layout = Layout(checkpoint_dir / model.name, checkpoint_dir, PIPELINES)
+    layout = Layout(model, checkpoint_dir, PIPELINES)
     layout.check()
     text_tokenizer, text_encoder = load_text_parts(layout, dtype)
     transformer = load_transformer_part(
         layout,
-        model,
         transformer_dir=transformer_dir,
         loras=loras,
         dtype=dtype,
@@ -363,7 +361,7 @@ def load(
 def _load_vae(layout: Layout, dtype: torch.dtype) -> Any:
     from diffusers import AutoencoderKLWan
 
-    return AutoencoderKLWan.from_pretrained(layout.part("vae"), torch_dtype=dtype).eval()
+    return AutoencoderKLWan.from_pretrained(layout.part("vae", "tokenizer"), dtype=dtype).eval()
 
 
 def _statistics(vae: Any, latent_BCTHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -137,9 +137,7 @@ class FlowDenoising:
         policy = self.options.policy
         policy.start_step(index, self.num_steps)
         sigma = self.schedule.sigmas[index]
-        timestep_B1T11 = (
-            self._indicator * CONDITIONAL_TIMESTEP + (1 - self._indicator) * sigma
-        )
+        timestep_B1T11 = self._indicator * CONDITIONAL_TIMESTEP + (1 - self._indicator) * sigma
         velocity_BCTHW = self._velocity("cond", timestep_B1T11)
         if self.options.guidance > 1.0 and policy.guided():
             away_BCTHW = self._velocity("uncond", timestep_B1T11)

@@ -19,8 +19,6 @@ from typing import Protocol
 
 import torch
 
-from worldloop.errors import UnknownKeyError
-
 # cosmos_predict1/diffusion/modules/res_sampler.py:118-124, commit 4ed35fa, and
 # cosmos_predict2/schedulers/rectified_flow_scheduler.py:29-32, commit 661da47.
 SIGMA_MIN = 0.002
@@ -155,7 +153,9 @@ def res_weights(sigmas: list[float]) -> list[ResWeights]:
     """
     times = [-math.log(sigma) for sigma in sigmas]
     first = ResWeights(sigmas[1] / sigmas[0], 1.0 - sigmas[1] / sigmas[0], 0.0)
-    steps = zip(times, itertools.islice(times, 1, None), itertools.islice(times, 2, None), strict=False)
+    steps = zip(
+        times, itertools.islice(times, 1, None), itertools.islice(times, 2, None), strict=False
+    )
     return [first, *(_second_order(*step) for step in steps)]
 
 
@@ -173,8 +173,3 @@ def _phi1(z: float) -> float:
 
 def _phi2(z: float) -> float:
     return (_phi1(z) - 1.0) / z
-
-
-def unknown_sampler(name: str, known: tuple[str, ...]) -> UnknownKeyError:
-    """The error for a sampler that a family does not have."""
-    return UnknownKeyError("sampler", name, known)

@@ -50,9 +50,12 @@ class Guards:
     content: Sequence[ContentFilter] = ()
     faces: Sequence[FaceFilter] = ()
     _parts: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+    _names: tuple[str, ...] = field(default=(), init=False, repr=False)
+    _released: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Collect the networks."""
+        """Collect names and networks."""
+        self._names = tuple(guard.name for guard in (*self.text, *self.content, *self.faces))
         for guard in (*self.text, *self.content, *self.faces):
             self._parts |= {f"{guard.name}.{name}": part for name, part in guard.parts.items()}
 
@@ -62,7 +65,7 @@ class Guards:
 
         A guard that fails raises, so a clip that has a verdict was seen by every guard named here.
         """
-        return tuple(guard.name for guard in (*self.text, *self.content, *self.faces))
+        return self._names
 
     @property
     def state(self) -> str:
@@ -74,6 +77,13 @@ class Guards:
         """Networks by `<guard>.<part>`, for offloading; a guard runs where its networks are."""
         return self._parts
 
+    def release_text(self) -> None:
+        """Let the text guards go when every prompt has been checked; their memory is free then."""
+        for guard in self.text:
+            for name in guard.parts:
+                self._parts.pop(f"{guard.name}.{name}", None)
+        self.text, self._released = (), True
+
     def check_prompt(self, prompt: str) -> Verdict:
         """What the text guards say, up to the first that objects.
 
@@ -82,6 +92,8 @@ class Guards:
         Raises:
             ClipRejectedError: If the prompt is empty, or a guard fails; stage `guard`.
         """
+        if self._released:
+            raise ClipRejectedError("guard", "The text guards have been released already.")
         if self.text and not prompt.strip():
             raise ClipRejectedError(
                 "guard",

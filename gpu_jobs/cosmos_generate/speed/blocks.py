@@ -8,6 +8,7 @@ written in one piece, so that the compiler makes one kernel of it.
 
 # B batch, L tokens, S text tokens, F frames or 1, H heads, E width of a head, D width of a token
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +20,10 @@ from torch import nn
 from gpu_jobs.cosmos_generate.speed.attention import Attending, cross_attention, self_attention
 from gpu_jobs.cosmos_generate.speed.parallel import Ranks
 from gpu_jobs.cosmos_generate.speed.sparse import TokenOrder, order_of
-from worldloop.cosmos.tiles import Grid, Window
+from worldloop.cosmos.tiles import Grid, tiling, window
 
 Compile = Callable[[Callable[..., Any]], Callable[..., Any]]
+Rope = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass
@@ -32,14 +34,12 @@ class Pass:
         frame_L: Number of each token's row of `embedded_BFD`; None if there is one row.
         embedded_BFD: Embedded noise level.
         temb_BFD: Modulation that all blocks have in common, three times as wide.
-        rope: Cosine and sine of each token, (L, E), float32.
         extra_BLD: Learned position of each token; None if the model has none.
     """
 
     frame_L: torch.Tensor | None
     embedded_BFD: torch.Tensor
     temb_BFD: torch.Tensor
-    rope: tuple[torch.Tensor, torch.Tensor]
     extra_BLD: torch.Tensor | None
 
 
@@ -48,67 +48,69 @@ class Stack:
 
     Attributes:
         attending: Told of the order.
-        window: Tiles of sparse attention; None for dense profiles.
+        density: Of sparse attention; 1 keeps tokens as they stand.
         ranks: Processes that share the tokens.
-        current: What the blocks of the current pass share.
+        grid: Of the video's tokens in the current pass.
+        rope: Cosine and sine of each of this rank's tokens in the current pass, (L, E).
+        current: What else the blocks of the current pass share.
     """
 
-    def __init__(self, attending: Attending, window: Window | None, ranks: Ranks):
-        self.attending, self.window, self.ranks = attending, window, ranks
+    def __init__(self, attending: Attending, density: float, ranks: Ranks):
+        self.attending, self.density, self.ranks = attending, density, ranks
+        self.grid: Grid = (1, 1, 1)
+        self.rope: Rope = (torch.empty(0), torch.empty(0))
         self.current: Pass | None = None
+        self._orders: dict[tuple[Grid, int, Any, float], TokenOrder] = {}
         self._order: TokenOrder | None = None
+
+    def see(self, grid: Grid, num_tokens: int, device: Any) -> TokenOrder:
+        """Choose the order of a pass; the same grid has the same order."""
+        self.grid = grid
+        key = (grid, num_tokens, device, self.density)
+        if key not in self._orders:
+            one = window(tiling(grid), self.density) if self.density < 1.0 else None
+            self._orders[key] = order_of(
+                num_tokens=num_tokens, window=one, ranks=self.ranks.size, device=device
+            )
+        self._order = self._orders[key]
+        self.attending.order = self._order
+        return self._order
 
     def enter(
         self,
         tokens_BLD: torch.Tensor,
         embedded: torch.Tensor,
         temb: torch.Tensor,
-        rope: tuple[torch.Tensor, torch.Tensor],
+        rope: Rope,
         extra_BLD: torch.Tensor | None,
     ) -> torch.Tensor:
         """This rank's tokens in order; what blocks share is put in order too."""
-        order = self._order_for(tokens_BLD)
-        self.attending.order = order
+        self.see(self.grid, tokens_BLD.shape[1], tokens_BLD.device)
         frame_L, embedded_BFD, temb_BFD = self._per_frame(embedded, temb)
+        self.rope = (self.ordered(rope[0], 0), self.ordered(rope[1], 0))
         self.current = Pass(
-            None if frame_L is None else self._ordered(frame_L, 0),
+            None if frame_L is None else self.ordered(frame_L, 0),
             embedded_BFD,
             temb_BFD,
-            (self._ordered(rope[0], 0), self._ordered(rope[1], 0)),
-            None if extra_BLD is None else self._ordered(extra_BLD, 1),
+            None if extra_BLD is None else self.ordered(extra_BLD, 1),
         )
-        return self._ordered(tokens_BLD, 1)
-
-    def residual(self, tokens_BLD: torch.Tensor | None) -> torch.Tensor | None:
-        """Tokens of a control network, in order."""
-        return None if tokens_BLD is None else self._ordered(tokens_BLD, 1)
+        return self.ordered(tokens_BLD, 1)
 
     def leave(self, own_BLD: torch.Tensor) -> torch.Tensor:
         """All tokens, as they stood before."""
         assert self._order is not None
         self.current = None
         tokens_BLD = self.ranks.gather(own_BLD)
-        if self.window is None and tokens_BLD.shape[1] == len(self._order.place):
+        if self._order.is_natural:
             return tokens_BLD
         return tokens_BLD.index_select(1, self._order.place)
 
-    def _ordered(self, tokens: torch.Tensor, dim: int) -> torch.Tensor:
+    def ordered(self, tokens: torch.Tensor, dim: int) -> torch.Tensor:
+        """This rank's tokens in order, out of all in theirs."""
         assert self._order is not None
-        if self.window is not None or len(self._order.token) != tokens.shape[dim]:
-            own = self.ranks.own_tokens(self._order.token, 0)
-            return tokens.index_select(dim, own)
-        return self.ranks.own_tokens(tokens, dim)
-
-    def _order_for(self, tokens_BLD: torch.Tensor) -> TokenOrder:
-        count, device = tokens_BLD.shape[1], tokens_BLD.device
-        order = self._order
-        if order is None or len(order.place) != count or order.place.device != device:
-            grid: Grid | None = self.window.tiling.grid if self.window else None
-            order = order_of(
-                grid, num_tokens=count, window=self.window, ranks=self.ranks.size, device=device
-            )
-            self._order = order
-        return order
+        if self._order.is_natural:
+            return self.ranks.own_tokens(tokens, dim)
+        return tokens.index_select(dim, self.ranks.own_tokens(self._order.token, 0))
 
     def _per_frame(
         self, embedded: torch.Tensor, temb: torch.Tensor
@@ -119,16 +121,9 @@ class Stack:
         """
         if embedded.ndim == 2:
             return None, embedded[:, None], temb[:, None]
-        count = embedded.shape[1]
-        step = self.tokens_per_frame(count)
-        frame_L = torch.arange(count, device=embedded.device) // step
-        return frame_L, embedded[:, ::step], temb[:, ::step]
-
-    def tokens_per_frame(self, count: int) -> int:
-        """Tokens of a frame; without a known grid every token is taken for a frame of its own."""
-        return count // self.frames if self.frames and count % self.frames == 0 else 1
-
-    frames: int = 0
+        per_frame = self.grid[1] * self.grid[2]
+        frame_L = torch.arange(embedded.shape[1], device=embedded.device) // per_frame
+        return frame_L, embedded[:, ::per_frame], temb[:, ::per_frame]
 
 
 class FastBlock(nn.Module):
@@ -181,11 +176,10 @@ class FastBlock(nn.Module):
             now.embedded_BFD,
             now.temb_BFD,
             now.frame_L,
-            now.rope[0],
-            now.rope[1],
+            *stack.rope,
             now.extra_BLD,
             attention_mask,
-            stack.residual(controlnet_residual),
+            None if controlnet_residual is None else stack.ordered(controlnet_residual, 1),
             stack.attending.number,
         )
         return stack.leave(out) if self._last else out
@@ -268,30 +262,33 @@ def _rotated(x_BLHE: torch.Tensor, cos_LE: torch.Tensor, sin_LE: torch.Tensor) -
 
 
 def install(
-    transformer: Any,
-    attending: Attending,
-    *,
-    grid: Grid,
-    window: Window | None,
-    ranks: Ranks,
-    compiled: Compile,
+    transformer: Any, attending: Attending, *, density: float, ranks: Ranks, compiled: Compile
 ) -> Stack:
     """Put fast blocks in the place of a transformer's blocks.
 
     Args:
         transformer: A `CosmosTransformer3DModel`; changed.
         attending: How self-attention is computed.
-        grid: Of the tokens of a clip.
-        window: Tiles of sparse attention; None for dense profiles.
+        density: Of sparse attention; 1 is dense.
         ranks: Processes that share the tokens.
         compiled: Compiles a function.
     """
-    stack = Stack(attending, window, ranks)
-    stack.frames = grid[0]
+    stack = Stack(attending, density, ranks)
     blocks = list(transformer.transformer_blocks)
     last = len(blocks) - 1
     transformer.transformer_blocks = nn.ModuleList(
         FastBlock(block, stack, first=index == 0, last=index == last, compiled=compiled)
         for index, block in enumerate(blocks)
     )
+    forward = inspect.signature(type(transformer).forward)
+
+    def see_grid(module: Any, args: Any, kwargs: Any) -> None:
+        latent = forward.bind(module, *args, **kwargs).arguments["hidden_states"]
+        t, h, w = (
+            side // step
+            for side, step in zip(latent.shape[2:], module.config.patch_size, strict=True)
+        )
+        stack.grid = (t, h, w)
+
+    transformer.register_forward_pre_hook(see_grid, with_kwargs=True)
     return stack

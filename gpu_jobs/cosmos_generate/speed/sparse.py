@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from worldloop.cosmos.tiles import PADDING, TILE_TOKENS, Grid, Window
+from worldloop.cosmos.tiles import PADDING, TILE_TOKENS, Window
 
 KERNEL_OPTIONS: dict[str, Any] = {}
 """Block sizes and warps of the FlexAttention kernel; empty takes what torch chooses for the GPU."""
@@ -33,16 +33,16 @@ class TokenOrder:
         place: Place of each token.
         valid: Which places hold a token of their own, shape (L,).
         window: Tiles that attend to each other; None where the order serves another purpose.
-        num_loose: Tokens behind the grid that belong to no tile.
         num_places: Places that attention sees; behind them is filling for equal parts on all ranks.
+        is_natural: Whether tokens stand as they came, without filling.
     """
 
     token: torch.Tensor
     place: torch.Tensor
     valid: torch.Tensor
     window: Window | None
-    num_loose: int
     num_places: int
+    is_natural: bool
     _kept: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -69,24 +69,21 @@ class TokenOrder:
 
 
 def order_of(
-    grid: Grid | None, *, num_tokens: int, window: Window | None, ranks: int, device: Any
+    *, num_tokens: int, window: Window | None, ranks: int, device: Any
 ) -> TokenOrder:
     """The order of a transformer's tokens: tiles of the grid, then tokens that are in none.
 
     Args:
-        grid: Of the tokens that come first; None keeps the order as it is.
-        num_tokens: All tokens.
+        num_tokens: All tokens; those of the window's grid come first.
         window: The tiles; None keeps the order as it is.
         ranks: Processes that share the tokens; each gets equally many.
         device: Where the tensors lie.
     """
-    num_loose = 0
-    if window is None or grid is None:
+    if window is None:
         numbers = np.arange(num_tokens)
     else:
-        num_loose = num_tokens - window.tiling.num_tokens
         loose = np.arange(window.tiling.num_tokens, num_tokens)
-        filling = np.full(-num_loose % TILE_TOKENS, PADDING)
+        filling = np.full(-len(loose) % TILE_TOKENS, PADDING)
         numbers = np.concatenate([window.tiling.order(), loose, filling])
     num_places = len(numbers)
     numbers = np.concatenate([numbers, np.full(-num_places % ranks, PADDING)])
@@ -94,7 +91,8 @@ def order_of(
     valid = token >= 0
     place = torch.empty(num_tokens, dtype=torch.int64, device=device)
     place[token[valid]] = torch.arange(len(numbers), device=device)[valid]
-    return TokenOrder(token.clamp(min=0), place, valid, window, num_loose, num_places)
+    is_natural = window is None and len(numbers) == num_tokens
+    return TokenOrder(token.clamp(min=0), place, valid, window, num_places, is_natural)
 
 
 @dataclass(frozen=True)

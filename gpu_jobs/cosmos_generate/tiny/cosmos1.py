@@ -50,7 +50,9 @@ SCHEDULER = {
     "final_sigmas_type": "sigma_min",
 }
 CONTRAST = 2.0  # of the decoder's last layer, so that frames are neither grey nor clipped
-FINE_DETAIL = 0.05  # of the wavelet bands but the coarsest, so that neighbours are alike as in a picture
+FINE_DETAIL = (
+    0.05  # of the wavelet bands but the coarsest, so that neighbours are alike as in a picture
+)
 
 
 def write_tiny_text2world(folder: Path, *, seed: int = 0) -> None:

@@ -65,9 +65,7 @@ def write_tiny(folder: Path, *, seed: int = 0) -> None:
             controlnet=None,
             safety_checker=PassAll(),
         )
-        controls = {
-            kind: livened(diffusers.CosmosControlNetModel(**CONTROL)) for kind in KINDS
-        }
+        controls = {kind: livened(diffusers.CosmosControlNetModel(**CONTROL)) for kind in KINDS}
     pipeline.save_pretrained(folder)
     for kind, control in controls.items():
         control.save_pretrained(folder / "controlnet" / kind)

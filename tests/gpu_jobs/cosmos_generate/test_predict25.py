@@ -84,9 +84,7 @@ def made(world, *, media=None, shape=SHAPE, guidance=7.0, requests=None, policy=
     for index in range(denoising.num_steps):
         denoising.step(index)
     latents = denoising.latents()
-    return latents, [
-        world.decode(latents[i], r, options).frames for i, r in enumerate(requests)
-    ]
+    return latents, [world.decode(latents[i], r, options).frames for i, r in enumerate(requests)]
 
 
 def reference(pipeline, *, shape=SHAPE, guidance=7.0, output="np", **inputs):
@@ -198,7 +196,9 @@ def test_latents_that_are_no_numbers_are_refused(world) -> None:
 
 
 def test_long_prompts_other_samplers_and_counts_are_refused(world) -> None:
-    with pytest.raises(MalformedRecordError, match=r"prompt: found '\d+ tokens', expected at most 512"):
+    with pytest.raises(
+        MalformedRecordError, match=r"prompt: found '\d+ tokens', expected at most 512"
+    ):
         world.encode("word " * 200, NEGATIVE)
     with pytest.raises(UnknownKeyError, match="sampler"):
         world.check_sampler("res")

@@ -57,7 +57,7 @@ def diffusers_run(folder: Path, *, seed: int = 3, frames=None, dtype=None, **cal
     from diffusers import DiffusionPipeline
 
     pipe = DiffusionPipeline.from_pretrained(
-        folder, safety_checker=_passes_all(), torch_dtype=dtype or torch.float32
+        folder, safety_checker=_passes_all(), dtype=dtype or torch.float32
     )
     pipe.set_progress_bar_config(disable=True)
     call = {"prompt": PROMPT, "negative_prompt": NEGATIVE, "height": 48, "width": 64, **call}
@@ -78,6 +78,8 @@ def _passes_all() -> Any:
     import torch
 
     class PassesAll(torch.nn.Module):
+        device, dtype = torch.device("cpu"), torch.float32
+
         def check_text_safety(self, prompt):
             return True
 

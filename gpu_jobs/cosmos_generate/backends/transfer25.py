@@ -1,0 +1,543 @@
+"""Transfer2.5: clips that follow edges, blur, depth or segmentation; Control2World over a base model.
+
+Every control has a control network of its own, which reads the latents of the control video beside
+those of the clip and adds to the base model's blocks, scaled by `control_weight`. With several
+controls their additions are summed, after weights that sum to more than 1 have been scaled down to
+1, as NVIDIA's own code does (cosmos_transfer2/config.py, ControlConfig, commit 2ff49d0).
+
+Clips longer than `frames_per_chunk` are made in parts, each going on from the last frame of the one
+before, whose latents are decoded and encoded again in between. Frames and latents equal those of
+`Cosmos2_5_TransferPipeline` bit for bit with one control, where its `num_frames_per_chunk` is ours:
+diffusers always denoises whole chunks of 93 frames and cuts them off, here a shorter clip is one
+chunk of its own length.
+
+What can be loaded: diffusers folders of Transfer2.5 (base model, and `controlnet/<kind>/` or a
+folder per control). The control networks of Cosmos-1.0's control2world (NeMo) and of Transfer1 have
+no diffusers class and are refused by name.
+"""
+
+# B batch, C channels, T frames, H height, W width
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gpu_jobs.common.torch_ops import import_diffusers
+from gpu_jobs.cosmos_generate.backends.pipeline import (
+    Layout,
+    Prompts,
+    check_finite,
+    generators,
+    noise,
+    to_frames,
+    to_model_range,
+)
+from gpu_jobs.cosmos_generate.backends.predict25 import (
+    ReasonWorldModel,
+    Schedule,
+    load_chat_tokenizer,
+    load_reason_parts,
+)
+from gpu_jobs.cosmos_generate.protocol import Decoded, DenoiseOptions, Embedding, Media, Module
+from worldloop.cosmos.models import Model
+from worldloop.cosmos.requests import ClipRequest
+from worldloop.errors import MalformedRecordError
+
+PIPELINES = ("Cosmos2_5_TransferPipeline",)
+
+# pipeline_cosmos2_5_transfer.py of diffusers 0.42.1, defaults of __call__
+FRAMES_PER_CHUNK = 93
+FRAMES_CARRIED = 1
+CONDITIONAL_TIMESTEP = 0.1
+
+ControlKey = tuple[str, str]
+"""Kind and model folder of a control; an empty folder is the registered one."""
+
+
+@dataclass(frozen=True)
+class Guide:
+    """One control of a batch.
+
+    Attributes:
+        network: Its control network, on the device.
+        scale: `control_weight` of all clips, or of each in a tensor (B, 1, 1).
+        video_BCTHW: Control video of every clip in [-1, 1]; black where a clip has none.
+    """
+
+    network: Module
+    scale: Any
+    video_BCTHW: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """How a clip is cut into parts.
+
+    Attributes:
+        length: Frames of a part.
+        carried: Frames of the part before that a part goes on from.
+        starts: First frame of each part.
+    """
+
+    length: int
+    carried: int
+    starts: tuple[int, ...]
+
+    @classmethod
+    def of(cls, options: DenoiseOptions) -> "Chunks":
+        """The parts of a clip; `extra` may say `frames_per_chunk` and `frames_carried`.
+
+        Raises:
+            MalformedRecordError: If a part would carry as many frames as it has, or half a latent frame.
+        """
+        num_frames = options.shape.num_frames
+        length = min(int(options.extra.get("frames_per_chunk", FRAMES_PER_CHUNK)), num_frames)
+        carried = int(options.extra.get("frames_carried", FRAMES_CARRIED))
+        if length == num_frames:
+            return cls(length, 0, (0,))
+        if not 0 <= carried < length or length % 4 != 1 or (carried and carried % 4 != 1):
+            raise MalformedRecordError(
+                "parts of a long clip",
+                {"frames_per_chunk": length, "frames_carried": carried},
+                "1 + 4 k frames each, fewer carried than made",
+                "Use 93 and 1.",
+            )
+        starts = range(0, num_frames - carried, length - carried)
+        return cls(length, carried, tuple(starts))
+
+    @property
+    def carried_latents(self) -> int:
+        """Latent frames that a part goes on from."""
+        return (self.carried - 1) // 4 + 1 if self.carried else 0
+
+
+@dataclass
+class ControlledDenoising:
+    """A batch on its way from noise to latents, part by part; see `protocol.Denoising`.
+
+    Attributes:
+        world: The model.
+        options: Guidance and policy.
+        prompts: Encoded prompts, on the device.
+        guides: Controls.
+        streams: Noise of each clip.
+        chunks: Parts of the clip.
+        device: Where the denoising runs.
+        latent_BCTHW: The current part as it stands, float32.
+        cond_BCTHW: Latents of carried frames, zeros elsewhere.
+        mask_B1THW: 1 where a latent frame is carried, in the precision of the transformer.
+        schedule: Noise levels and steps of the current part.
+    """
+
+    world: "Transfer25"
+    options: DenoiseOptions
+    prompts: Prompts
+    guides: Sequence[Guide]
+    streams: Sequence[torch.Generator]
+    chunks: Chunks
+    device: Any
+    num_steps: int = field(init=False)
+    latent_BCTHW: torch.Tensor = field(init=False)
+    cond_BCTHW: torch.Tensor = field(init=False)
+    mask_B1THW: torch.Tensor = field(init=False)
+    schedule: Schedule = field(init=False)
+    _kept: torch.Tensor = field(init=False)
+    _hints: list[torch.Tensor] = field(init=False)
+    _done: list[torch.Tensor] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.num_steps = self.options.num_steps * len(self.chunks.starts)
+        self._begin_chunk(0)
+
+    @torch.no_grad()
+    def step(self, index: int) -> None:
+        """Take one step; steps are taken in order. The first of a later part begins that part."""
+        chunk, step = divmod(index, self.options.num_steps)
+        if step == 0 and chunk > 0:
+            self._begin_chunk(chunk)
+        policy = self.options.policy
+        policy.start_step(step, self.options.num_steps)
+        timestep_B1T11 = self._timestep(step)
+        mask = self.mask_B1THW
+        seen_BCTHW = (mask * self.cond_BCTHW + (1 - mask) * self.latent_BCTHW).to(mask.dtype)
+        velocity_BCTHW = self._velocity("cond", seen_BCTHW, timestep_B1T11)
+        if self.options.guidance > 1.0 and policy.guided():
+            away_BCTHW = self._velocity("uncond", seen_BCTHW, timestep_B1T11)
+            velocity_BCTHW = velocity_BCTHW + self.options.guidance * (velocity_BCTHW - away_BCTHW)
+        self.latent_BCTHW = self.schedule.advance(step, velocity_BCTHW, self.latent_BCTHW)
+        if step == self.options.num_steps - 1:
+            self._done.append(self.latent_BCTHW)
+
+    def latents(self) -> torch.Tensor:
+        """All parts side by side in time, float32 (B, C, parts x T, H, W)."""
+        return torch.cat(self._done, dim=2)
+
+    def _begin_chunk(self, chunk: int) -> None:
+        """Noise, carried frames and control latents of a part, drawn in the order of diffusers."""
+        shape_BCTHW = self.world.chunk_shape(self.options, self.chunks, len(self.streams))
+        self.latent_BCTHW = noise(shape_BCTHW, self.streams, device=self.device)
+        self.cond_BCTHW = self._carried(shape_BCTHW, chunk)
+        self.mask_B1THW = torch.zeros(
+            (shape_BCTHW[0], 1, *shape_BCTHW[2:]), dtype=self.world.dtype, device=self.device
+        )
+        if chunk:
+            self.mask_B1THW[:, :, : self.chunks.carried_latents] = 1.0
+        self._kept = (self.latent_BCTHW - self.cond_BCTHW) * self.mask_B1THW
+        self._hints = [self._hint(guide, shape_BCTHW, chunk) for guide in self.guides]
+        self.schedule = Schedule.start(
+            self.world.scheduler_config, num_steps=self.options.num_steps, device=self.device
+        )
+
+    def _timestep(self, step: int) -> torch.Tensor:
+        """Noise level of every latent frame; carried frames have one of their own."""
+        known = self.mask_B1THW[:, :, :, :1, :1].float()
+        sigma = self.schedule.sigmas[step].to(self.world.dtype)
+        return known * CONDITIONAL_TIMESTEP + (1 - known) * sigma
+
+    def _carried(self, shape_BCTHW: tuple[int, ...], chunk: int) -> torch.Tensor:
+        """Latents of the frames that a part goes on from; zeros in the first part.
+
+        diffusers encodes a whole part, black where nothing is known. What is masked cannot be seen in
+        the result, so only the known frames are encoded; the noise of all is drawn.
+        """
+        cond_BCTHW = torch.zeros(shape_BCTHW, device=self.device)
+        known_BCTHW = None
+        if chunk and self.chunks.carried:
+            before_BCTHW = self.world.video_of(self._done[-1])
+            known_BCTHW = before_BCTHW[:, :, -self.chunks.carried :]
+        for index, stream in enumerate(self.streams):
+            drawn_CTHW = self.world.posterior_noise(shape_BCTHW, stream)
+            if known_BCTHW is not None:
+                latent = self.world.sampled(known_BCTHW[index : index + 1], drawn_CTHW)
+                mean, std = self.world.statistics(latent)
+                cond_BCTHW[index, :, : latent.shape[2]] = ((latent.float() - mean) / std)[0].to(
+                    self.device
+                )
+        return cond_BCTHW
+
+    def _hint(self, guide: Guide, shape_BCTHW: tuple[int, ...], chunk: int) -> torch.Tensor:
+        """Latents of a control video's part, in the precision of the transformer."""
+        start = self.chunks.starts[chunk]
+        part_BCTHW = _padded(
+            guide.video_BCTHW[:, :, start : start + self.chunks.length], self.chunks.length
+        )
+        latents = [
+            self.world.sampled(
+                part_BCTHW[index : index + 1], self.world.posterior_noise(shape_BCTHW, stream)
+            )
+            for index, stream in enumerate(self.streams)
+        ]
+        latent_BCTHW = torch.cat(latents).to(self.world.dtype)
+        mean, std = self.world.statistics(latent_BCTHW)
+        dtype = self.world.parts["tokenizer"].dtype
+        return ((latent_BCTHW - mean.to(dtype)) / std.to(dtype)).to(self.device)
+
+    def _velocity(
+        self, branch: str, seen_BCTHW: torch.Tensor, timestep_B1T11: torch.Tensor
+    ) -> torch.Tensor:
+        shared = {
+            "timestep": timestep_B1T11,
+            "encoder_hidden_states": self.world.context(self.prompts.of(branch)),
+            "condition_mask": self.mask_B1THW,
+            "padding_mask": self.world.padding(self.options, self.device),
+            "return_dict": False,
+        }
+
+        def forward() -> torch.Tensor:
+            added = [
+                guide.network(
+                    controls_latents=hint,
+                    latents=seen_BCTHW,
+                    conditioning_scale=guide.scale,
+                    **shared,
+                )[0]
+                for guide, hint in zip(self.guides, self._hints, strict=True)
+            ]
+            said: torch.Tensor = self.world.parts["transformer"](
+                hidden_states=seen_BCTHW, block_controlnet_hidden_states=_summed(added), **shared
+            )[0]
+            return said
+
+        return self._kept + self.options.policy.run(branch, forward) * (1 - self.mask_B1THW)
+
+
+@dataclass
+class Transfer25(ReasonWorldModel):
+    """A loaded Transfer2.5 checkpoint; see `protocol.WorldModel`.
+
+    Attributes:
+        folder: Its own folder, where `controlnet/<kind>/` lies.
+        checkpoint_dir: What `Control.model_dir` is relative to.
+    """
+
+    folder: Path = field(default_factory=Path)
+    checkpoint_dir: Path = field(default_factory=Path)
+    _networks: dict[ControlKey, Module] = field(init=False, repr=False, default_factory=dict)
+
+    @torch.no_grad()
+    def begin(
+        self,
+        requests: Sequence[ClipRequest],
+        embeddings: Sequence[Embedding],
+        options: DenoiseOptions,
+        *,
+        device: Any,
+        media: Sequence[Media],
+    ) -> ControlledDenoising:
+        """Start a batch; its clips may differ in their controls. Control networks are loaded when first asked for.
+
+        Clips of several parts need the video autoencoder until their last part begins.
+
+        Raises:
+            UnknownKeyError: If the sampler is not UniPC.
+            MalformedRecordError: If a clip has no control, or a control has no network.
+        """
+        self.check_sampler(options.sampler)
+        return ControlledDenoising(
+            world=self,
+            options=options,
+            prompts=Prompts.stacked(embeddings, device=device, dtype=self.dtype),
+            guides=self._guides(requests, media, device),
+            streams=generators(requests),
+            chunks=Chunks.of(options),
+            device=device,
+        )
+
+    @torch.no_grad()
+    def decode(self, latents: Any, request: ClipRequest, options: DenoiseOptions) -> Decoded:
+        """Frames of one clip, its parts put together.
+
+        Raises:
+            ClipRejectedError: If its latents are not numbers.
+        """
+        check_finite(latents, request)
+        chunks = Chunks.of(options)
+        videos = []
+        for index, part_CTHW in enumerate(latents.chunk(len(chunks.starts), dim=1)):
+            video_CTHW = self.video_of(part_CTHW[None])[0]
+            videos.append(to_frames(video_CTHW[:, chunks.carried if index else 0 :]))
+        return Decoded(frames=np.concatenate(videos)[: options.shape.num_frames])
+
+    def chunk_shape(
+        self, options: DenoiseOptions, chunks: Chunks, batch: int
+    ) -> tuple[int, int, int, int, int]:
+        """Shape of the latents of one part."""
+        _, channels, _, rows, columns = self.latent_shape(options.shape, batch)
+        return batch, channels, (chunks.length - 1) // 4 + 1, rows, columns
+
+    def context(self, prompt_BLD: torch.Tensor) -> Any:
+        """What the blocks attend to: the prompt, and an empty picture where the model wants one."""
+        config = self.parts["transformer"].config
+        if not config.img_context_dim_in:
+            return prompt_BLD
+        picture = torch.zeros(
+            prompt_BLD.shape[0],
+            config.img_context_num_tokens,
+            config.img_context_dim_in,
+            device=prompt_BLD.device,
+            dtype=self.dtype,
+        )
+        return prompt_BLD, picture
+
+    def padding(self, options: DenoiseOptions, device: Any) -> torch.Tensor:
+        """Zeros: nothing of the picture is padding."""
+        size = (options.shape.height_px, options.shape.width_px)
+        return torch.zeros(1, 1, *size, dtype=self.dtype, device=device)
+
+    def video_of(self, latent_BCTHW: torch.Tensor) -> torch.Tensor:
+        """Decoded video in [-1, 1], in the precision of the autoencoder, where the autoencoder lies."""
+        vae = self.parts["tokenizer"]
+        latent_BCTHW = latent_BCTHW.to(vae.device)
+        mean, std = self.statistics(latent_BCTHW)
+        scaled = latent_BCTHW * std.to(vae.dtype) + mean.to(vae.dtype)
+        video: torch.Tensor = vae.decode(scaled.to(vae.dtype), return_dict=False)[0]
+        return video
+
+    def posterior_noise(
+        self, shape_BCTHW: tuple[int, ...], stream: torch.Generator
+    ) -> torch.Tensor:
+        """What sampling a latent of one clip draws, (1, C, T, H, W)."""
+        dtype = self.parts["tokenizer"].dtype
+        return torch.randn((1, *shape_BCTHW[1:]), generator=stream, dtype=dtype)
+
+    def sampled(self, video_BCTHW: torch.Tensor, noise_BCTHW: torch.Tensor) -> torch.Tensor:
+        """A latent drawn from the autoencoder's posterior with noise that is at least as long."""
+        vae = self.parts["tokenizer"]
+        posterior = vae.encode(video_BCTHW.to(device=vae.device, dtype=vae.dtype)).latent_dist
+        drawn = noise_BCTHW[:, :, : posterior.mean.shape[2]].to(vae.device)
+        latent: torch.Tensor = posterior.mean + posterior.std * drawn
+        return latent
+
+    def _guides(
+        self, requests: Sequence[ClipRequest], media: Sequence[Media], device: Any
+    ) -> list[Guide]:
+        """One guide for each control that any clip of the batch has."""
+        weights = [control_weights(request) for request in requests]
+        keys = list(dict.fromkeys(key for each in weights for key in each))
+        if not all(weights):
+            raise MalformedRecordError(
+                "a batch of Transfer2.5",
+                [
+                    request.clip_id
+                    for request, each in zip(requests, weights, strict=True)
+                    if not each
+                ],
+                "at least one control for every clip",
+                "Give edge, blur, depth or seg.",
+            )
+        return [self._guide(key, weights, media, device) for key in keys]
+
+    def _guide(
+        self,
+        key: ControlKey,
+        weights: Sequence[Mapping[ControlKey, float]],
+        media: Sequence[Media],
+        device: Any,
+    ) -> Guide:
+        videos = [clip.controls[key[0]] for clip in media if key[0] in clip.controls]
+        black = np.zeros_like(videos[0])
+        video_BTHWC = np.stack(
+            [
+                clip.controls[key[0]] if key in each else black
+                for clip, each in zip(media, weights, strict=True)
+            ]
+        )
+        scales = [each.get(key, 0.0) for each in weights]
+        scale: Any = scales[0]
+        if len(set(scales)) > 1:
+            scale = torch.tensor(scales, dtype=self.dtype, device=device).view(-1, 1, 1)
+        return Guide(self._network(key).to(device), scale, to_model_range(video_BTHWC))
+
+    def _network(self, key: ControlKey) -> Module:
+        """A control network, loaded once."""
+        if key not in self._networks:
+            kind, model_dir = key
+            folder = self.checkpoint_dir / model_dir if model_dir else self.folder / "controlnet"
+            self._networks[key] = load_control(folder, kind, self.parts["transformer"], self.dtype)
+        return self._networks[key]
+
+
+def control_weights(request: ClipRequest) -> dict[ControlKey, float]:
+    """Weights of a clip's controls by kind and folder; several are scaled to sum to 1 at most.
+
+    Example:
+        >>> from worldloop.cosmos.requests import Control
+        >>> both = (Control("edge"), Control("depth"))
+        >>> control_weights(ClipRequest("a", controls=both))
+        {('edge', ''): 0.5, ('depth', ''): 0.5}
+    """
+    weights: dict[ControlKey, float] = {
+        (control.kind, control.model_dir): control.weight for control in request.controls
+    }
+    total = sum(weights.values())
+    if len(weights) > 1 and total > 1.0:
+        return {key: weight / total for key, weight in weights.items()}
+    return weights
+
+
+def load_control(folder: Path, kind: str, transformer: Module, dtype: torch.dtype) -> Module:
+    """A control network, on the CPU.
+
+    Args:
+        folder: Diffusers folder of the network, or one that holds `<kind>/`.
+        kind: Of the control; `vis` is another name of `blur`.
+        transformer: The base model it has to fit.
+        dtype: Precision of weights.
+
+    Raises:
+        MalformedRecordError: If there is none, or it was made for another base model.
+    """
+    diffusers = import_diffusers()
+    names = {"vis": ("vis", "blur"), "blur": ("blur", "vis")}.get(kind, (kind,))
+    places = [*(folder / name for name in names), folder]
+    place = next((path for path in places if (path / "config.json").is_file()), None)
+    found = json.loads((place / "config.json").read_text()).get("_class_name") if place else None
+    if place is None or found != "CosmosControlNetModel":
+        raise MalformedRecordError(
+            f"control model for {kind!r} in {folder.name}",
+            found or "no config.json",
+            "a diffusers folder of a CosmosControlNetModel",
+            "Download the control model of Transfer2.5, or name its folder with model_dir. "
+            "Control models of Cosmos-1.0 (NeMo) and Transfer1 have no such class.",
+        )
+    network = diffusers.CosmosControlNetModel.from_pretrained(place, torch_dtype=dtype).eval()
+    _check_fits(network, transformer, place)
+    return network
+
+
+def _check_fits(network: Module, transformer: Module, place: Path) -> None:
+    base = transformer.config
+    every = base.controlnet_block_every_n or len(transformer.transformer_blocks)
+    expected = {
+        "width": base.num_attention_heads * base.attention_head_dim,
+        "blocks": len(range(0, len(transformer.transformer_blocks), every)),
+    }
+    found = {
+        "width": network.config.model_channels,
+        "blocks": network.config.n_controlnet_blocks,
+    }
+    if found != expected:
+        raise MalformedRecordError(
+            f"control model in {place.name}",
+            found,
+            f"{expected}, as its base model has",
+            "Use a control model that was trained for this base model.",
+        )
+
+
+def load(
+    model: Model,
+    checkpoint_dir: Path,
+    *,
+    transformer_dir: str = "",
+    loras: Sequence[dict[str, Any]] = (),
+    dtype: torch.dtype,
+    device: Any,
+) -> Transfer25:
+    """Load a Transfer2.5 checkpoint; parts stay on the CPU until residency moves them.
+
+    Args:
+        model: Its entry in the registry.
+        checkpoint_dir: Folder of model folders.
+        transformer_dir: Folder of post-trained weights in it; empty: the model's own.
+        loras: `{"path": str, "weight": float}` each.
+        dtype: Precision of weights.
+        device: Where it will run.
+
+    Raises:
+        MalformedRecordError: If a folder is missing, or holds weights of another family.
+    """
+    layout = Layout(checkpoint_dir / model.name, checkpoint_dir, PIPELINES)
+    layout.check()
+    return Transfer25(
+        model=model,
+        parts=load_reason_parts(
+            layout, model, transformer_dir=transformer_dir, loras=loras, dtype=dtype
+        ),
+        text_tokenizer=load_chat_tokenizer(layout),
+        scheduler_config=layout.scheduler_config(),
+        dtype=dtype,
+        folder=layout.folder,
+        checkpoint_dir=checkpoint_dir,
+    )
+
+
+def _padded(video_BCTHW: torch.Tensor, length: int) -> torch.Tensor:
+    """A video of at least a length, its last frame repeated."""
+    missing = length - video_BCTHW.shape[2]
+    if missing <= 0:
+        return video_BCTHW
+    return torch.cat([video_BCTHW, video_BCTHW[:, :, -1:].repeat(1, 1, missing, 1, 1)], dim=2)
+
+
+def _summed(added: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
+    """The additions of all controls, block by block."""
+    return [
+        blocks[0] if len(blocks) == 1 else sum(blocks[1:], blocks[0])
+        for blocks in zip(*added, strict=True)
+    ]

@@ -1,0 +1,207 @@
+"""Layers of `Cosmos3OmniTransformer`, written to be fast.
+
+The arithmetic is that of diffusers 0.42.1, `Cosmos3VLTextMoTDecoderLayer`, with the layer's own
+weights. The tower that reads text never sees the video, so that what the video's tokens read of it
+(keys and values of each layer) is worked out once for a prompt and kept. Only the generator tower
+is compiled, in tile order where attention is sparse.
+"""
+
+# L tokens of the video, P places of text, H heads, E width of a head, D width of a token
+
+import inspect
+from collections import OrderedDict
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from gpu_jobs.cosmos_generate.speed.attention import Attending, self_attention
+from gpu_jobs.cosmos_generate.speed.blocks import Compile, Stack
+from gpu_jobs.cosmos_generate.speed.parallel import Ranks
+
+TEXT_PLACES = 512  # texts are filled up to a multiple of this, so that few lengths are compiled
+KEPT_PROMPTS = 16  # prompts and their negatives of a batch; about 75 MB each for Nano
+
+Rope = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+TextKV = tuple[torch.Tensor, torch.Tensor]
+
+
+class Reading:
+    """What the layers have read of the prompts of late.
+
+    Attributes:
+        current: Keys and values of the current prompt, one pair a layer as far as it was read.
+        known: Whether the current prompt was read through before.
+    """
+
+    def __init__(self, num_layers: int):
+        self.current: list[TextKV] = []
+        self.known = False
+        self._num_layers = num_layers
+        self._prompts: OrderedDict[tuple[int, ...], list[TextKV]] = OrderedDict()
+
+    def see(self, input_ids: torch.Tensor) -> None:
+        """Take up a prompt."""
+        key = tuple(input_ids.flatten().tolist())
+        self.current = self._prompts.pop(key, [])
+        self.known = len(self.current) == self._num_layers
+        if not self.known:
+            self.current = []
+        self._prompts[key] = self.current
+        while len(self._prompts) > KEPT_PROMPTS:
+            self._prompts.popitem(last=False)
+
+
+class FastLayer(nn.Module):
+    """A layer of the transformer that takes its place and its weights.
+
+    Attributes:
+        layer: The layer of diffusers.
+    """
+
+    def __init__(
+        self, layer: nn.Module, index: int, stack: Stack, reading: Reading, *, compiled: Compile
+    ):
+        """Wrap a layer.
+
+        Args:
+            layer: A `Cosmos3VLTextMoTDecoderLayer`.
+            index: Its number.
+            stack: Shared by all layers.
+            reading: Shared by all layers.
+            compiled: Compiles a function; the identity where nothing is compiled.
+        """
+        super().__init__()
+        self.layer = layer
+        self._index, self._stack, self._reading = index, stack, reading
+        self._is_last = False
+        self._compute = compiled(compute)
+
+    def forward(
+        self, und_seq: torch.Tensor, gen_seq: torch.Tensor, rotary_emb: Rope
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As the layer of diffusers; text that has been read before is passed on as it is."""
+        stack, reading = self._stack, self._reading
+        cos_und, sin_und, cos_gen, sin_gen = rotary_emb
+        if self._index == 0:
+            stack.see(stack.grid, gen_seq.shape[0], gen_seq.device)
+            stack.rope = (stack.ordered(cos_gen, 0), stack.ordered(sin_gen, 0))
+            gen_seq = stack.ordered(gen_seq, 0)
+        if not reading.known:
+            und_seq, text = read(self.layer, und_seq, cos_und, sin_und)
+            reading.current.append(text)
+        key, value = reading.current[self._index]
+        cos_LE, sin_LE = stack.rope
+        stack.attending.num_prefix = len(cos_und)
+        gen_seq = self._compute(
+            self.layer, gen_seq, key, value, cos_LE, sin_LE, stack.attending.number
+        )
+        if self._is_last:
+            gen_seq = stack.leave(gen_seq[None])[0]
+        return und_seq, gen_seq
+
+
+
+def read(
+    layer: Any, text_PD: torch.Tensor, cos_PE: torch.Tensor, sin_PE: torch.Tensor
+) -> tuple[torch.Tensor, TextKV]:
+    """The tower that reads, one layer: its output, and keys and values for the video's tokens."""
+    attn = layer.self_attn
+    y_PD = layer.input_layernorm(text_PD)
+    q, k, v = (
+        one.unflatten(1, (-1, attn.head_dim))
+        for one in (attn.to_q(y_PD), attn.to_k(y_PD), attn.to_v(y_PD))
+    )
+    q, k = attn.norm_q(q), attn.norm_k(k)
+    for_video = attn.k_norm_und_for_gen(k) if attn.k_norm_und_for_gen is not None else k
+    q, k, for_video = (_rotated(one, cos_PE, sin_PE) for one in (q, k, for_video))
+    out_HPE = F.scaled_dot_product_attention(
+        *(one.transpose(0, 1)[None] for one in (q, k, v)), is_causal=True, enable_gqa=True
+    )[0]
+    text_PD = text_PD + attn.to_out(out_HPE.transpose(0, 1).flatten(1))
+    text_PD = text_PD + layer.mlp(layer.post_attention_layernorm(text_PD))
+    filling = -len(v) % TEXT_PLACES
+    key, value = (F.pad(one, (0, 0, 0, 0, 0, filling))[None] for one in (for_video, v))
+    return text_PD, (key, value)
+
+
+def compute(
+    layer: Any,
+    x_LD: torch.Tensor,
+    text_k_1PHE: torch.Tensor,
+    text_v_1PHE: torch.Tensor,
+    cos_LE: torch.Tensor,
+    sin_LE: torch.Tensor,
+    attending: int,
+) -> torch.Tensor:
+    """The generator tower, one layer: attention to text and video, then the MLP."""
+    attn = layer.self_attn
+    y_LD = layer.input_layernorm_moe_gen(x_LD)
+    if hasattr(attn, "add_qkv_proj"):
+        widths = [attn.num_attention_heads, attn.num_key_value_heads, attn.num_key_value_heads]
+        split = [heads * attn.head_dim for heads in widths]
+        q, k, v = attn.add_qkv_proj(y_LD).split(split, dim=-1)
+    else:
+        q, k, v = attn.add_q_proj(y_LD), attn.add_k_proj(y_LD), attn.add_v_proj(y_LD)
+    q, k, v = (one.unflatten(1, (-1, attn.head_dim)) for one in (q, k, v))
+    q = _rotated(attn.norm_added_q(q), cos_LE, sin_LE)
+    k = _rotated(attn.norm_added_k(k), cos_LE, sin_LE)
+    out_1LHE = self_attention(
+        q[None], k[None], v[None].contiguous(), text_k_1PHE, text_v_1PHE, attending
+    )
+    x_LD = x_LD + attn.to_add_out(out_1LHE[0].flatten(1))
+    y_LD = layer.post_attention_layernorm_moe_gen(x_LD)
+    return x_LD + _mlp(layer.mlp_moe_gen, y_LD)
+
+
+def _mlp(mlp: Any, y_LD: torch.Tensor) -> torch.Tensor:
+    if hasattr(mlp, "gate_up_proj"):
+        gate, up = mlp.gate_up_proj(y_LD).chunk(2, dim=-1)
+        out_LD: torch.Tensor = mlp.down_proj(F.silu(gate) * up)
+        return out_LD
+    out_LD = mlp(y_LD)
+    return out_LD
+
+
+def _rotated(x_LHE: torch.Tensor, cos_LE: torch.Tensor, sin_LE: torch.Tensor) -> torch.Tensor:
+    first, second = x_LHE.chunk(2, dim=-1)
+    turned = torch.cat([-second, first], dim=-1)
+    return x_LHE * cos_LE[:, None] + turned * sin_LE[:, None]
+
+
+def install(
+    transformer: Any, attending: Attending, *, density: float, ranks: Ranks, compiled: Compile
+) -> Stack:
+    """Put fast layers in the place of a transformer's layers.
+
+    A pass with several pictures or videos (a control beside the clip) has no single grid, and its
+    attention is dense.
+
+    Args:
+        transformer: A `Cosmos3OmniTransformer`; changed.
+        attending: How the generator's attention is computed.
+        density: Of sparse attention; 1 is dense.
+        ranks: Processes that share the tokens.
+        compiled: Compiles a function.
+    """
+    stack = Stack(attending, density, ranks)
+    reading = Reading(len(transformer.layers))
+    layers = [
+        FastLayer(layer, index, stack, reading, compiled=compiled)
+        for index, layer in enumerate(transformer.layers)
+    ]
+    layers[-1]._is_last = True
+    transformer.layers = nn.ModuleList(layers)
+    forward = inspect.signature(type(transformer).forward)
+
+    def see(module: Any, args: Any, kwargs: Any) -> None:
+        given = forward.bind(module, *args, **kwargs).arguments
+        shapes = given["vision_token_shapes"]
+        stack.density = density if len(shapes) == 1 else 1.0
+        t, h, w = shapes[0]
+        stack.grid = (int(t), int(h), int(w))
+        reading.see(given["input_ids"])
+
+    transformer.register_forward_pre_hook(see, with_kwargs=True)
+    return stack
