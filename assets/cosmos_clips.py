@@ -21,13 +21,14 @@ from resources.tables import publish, read
 from resources.wave_plans import read_plan
 from resources.world_models import WorldModels
 from worldloop import layout
+from worldloop.budgets import patience_s
 from worldloop.contact_sheets import as_markdown, contact_sheet, first_and_last
 from worldloop.cosmos.families import Family
 from worldloop.cosmos.guards import guards_of, missing_guards
 from worldloop.cosmos.models import model
 from worldloop.cosmos.plans import WorldModelPlan
 from worldloop.cosmos.recipes import AskedClip, asked_clips
-from worldloop.cosmos.timing import gpu, seconds_per_clip
+from worldloop.cosmos.timing import gpu
 from worldloop.errors import UnknownKeyError
 from worldloop.packs import hash_file
 from worldloop.records import (
@@ -44,7 +45,6 @@ from worldloop.seeds import canonical_json
 STEP = "generate"
 _SHARD = ["wave", "index", "city", "institution", "recipe_id"]
 _MAX_PICTURED = 6
-_START_S, _CPU_CLIP_S, _SLOWEST_CARD = 1800.0, 120.0, 20.0  # a job is ended when it takes longer
 
 
 @dg.asset(
@@ -91,7 +91,7 @@ def cosmos_clips(
                     "cosmos_generate",
                     _spec(plan, ready, folder, world_models),
                     context=context,
-                    timeout_s=_timeout_s(plan, len(ready)),
+                    timeout_s=patience_s(plan, len(ready)),
                     num_processes=world_models.cp_size,
                 )
             versions = report.get("versions", {})
@@ -246,15 +246,6 @@ def _spec(
         cp_size=machine.cp_size,
         memory_cap_gb=machine.memory_cap_gb,
     )
-
-
-def _timeout_s(plan: WorldModelPlan, num_clips: int) -> float:
-    """So long that only a job that hangs is ended, also on a card far slower than the measured one."""
-    known = model(plan.model)
-    if known.tiny:
-        return _START_S + _CPU_CLIP_S * num_clips
-    time = seconds_per_clip(known, plan.shape, plan.profile, num_steps=plan.num_steps)
-    return _START_S + _SLOWEST_CARD * time.total_s * num_clips
 
 
 def _publish(

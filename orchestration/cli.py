@@ -196,19 +196,56 @@ def search(text: str, limit: int, where: str | None, extract: Path | None) -> No
 
 
 @main.command()
-def doctor() -> None:
+@click.option("--gpu-gb", type=float, help="Ask for another card than this machine's; 0 for none.")
+@click.option(
+    "--checkpoint_dir", default="checkpoints", show_default=True, help="Folder of model folders."
+)
+def doctor(gpu_gb: float | None, checkpoint_dir: str) -> None:
     """Say what this machine can run, what is missing, and how to get it."""
     from orchestration.deployments import home
-    from orchestration.doctor import examine
+    from orchestration.doctor import examine, examine_cosmos, gpu_asked, this_gpu
 
-    findings = examine(home())
+    findings = [*examine(home()), *examine_cosmos(Path(checkpoint_dir))]
     table = Table("", "what", "found", "what to do")
     marks = {"ok": "[green]ok[/]", "missing": "[red]missing[/]", "optional": "[yellow]optional[/]"}
     for finding in findings:
         table.add_row(marks[finding.state], finding.name, finding.found, escape(finding.remedy))
     _console.print(table)
+    _print_outlook(this_gpu() if gpu_gb is None else gpu_asked(gpu_gb))
     if any(finding.state == "missing" for finding in findings):
         raise click.ClickException("Something that the default path needs is missing, see above.")
+
+
+def _print_outlook(card: Any) -> None:
+    """World models on a card, or what is left without one."""
+    from orchestration.doctor import tiny_models, world_models
+
+    if card is None:
+        names = ", ".join(one.name for one in tiny_models())
+        click.echo(f"World models without a GPU: only the tiny ones, for tests: {names}.")
+        return
+    table = Table("model", "clip", "runs", "how", "peak GB", "exact", "fast", "cached", box=None)
+    rows = world_models(card)
+    for row in rows:
+        shape = row.shape
+        clip = f"{row.tier or 'own'} {shape.num_frames}x{shape.height_px}x{shape.width_px}"
+        needs = f"a GPU of {row.needs_gb} GB" if row.needs_gb else "several GPUs"
+        how = row.plan.title if row.runs else f"needs {needs}"
+        times = [_seconds(row.seconds.get(name)) for name in ("exact", "fast", "cached")]
+        mark = "[green]yes[/]" if row.runs else "[red]no[/]"
+        table.add_row(row.model.name, clip, mark, how, f"{row.plan.peak_gb:.1f}", *times)
+    scaled = any(time.estimated for row in rows for time in row.seconds.values())
+    click.echo(
+        f"World models on {card.name} with {card.memory_gb:.0f} GB, guards included. Seconds a clip are estimated "
+        f"from rates measured on one H200{', scaled by peak bf16' if scaled else ''}."
+    )
+    _console.print(table)
+
+
+def _seconds(time: Any) -> str:
+    if time is None:
+        return "-"
+    return f"{time.total_s:.0f} s" if time.total_s >= 10 else f"{time.total_s:.1f} s"
 
 
 @main.command()

@@ -23,6 +23,7 @@ from orchestration.housekeeping import housekeeping_job, nightly_housekeeping
 from orchestration.jobs import atlas_job, city_job, close_job, plan_job
 from sensors.continuous_generation import build_continuous_generation
 from sensors.failed_runs import failed_runs
+from sensors.promoted_drafts import build_promoted_drafts
 from sensors.wave_conductor import build_wave_conductor
 
 _NOUNS = [
@@ -49,6 +50,7 @@ def build_definitions(kit: Mapping[str, Any]) -> dg.Definitions:
         sensors=[
             build_wave_conductor(city_job, close_job),
             build_continuous_generation(plan_job, local_site()),
+            build_promoted_drafts(plan_job, local_site()),
             failed_runs,
         ],
         schedules=[nightly_housekeeping],

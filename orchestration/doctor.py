@@ -11,6 +11,11 @@ from pathlib import Path
 
 import psutil
 
+from worldloop.cosmos.models import COMPANIONS, MODELS, Model
+from worldloop.cosmos.outlook import Outlook, outlook
+from worldloop.cosmos.timing import Gpu, gpu, gpu_of_size
+from worldloop.errors import UnknownKeyError
+
 EXTRAS = {
     "cosmos": ("diffusers", "transformers", "peft"),
     "te": ("transformer_engine",),
@@ -61,6 +66,66 @@ def examine(home: Path) -> list[Finding]:
     ]
 
 
+def this_gpu() -> Gpu | None:
+    """The card of this machine, with the memory that its driver names; None without one."""
+    seen = _ask_driver("--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
+    first = seen.splitlines()[0] if seen else ""
+    name, comma, mebibytes = first.rpartition(",")
+    if not comma or not mebibytes.strip().isdigit():
+        return None
+    memory_gb = int(mebibytes) * 2**20 / 1e9
+    try:
+        known = gpu(name)
+    except UnknownKeyError:
+        known = gpu_of_size(memory_gb)
+    return Gpu(name.strip(), memory_gb, known.bf16_tflops, known.fp8)
+
+
+def gpu_asked(memory_gb: float) -> Gpu | None:
+    """A usual card of so much memory, for questions about another machine; None for 0."""
+    if memory_gb <= 0:
+        return None
+    usual = gpu_of_size(memory_gb)
+    return Gpu(usual.name, memory_gb, usual.bf16_tflops, usual.fp8)
+
+
+def examine_cosmos(checkpoint_dir: Path) -> list[Finding]:
+    """Look at model folders: which models, guardrails and upsamplers are here."""
+    here = [name for name in MODELS if (checkpoint_dir / name).is_dir()]
+    guards = [name for name, one in COMPANIONS.items() if one.role == "guardrail"]
+    held = [name for name in guards if (checkpoint_dir / name).is_dir()]
+    upsamplers = [
+        name
+        for name, one in COMPANIONS.items()
+        if one.role == "prompt_upsampler" and (checkpoint_dir / name).is_dir()
+    ]
+    return [
+        _folder("world models", here, "worldloop models list; worldloop models download NAME"),
+        _folder(
+            "guardrail folder",
+            held,
+            "Cosmos 1.0 and Predict1 refuse to run without: worldloop models download --guardrail",
+        ),
+        _folder("prompt upsamplers", upsamplers, "Without one, use --disable_prompt_upsampler."),
+    ]
+
+
+def world_models(card: Gpu | None) -> tuple[Outlook, ...]:
+    """What runs on a card; without one, nothing but tiny models, which are not in the answer."""
+    return outlook(card) if card is not None else ()
+
+
+def tiny_models() -> tuple[Model, ...]:
+    """What runs without a GPU."""
+    return tuple(one for one in MODELS.values() if one.tiny)
+
+
+def _folder(what: str, names: list[str], remedy: str) -> Finding:
+    if names:
+        return Finding(what, ", ".join(names), "ok")
+    return Finding(what, "none", "optional", remedy)
+
+
 def _python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
     ok = sys.version_info >= (3, 11)
@@ -109,19 +174,22 @@ def _disk(home: Path) -> Finding:
 
 
 def _accelerator() -> Finding:
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
+    if shutil.which("nvidia-smi") is None:
         return Finding(
             "NVIDIA GPU", "none", "optional", "Not needed: footage is rendered on the CPU."
         )
+    seen = _ask_driver("--query-gpu=name,memory.total", "--format=csv,noheader")
+    return Finding("NVIDIA GPU", seen or "driver does not answer", "ok")
+
+
+def _ask_driver(*arguments: str) -> str:
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return ""
     seen = subprocess.run(
-        [tool, "--query-gpu=name,memory.total", "--format=csv,noheader"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=10,
+        [tool, *arguments], capture_output=True, text=True, check=False, timeout=10
     )
-    return Finding("NVIDIA GPU", seen.stdout.strip() or "driver does not answer", "ok")
+    return seen.stdout.strip() if seen.returncode == 0 else ""
 
 
 def _extra(name: str, modules: tuple[str, ...]) -> Finding:

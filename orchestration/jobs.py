@@ -13,30 +13,31 @@ from assets.release import release
 from assets.rendered_clips import rendered_clips
 from assets.signals import signals
 from assets.wave_plan import wave_plan
-
-_MAX_RUNTIME = "dagster/max_runtime"  # seconds; run monitoring ends what hangs
+from sensors.wave_conductor import MAX_RUNTIME_TAG, SKETCH_RUNTIME_S
 
 atlas_job = dg.define_asset_job(
     "atlas_job",
     dg.AssetSelection.assets(place_atlas),
     description="Write the installed atlas into the site.",
-    tags={_MAX_RUNTIME: "300"},
+    tags={MAX_RUNTIME_TAG: "300"},
 )
 plan_job = dg.define_asset_job(
     "plan_job",
     dg.AssetSelection.assets(wave_plan),
     description="Plan one wave.",
-    tags={_MAX_RUNTIME: "300"},
+    tags={MAX_RUNTIME_TAG: "300"},
 )
 city_job = dg.define_asset_job(
     "city_job",
     dg.AssetSelection.assets(prompts, rendered_clips, cosmos_clips, signals, embeddings),
     description="One planned city of one wave, from prompts to vectors.",
-    tags={_MAX_RUNTIME: "7200"},
+    tags={
+        MAX_RUNTIME_TAG: str(SKETCH_RUNTIME_S)
+    },  # the conductor gives waves with a world model more
 )
 close_job = dg.define_asset_job(
     "close_job",
     dg.AssetSelection.assets(dedup_clusters, catalog, release, gallery),
     description="Close one wave: decide duplicates, append to the log, freeze the release.",
-    tags={_MAX_RUNTIME: "3600"},
+    tags={MAX_RUNTIME_TAG: "3600"},
 )

@@ -1,12 +1,15 @@
 """The clips of a shard, whoever made them: sketches and clips of world models stand in two folders."""
 
+import numpy as np
 import polars as pl
 
 from resources.site_store import SiteStore
 from resources.tables import read, read_all
 from worldloop import layout
+from worldloop.cosmos.promotion import DRAFT_SCHEMA
 from worldloop.cosmos.tiers import SKETCH
-from worldloop.records import CLIPS, GENERATIONS
+from worldloop.curation.dedup import with_superseded
+from worldloop.records import CLIPS, DEDUP, GENERATIONS, SIGNALS, SUPERSEDED, VECTORS
 
 _SKETCHES = "clips"
 _FOLDERS = (_SKETCHES, layout.COSMOS_CLIPS)
@@ -41,3 +44,43 @@ def read_every_clip(store: SiteStore) -> pl.DataFrame:
 def generated_packs(store: SiteStore) -> set[str]:
     """Keys of the packs that a world model's clips lie in; they cannot be made again bit for bit."""
     return set(read_all(store, CLIPS, layout.COSMOS_CLIPS)["pack_key"])
+
+
+def read_drafts(store: SiteStore, wave: str) -> pl.DataFrame:
+    """What is known of a wave's generated clips, to choose those that are rendered again.
+
+    Returns:
+        `worldloop.cosmos.promotion.DRAFT_SCHEMA`; what was not measured or compared yet is null.
+    """
+    decisions = with_superseded(
+        read_all(store, DEDUP, "dedup"), read_all(store, SUPERSEDED, "superseded")
+    )
+    return (
+        read_all(store, GENERATIONS, f"generations/{wave}")
+        .select("wave", "index", "recipe_id", "sketch_recipe_id")
+        .join(read_all(store, SIGNALS, f"signals/{wave}"), on=["wave", "recipe_id"], how="left")
+        .join(decisions.select("wave", "recipe_id", "status"), on=["wave", "recipe_id"], how="left")
+        .join(_sketch_cosines(store, wave), on="recipe_id", how="left")
+        .select(pl.col(name).cast(dtype) for name, dtype in DRAFT_SCHEMA.items())
+    )
+
+
+def _sketch_cosines(store: SiteStore, wave: str) -> pl.DataFrame:
+    """Cosine between each generated clip's vector and its sketch's, where both have one of one model."""
+    vectors = read_all(store, VECTORS, f"vectors/{wave}").select("recipe_id", "model_id", "vector")
+    pairs = (
+        read_all(store, GENERATIONS, f"generations/{wave}")
+        .select("recipe_id", "sketch_recipe_id")
+        .join(vectors, on="recipe_id")
+        .join(
+            vectors.rename({"recipe_id": "sketch_recipe_id", "vector": "of_sketch"}),
+            on=["sketch_recipe_id", "model_id"],
+        )
+        .unique("recipe_id", keep="first", maintain_order=True)
+    )
+    cosines = [
+        float(np.dot(ours, theirs) / (np.linalg.norm(ours) * np.linalg.norm(theirs)))
+        for ours, theirs in pairs.select("vector", "of_sketch").iter_rows()
+    ]
+    schema = {"recipe_id": pl.String, "sketch_cosine": pl.Float64}
+    return pl.DataFrame({"recipe_id": pairs["recipe_id"], "sketch_cosine": cosines}, schema=schema)

@@ -24,7 +24,7 @@ def build_continuous_generation(
     plan_job: UnresolvedAssetJobDefinition, site: Site
 ) -> dg.SensorDefinition:
     """The sensor that keeps footage coming; switched off until somebody switches it on."""
-    plan = asdict(site.generation)
+    plan = {**asdict(site.generation), "control": list(site.generation.control)}
     del plan["min_hours_between_waves"]
 
     @dg.sensor(
@@ -37,10 +37,11 @@ def build_continuous_generation(
         context: dg.SensorEvaluationContext, store: SiteStore, ledger: Ledger
     ) -> dg.SensorResult | dg.SkipReason:
         """Open the next wave: adds its partition, reserves its budget, asks for its plan."""
-        unplanned = _unplanned(context.instance, context.cursor, plan_job.name)
+        wave = json.loads(context.cursor)["wave"] if context.cursor else None
+        unplanned = why_unplanned(context.instance, wave, plan_job.name)
         if unplanned is not None:
             return dg.SkipReason(unplanned)
-        known = context.instance.get_dynamic_partitions(_waves_name())
+        known = context.instance.get_dynamic_partitions(waves_name())
         now = datetime.now(UTC)
         reason = reason_not_to_open(
             open_waves=open_waves(context.instance),
@@ -60,7 +61,9 @@ def build_continuous_generation(
             )
         wave = next_wave_key(known)
         try:
-            ledger.reserve(wave, estimate_wave(site.generation))
+            ledger.reserve(
+                wave, estimate_wave(site.generation, usd_per_gpu_hour=site.usd_per_gpu_hour)
+            )
         except BudgetExceededError as error:
             return dg.SkipReason(str(error))
         return dg.SensorResult(
@@ -80,14 +83,14 @@ def build_continuous_generation(
     return continuous_generation
 
 
-def _waves_name() -> str:
+def waves_name() -> str:
+    """Name of the partitions of waves."""
     assert waves.name is not None
     return waves.name
 
 
-def _unplanned(instance: dg.DagsterInstance, cursor: str | None, plan_job: str) -> str | None:
+def why_unplanned(instance: dg.DagsterInstance, wave: str | None, plan_job: str) -> str | None:
     """Why the wave that was opened last holds up the next one although it has no plan yet."""
-    wave = json.loads(cursor)["wave"] if cursor else None
     if wave is None or wave in instance.get_materialized_partitions(dg.AssetKey("wave_plan")):
         return None
     newest = instance.get_run_records(

@@ -7,8 +7,11 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from assets.partitions import shard_key, waves
 from resources.site_store import SiteStore
 from resources.wave_plans import read_plan
+from worldloop.budgets import patience_s
 from worldloop.conducting import CityState, RunSummary, city_states, due_steps
+from worldloop.waves import WavePlan
 
+MAX_RUNTIME_TAG, SKETCH_RUNTIME_S = "dagster/max_runtime", 7200
 _CITY_TAG, _WAVE_TAG = "dagster/partition/city", "dagster/partition/wave"
 
 
@@ -35,7 +38,8 @@ def build_wave_conductor(
         requests: list[dg.RunRequest] = []
         progress: list[str] = []
         for wave in open_waves(context.instance):
-            planned = read_plan(store, wave).cities
+            plan = read_plan(store, wave)
+            planned = plan.cities
             states = states_of_cities(context.instance, city_job.name, wave)
             due = due_steps(planned, states)
             requests += [
@@ -43,6 +47,7 @@ def build_wave_conductor(
                     run_key=f"{wave}/{city}",
                     job_name=city_job.name,
                     partition_key=shard_key(city, wave),
+                    tags=_longer(plan, city),
                 )
                 for city in due.cities
             ]
@@ -59,6 +64,14 @@ def build_wave_conductor(
         return dg.SkipReason("; ".join(progress) or "No wave is open.")
 
     return wave_conductor
+
+
+def _longer(plan: WavePlan, city: str) -> dict[str, str]:
+    """Tags that let a run take as long as its world model may need; none for sketches alone."""
+    if plan.world_model is None:
+        return {}
+    seconds = SKETCH_RUNTIME_S + patience_s(plan.world_model, len(plan.clips_of(city)))
+    return {MAX_RUNTIME_TAG: f"{seconds:.0f}"}
 
 
 def open_waves(instance: dg.DagsterInstance) -> list[str]:

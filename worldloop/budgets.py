@@ -19,6 +19,9 @@ _BYTES_PER_PIXEL = 4e6 / (121 * 256 * 144)
 _REQUESTS_PER_CLIP = 20
 # Of world models: two minutes to load and compile for each city, and 2 bits a pixel.
 _START_S = 120.0
+# When a job hangs: half an hour to start, two minutes a clip of a tiny model, and a card that is
+# twenty times slower than the measured one.
+_PATIENCE_S, _TINY_PATIENCE_S, _SLOWEST_CARD = 1800.0, 120.0, 20.0
 _GENERATED_BYTES_PER_PIXEL = 0.25
 
 
@@ -73,6 +76,15 @@ def estimate_world_model(
         "usd": gpu_s / 3600 * usd_per_gpu_hour,
         "bytes": num_pixels * _GENERATED_BYTES_PER_PIXEL,
     }
+
+
+def patience_s(plan: WorldModelPlan, num_clips: int) -> float:
+    """Seconds after which a job that makes so many clips must hang."""
+    known = model(plan.model)
+    if known.tiny:
+        return _PATIENCE_S + _TINY_PATIENCE_S * num_clips
+    time = seconds_per_clip(known, plan.shape, plan.profile, num_steps=plan.num_steps)
+    return _PATIENCE_S + _SLOWEST_CARD * time.total_s * num_clips
 
 
 def total(*estimates: Mapping[str, float]) -> dict[str, float]:

@@ -99,8 +99,8 @@ class Studio:
         stopped: list[Stopped] = []
         with (
             BusyMeter(self.device) as self._busy,
+            ThreadPoolExecutor(ENCODERS) as encoders,  # outlives the decoder that feeds it
             ThreadPoolExecutor(1) as decoder,
-            ThreadPoolExecutor(ENCODERS) as encoders,
         ):
             waiting: list[Future[list[Stopped]]] = []
             for batch in batches:

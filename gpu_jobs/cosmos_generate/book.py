@@ -17,7 +17,7 @@ from gpu_jobs.common.processes import num_processes
 from gpu_jobs.common.staged_clips import clip_rows, is_whole
 from gpu_jobs.cosmos_generate.output import save_clip
 from gpu_jobs.cosmos_generate.spec import CosmosGenerateReport, CosmosGenerateSpec
-from worldloop.cosmos.asking import check_request
+from worldloop.cosmos.asking import check_extension, check_request
 from worldloop.cosmos.families import FAMILIES, ClipShape, Family
 from worldloop.cosmos.models import Model, model
 from worldloop.cosmos.profiles import SpeedProfile
@@ -101,6 +101,12 @@ class Asked:
             ClipShape(**spec.shape),
             SpeedProfile.from_record(spec.profile),
             tuple(ClipRequest.from_record(record) for record in spec.requests),
+        )
+        check_extension(
+            model=known,
+            shape=asked.shape,
+            extend_to_frames=spec.extend_to_frames,
+            overlap_frames=spec.overlap_frames,
         )
         for request in asked.requests:
             asked.check(request)

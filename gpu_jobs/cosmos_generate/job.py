@@ -227,7 +227,6 @@ def _make_long(asked: Asked, studio: Studio, works: Sequence[Work]) -> Iterator[
                 asked.model,
                 request,
                 work.prepared.media,
-                world_model=studio.world,
                 generate=part,
                 clip_frames=asked.shape.num_frames,
                 total_frames=asked.spec.extend_to_frames,

@@ -60,9 +60,9 @@ class DenoiserLearner:
         self.std = torch.tensor(config.latents_std, device=spec.device).view(shape)
         self.tokens = _tokenized([*footage.captions, "", NEGATIVE_PROMPT], tokenizer, spec)
         self.row = {text: i for i, text in enumerate([*footage.captions, "", NEGATIVE_PROMPT])}
+        self.hook = self.transformer.patch_embed.register_forward_hook(_in_full_precision)
         if spec.compile:
-            for block in self.transformer.transformer_blocks:
-                block.compile()
+            compile_blocks(self.transformer)
 
     def step(self, stage: Stage, number: int, *, rate: float) -> Any:
         """One optimizer step."""
@@ -128,7 +128,22 @@ class DenoiserLearner:
     def finished(self) -> tuple[Any, Any]:
         """Transformer and text encoder with averaged weights."""
         self.averages.apply()
+        self.hook.remove()
         return self.transformer.eval(), self.text_encoder.eval()
+
+
+def compile_blocks(transformer: Any) -> None:
+    """Compile the blocks: what is compiled for one serves all, once per shape."""
+    import torch
+
+    torch._dynamo.config.recompile_limit = 64
+    for block in transformer.transformer_blocks:
+        block.compile(dynamic=False)
+
+
+def _in_full_precision(module: Any, inputs: Any, output: Any) -> Any:
+    """Tokens between blocks in float32: autocast makes them so after the first block anyway."""
+    return output.float()
 
 
 def _tokenized(texts: list[str], tokenizer: Any, spec: TrainWorldModelSpec) -> tuple[Any, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import av
 import numpy as np
 from PIL import Image
+from pydantic import Field
 
 from resources.job_launcher import JobLauncher
 from worldloop.packs import content_sha256, write_pack
@@ -22,8 +23,8 @@ class StandInLauncher(JobLauncher):
         guardrail: Effective state of every clip.
     """
 
-    blocked: list[int] = []
-    failed: list[int] = []
+    blocked: list[int] = Field(default_factory=list)
+    failed: list[int] = Field(default_factory=list)
     guardrail: str = "unguarded"
 
     def run(self, job, spec, *, context, timeout_s, num_processes=1):
@@ -35,9 +36,7 @@ class StandInLauncher(JobLauncher):
     def _report(self, spec) -> dict[str, Any]:
         stopped = {*self.blocked, *self.failed}
         made = [r for i, r in enumerate(spec.requests) if i not in stopped]
-        folders = [
-            (r["clip_id"], write_noise(Path(spec.staging_dir), r, spec.shape)) for r in made
-        ]
+        folders = [(r["clip_id"], write_noise(Path(spec.staging_dir), r, spec.shape)) for r in made]
         members = write_pack(Path(spec.pack_path), folders) if made else []
         ids = {i: _ids(r) for i, r in enumerate(spec.requests)}
         return {
@@ -72,14 +71,14 @@ def write_noise(staging: Path, request: dict[str, Any], shape: dict[str, int]) -
     """A clip whose blocks move, different for every seed."""
     folder = staging / request["clip_id"]
     folder.mkdir(parents=True, exist_ok=True)
-    size = (shape["width_px"], shape["height_px"])
+    size = (min(shape["width_px"], 64), min(shape["height_px"], 64))
     blocks = stream(request["seed"], "noise").integers(0, 255, (8, 8, 3), np.uint8)
     picture = np.asarray(Image.fromarray(blocks).resize(size, Image.Resampling.NEAREST))
     sink = io.BytesIO()
     with av.open(sink, "w", format="mp4") as container:
         video = container.add_stream("libx264", rate=shape["rate_fps"])
         video.width, video.height, video.pix_fmt = *size, "yuv420p"
-        for frame in range(shape["num_frames"]):
+        for frame in range(min(shape["num_frames"], 9)):
             moved = np.roll(picture, 2 * frame, axis=1)
             container.mux(video.encode(av.VideoFrame.from_ndarray(moved, format="rgb24")))
         container.mux(video.encode())

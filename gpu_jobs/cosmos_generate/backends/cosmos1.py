@@ -92,7 +92,7 @@ class Cosmos1WorldModel(T5WorldModel):
         frames = self._frames(frames_BTHWC, options, streams, scheduler, device=device)
         start_BCTHW = noise(self._shape(len(requests), options), streams, device=device)
         if frames is not None and options.sampler == "res":
-            frames.noise_BCTHW = noise(start_BCTHW.shape, streams, device=device)
+            frames.noise = noise(start_BCTHW.shape, streams, device=device)
         denoiser = EdmDenoiser(
             transformer=self.parts["transformer"],
             scheduler=scheduler,
@@ -106,7 +106,6 @@ class Cosmos1WorldModel(T5WorldModel):
         start_BCTHW = start_BCTHW * scheduler.config.sigma_max
         return GuidedDenoising(denoiser, sampler, options, start_BCTHW)
 
-    @torch.no_grad()
     def decode(
         self, latents: torch.Tensor, request: ClipRequest, options: DenoiseOptions
     ) -> Decoded:
@@ -123,7 +122,8 @@ class Cosmos1WorldModel(T5WorldModel):
         else:
             mean, std = _statistics(vae, latent_BCTHW)
             latent_BCTHW = latent_BCTHW * std / sigma_data + mean
-        video_BCTHW = vae.decode(latent_BCTHW.to(vae.dtype), return_dict=False)[0]
+        with torch.no_grad():
+            video_BCTHW = vae.decode(latent_BCTHW.to(vae.dtype), return_dict=False)[0]
         return Decoded(frames=to_frames(video_BCTHW[0]))
 
     def _scheduler(self) -> Any:
@@ -166,18 +166,18 @@ class Cosmos1WorldModel(T5WorldModel):
         indicator = torch.zeros(1, 1, shape_BCTHW[2], 1, 1, device=device)
         indicator[:, :, :num_latents] = 1.0
         return Frames(
-            clean_BCTHW=clean_BCTHW,
+            clean=clean_BCTHW,
             indicator=indicator,
             streams=streams,
             augment_sigma=float(options.extra.get("augment_sigma", AUGMENT_SIGMA)),
             hidden_from_uncond=bool(options.extra.get("input_frames_guidance", False)),
         )
 
-    @torch.no_grad()
     def _encoded_video(self, video_BCTHW: torch.Tensor, sigma_data: float) -> torch.Tensor:
         """Latents of conditioning frames at the scale of the model, clip by clip for its memory."""
         vae = self.parts["tokenizer"]
-        each = [vae.encode(clip[None]).latent_dist.mode() for clip in video_BCTHW]
+        with torch.no_grad():
+            each = [vae.encode(clip[None]).latent_dist.mode() for clip in video_BCTHW]
         latent_BCTHW = torch.cat(each).float()
         if vae.config.latents_mean is None:
             return latent_BCTHW * sigma_data
@@ -190,31 +190,31 @@ class Frames:
     """Conditioning frames of a batch.
 
     Attributes:
-        clean_BCTHW: Their latents at the scale of the model, zero where there are none.
+        clean: Their latents at the scale of the model, zero where there are none.
         indicator: 1 for latent frames that are given, 0 for the others, (1, 1, T, 1, 1).
         streams: Noise of each clip.
         augment_sigma: Breath of noise on them on their way into the transformer.
         hidden_from_uncond: Whether the unconditional pass is not told which frames are given, so
             that guidance pulls towards them, too.
-        noise_BCTHW: The breath of noise when it is the same in every pass; None draws it anew.
+        noise: The breath of noise when it is the same in every pass; None draws it anew.
     """
 
-    clean_BCTHW: torch.Tensor
+    clean: torch.Tensor
     indicator: torch.Tensor
     streams: Sequence[torch.Generator]
     augment_sigma: float
     hidden_from_uncond: bool
-    noise_BCTHW: torch.Tensor | None = None
+    noise: torch.Tensor | None = None
 
     def draw(self) -> torch.Tensor:
         """Noise of the next pass."""
-        if self.noise_BCTHW is not None:
-            return self.noise_BCTHW
-        return noise(self.clean_BCTHW.shape, self.streams, device=self.clean_BCTHW.device)
+        if self.noise is not None:
+            return self.noise
+        return noise(self.clean.shape, self.streams, device=self.clean.device)
 
     def mask(self, branch: str, dtype: torch.dtype) -> torch.Tensor:
         """The channel that marks given frames, (B, 1, T, H, W)."""
-        batch_size, _, num_frames, height, width = self.clean_BCTHW.shape
+        batch_size, _, num_frames, height, width = self.clean.shape
         hidden = branch == "uncond" and self.hidden_from_uncond
         mark = torch.zeros_like(self.indicator) if hidden else self.indicator
         return mark.expand(batch_size, 1, num_frames, height, width).to(dtype)
@@ -274,7 +274,7 @@ class EdmDenoiser:
         if self.frames is None:
             return x0_BCTHW
         indicator = self._indicator(index)
-        return indicator * self.frames.clean_BCTHW + (1 - indicator) * x0_BCTHW
+        return indicator * self.frames.clean + (1 - indicator) * x0_BCTHW
 
     def skip(self, branch: str, index: int) -> None:
         """Draw the noise that the branch would have used, so that later passes see the same."""
@@ -298,7 +298,7 @@ class EdmDenoiser:
         if self.frames is None:
             return latent_BCTHW
         sigma_data, sigma = self.scheduler.config.sigma_data, self.sampler.sigmas[index]
-        given_BCTHW = self.frames.clean_BCTHW + self.frames.draw() * self._augment_sigma
+        given_BCTHW = self.frames.clean + self.frames.draw() * self._augment_sigma
         given_BCTHW = (
             given_BCTHW * _c_in(self._augment_sigma, sigma_data) / _c_in(sigma, sigma_data)
         )

@@ -47,31 +47,31 @@ class GuidedDenoising:
         denoiser: What the model sees.
         sampler: Where to go from there.
         options: Guidance and policy.
-        latent_BCTHW: The batch as it stands.
+        standing: The batch as it stands, (B, C, T, H, W).
     """
 
     denoiser: Denoiser
     sampler: Sampler
     options: DenoiseOptions
-    latent_BCTHW: torch.Tensor
+    standing: torch.Tensor
     num_steps: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.num_steps = len(self.sampler.sigmas)
 
-    @torch.no_grad()
     def step(self, index: int) -> None:
         """Take one step; steps are taken in order."""
         self.options.policy.start_step(index, self.num_steps)
-        x0_BCTHW = self._guided_x0(index)
-        self.latent_BCTHW = self.sampler.advance(index, self.latent_BCTHW, x0_BCTHW)
+        with torch.no_grad():
+            x0_BCTHW = self._guided_x0(index)
+            self.standing = self.sampler.advance(index, self.standing, x0_BCTHW)
 
     def latents(self) -> torch.Tensor:
         """The batch as `decode` takes it, float32 (B, C, T, H, W)."""
-        return self.latent_BCTHW.float()
+        return self.standing.float()
 
     def _guided_x0(self, index: int) -> torch.Tensor:
-        latent_BCTHW = self.latent_BCTHW.float()
+        latent_BCTHW = self.standing.float()
         cond_BCTHW = self.denoiser.x0("cond", index, latent_BCTHW)
         if self.options.guidance <= 1.0:
             return cond_BCTHW
@@ -127,7 +127,6 @@ class T5WorldModel:
         """The family of the model."""
         return FAMILIES[self.model.family]
 
-    @torch.no_grad()
     def encode(self, prompt: str, negative_prompt: str) -> Embedding:
         """Encode a prompt and its negative, each (L, D) on the CPU with zeros after its end.
 
@@ -152,9 +151,9 @@ class T5WorldModel:
             )
         encoder = self.parts["text_encoder"]
         device = next(encoder.parameters()).device
-        states_BLD = encoder(
-            tokens.input_ids.to(device), attention_mask=tokens.attention_mask.bool().to(device)
-        ).last_hidden_state
+        mask = tokens.attention_mask.bool().to(device)
+        with torch.no_grad():
+            states_BLD = encoder(tokens.input_ids.to(device), attention_mask=mask).last_hidden_state
         states_LD: torch.Tensor = states_BLD[0].to(self.dtype).cpu()
         states_LD[length:] = 0
         return states_LD

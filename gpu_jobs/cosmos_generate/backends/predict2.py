@@ -108,7 +108,6 @@ class Predict2WorldModel(T5WorldModel):
         )
         return GuidedDenoising(denoiser, sampler, options, start_BCTHW * SIGMA_MAX)
 
-    @torch.no_grad()
     def decode(
         self, latents: torch.Tensor, request: ClipRequest, options: DenoiseOptions
     ) -> Decoded:
@@ -125,7 +124,8 @@ class Predict2WorldModel(T5WorldModel):
             latent_BCTHW = latent_BCTHW / (1.0 / std) / SIGMA_DATA + mean
         else:
             latent_BCTHW = latent_BCTHW * std / SIGMA_DATA + mean
-        video_BCTHW = vae.decode(latent_BCTHW.to(vae.dtype), return_dict=False)[0]
+        with torch.no_grad():
+            video_BCTHW = vae.decode(latent_BCTHW.to(vae.dtype), return_dict=False)[0]
         return Decoded(frames=to_frames(video_BCTHW[0]))
 
     def _check_length(self, options: DenoiseOptions) -> None:
@@ -205,7 +205,6 @@ class Predict2WorldModel(T5WorldModel):
         )
         return Frames(clean_BCTHW, indicator, time=sigma / (sigma + 1))
 
-    @torch.no_grad()
     def _encoded_video(
         self,
         video_BCTHW: torch.Tensor,
@@ -219,7 +218,8 @@ class Predict2WorldModel(T5WorldModel):
         """
         vae, each = self.parts["tokenizer"], []
         for clip_CTHW, stream in zip(video_BCTHW, streams, strict=True):
-            coded = vae.encode(clip_CTHW[None]).latent_dist
+            with torch.no_grad():
+                coded = vae.encode(clip_CTHW[None]).latent_dist
             latent_BCTHW = coded.mean
             if options.sampler == "flow_euler":
                 drawn_BCTHW = torch.randn((1, *shape_BCTHW[1:]), generator=stream, dtype=vae.dtype)
@@ -236,22 +236,22 @@ class Frames:
     """Conditioning frames of a batch.
 
     Attributes:
-        clean_BCTHW: Their latents, zero where there are none.
+        clean: Their latents, zero where there are none.
         indicator: 1 for latent frames that are given, 0 for the others, (1, 1, T, 1, 1).
         time: What the network is told of their noise.
     """
 
-    clean_BCTHW: torch.Tensor
+    clean: torch.Tensor
     indicator: torch.Tensor
     time: torch.Tensor
 
     def put(self, other: torch.Tensor) -> torch.Tensor:
         """Given frames in place of the first ones of something else."""
-        return self.indicator * self.clean_BCTHW + (1 - self.indicator) * other
+        return self.indicator * self.clean + (1 - self.indicator) * other
 
     def mask(self, dtype: torch.dtype) -> torch.Tensor:
         """The channel that marks given frames, (B, 1, T, H, W)."""
-        batch_size, _, num_frames, height, width = self.clean_BCTHW.shape
+        batch_size, _, num_frames, height, width = self.clean.shape
         return self.indicator.expand(batch_size, 1, num_frames, height, width).to(dtype)
 
 

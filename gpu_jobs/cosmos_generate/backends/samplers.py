@@ -46,16 +46,16 @@ class EulerSampler:
     """First-order steps along the noise levels of a diffusers scheduler.
 
     Attributes:
-        sigmas: Noise levels of the steps and the one after the last, float32, as the scheduler
+        levels: Noise levels of the steps and the one after the last, float32, as the scheduler
             holds them (also its device, which decides how CUDA divides by them).
+        sigmas: Noise level of every step.
     """
 
     levels: torch.Tensor
+    sigmas: torch.Tensor = field(init=False)
 
-    @property
-    def sigmas(self) -> torch.Tensor:
-        """Noise level of every step."""
-        return self.levels[:-1]
+    def __post_init__(self) -> None:
+        self.sigmas = self.levels[:-1]
 
     def advance(
         self, index: int, latent_BCTHW: torch.Tensor, x0_BCTHW: torch.Tensor
@@ -95,6 +95,7 @@ class ResSampler:
     sigma_min: float = SIGMA_MIN
     sigma_max: float = SIGMA_MAX
     rho: float = RHO
+    sigmas: torch.Tensor = field(init=False, repr=False)
     _weights: list[ResWeights] = field(init=False, repr=False)
     _previous_x0: torch.Tensor | None = field(init=False, repr=False, default=None)
 
@@ -134,7 +135,7 @@ def karras_sigmas(
 
     Example:
         >>> [round(sigma, 3) for sigma in karras_sigmas(3)]
-        [80.0, 9.723, 0.469, 0.002]
+        [80.0, 9.723, 0.47, 0.002]
     """
     first, last = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     inner = [(first + i / num_steps * (last - first)) ** rho for i in range(1, num_steps)]

@@ -1,6 +1,154 @@
-"""Checkpoints (in work)."""
+"""Checkpoints of every layout that Cosmos models are published or post-trained in.
+
+`load_transformer` reads a diffusers folder, the makers' `model.pt`, post-trained `iter_*_model.pt`
+files and NeMo's distributed checkpoints, and answers diffusers' `CosmosTransformer3DModel`.
+`load_jit_tokenizer` runs the CV8x8x8 video tokenizer from its TorchScript files.
+"""
+
+import json
 from pathlib import Path
 from typing import Any
+
 from gpu_jobs.common.torch_ops import import_diffusers
-def load_transformer(folder: Path, model: Any, dtype: Any) -> Any:
-    return import_diffusers().CosmosTransformer3DModel.from_pretrained(folder / "transformer", torch_dtype=dtype)
+from gpu_jobs.cosmos_generate.checkpoints.configs import (
+    COSMOS1,
+    PREDICT2,
+    Network,
+    check_network,
+    config_of,
+)
+from gpu_jobs.cosmos_generate.checkpoints.jit_tokenizer import (
+    is_jit_tokenizer,
+    load_jit_tokenizer,
+)
+from gpu_jobs.cosmos_generate.checkpoints.nemo import is_nemo, read_nemo
+from gpu_jobs.cosmos_generate.checkpoints.original import read_original
+from worldloop.cosmos.models import Model
+from worldloop.errors import MalformedRecordError
+
+__all__ = ["find_weights", "is_jit_tokenizer", "load_jit_tokenizer", "load_transformer"]
+
+CLASS_NAME = "CosmosTransformer3DModel"
+KEPT_IN_FP32 = "learnable_pos_embed"  # CosmosTransformer3DModel._keep_in_fp32_modules
+
+
+def load_transformer(folder: Path, model: Model, dtype: Any) -> Any:
+    """The transformer of a model, on the CPU.
+
+    Args:
+        folder: A diffusers folder (with `transformer/`, or of the transformer itself), a folder with
+            `model.pt` or one post-trained `iter_*.pt`, or a NeMo checkpoint (`weights/`).
+        model: What the weights should be.
+        dtype: Precision of the weights; learnable positions stay in float32, as in diffusers.
+
+    Returns:
+        `diffusers.CosmosTransformer3DModel`.
+
+    Raises:
+        MalformedRecordError: If the folder holds no weights, more than one choice, weights that cannot
+            be read, or those of another family, size or task.
+    """
+    diffusers = import_diffusers()
+    weights = find_weights(folder)
+    if (weights / "config.json").is_file() and not is_nemo(weights):
+        transformer = _from_diffusers(weights, dtype)
+        check_network(_network_of(transformer), model, weights)
+        return transformer
+    state = read_nemo(weights) if is_nemo(weights) else read_original(weights)[1]
+    config = config_of(state, model, folder)
+    check_network(Network.of_state(state, config), model, weights)
+    with _on_no_device():
+        transformer = diffusers.CosmosTransformer3DModel(**config)
+    cast = {key: _cast(key, tensor, dtype) for key, tensor in state.items()}
+    transformer.load_state_dict(cast, strict=True, assign=True)
+    return transformer.eval()
+
+
+def find_weights(folder: Path) -> Path:
+    """What in a folder holds the transformer: a diffusers folder, a `.pt` file or a NeMo folder.
+
+    Where several files lie, `model.pt` is taken first, then averaged (EMA) weights, then regular ones.
+
+    Raises:
+        MalformedRecordError: If there is nothing, or no telling which file is meant.
+    """
+    for place in (folder / "transformer", folder):
+        if _is_diffusers(place):
+            return place
+    for place in (folder, folder / "weights", folder / "nemo" / "weights", folder / "nemo"):
+        if is_nemo(place):
+            return place
+    for pattern in ("model.pt", "*ema*.pt", "*reg*.pt", "*.pt"):
+        found = [path for path in sorted(folder.glob(pattern)) if path.name != "mean_std.pt"]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise MalformedRecordError(
+                f"weights in {folder.name}",
+                [path.name for path in found],
+                "one file",
+                "Keep the one that is meant, or rename it to model.pt.",
+            )
+    names = sorted(path.name for path in folder.iterdir())[:5] if folder.is_dir() else "no folder"
+    raise MalformedRecordError(
+        f"weights in {folder.name}",
+        names,
+        "transformer/, model.pt, iter_*_model.pt or weights/.metadata",
+        f"Run: worldloop models download {folder.name}. NeMo checkpoints saved as zarr have to be "
+        "saved again as torch_dist.",
+    )
+
+
+def _is_diffusers(folder: Path) -> bool:
+    path = folder / "config.json"
+    if not path.is_file():
+        return False
+    return bool(json.loads(path.read_text()).get("_class_name") == CLASS_NAME)
+
+
+def _from_diffusers(folder: Path, dtype: Any) -> Any:
+    """A diffusers folder; what is missing or left over in it is an error."""
+    diffusers = import_diffusers()
+    try:
+        transformer, told = diffusers.CosmosTransformer3DModel.from_pretrained(
+            folder, torch_dtype=dtype, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise MalformedRecordError(
+            f"weights in {folder.name}",
+            str(error).splitlines()[0],
+            "a whole diffusers folder",
+            "Download it again.",
+        ) from error
+    missing, extra = sorted(told["missing_keys"]), sorted(told["unexpected_keys"])
+    if missing or extra:
+        raise MalformedRecordError(
+            f"weights in {folder.name}",
+            f"{len(missing)} tensors missing {missing[:3]}, {len(extra)} left over {extra[:3]}",
+            "exactly the tensors of its config.json",
+            "Download it again.",
+        )
+    return transformer.eval()
+
+
+def _network_of(transformer: Any) -> Network:
+    config = transformer.config
+    return Network(
+        layout=COSMOS1 if config.extra_pos_embed_type else PREDICT2,
+        width=config.num_attention_heads * config.attention_head_dim,
+        num_layers=config.num_layers,
+        in_channels=config.in_channels,
+    )
+
+
+def _cast(key: str, tensor: Any, dtype: Any) -> Any:
+    import torch
+
+    return tensor.to(torch.float32 if KEPT_IN_FP32 in key else dtype)
+
+
+def _on_no_device() -> Any:
+    """Builds modules without memory; their weights are assigned."""
+    import torch
+
+    return torch.device("meta")

@@ -17,11 +17,11 @@ from gpu_jobs.common.torch_ops import import_diffusers
 WIDTH = 32
 """Width of an encoded token: `text_embed_dim` of the tiny transformers."""
 
-_WORDS = (
-    "a an and are as at by camera city day for from frames in into is it its light low motion night "
-    "no of on or over people poor quality scene series shot slow street that the their through to "
-    "under video visual walks wet while with"
-).split()
+_WORDS = """
+    a an and are as at by camera city day for from frames in into is it its light low motion night
+    no of on or over people poor quality scene series shot slow street that the their through to
+    under video visual walks wet while with
+"""
 _SPACE = "▁"
 _SPECIAL = ("<pad>", "</s>", "<unk>")
 
@@ -63,7 +63,7 @@ def vocabulary() -> list[tuple[str, float]]:
     starts = ["".join(pair) for pair in itertools.product(letters, string.ascii_lowercase)]
     marks = [*string.digits, *string.punctuation]
     pieces = [
-        *(_SPACE + word for word in _WORDS),
+        *(_SPACE + word for word in _WORDS.split()),
         *(_SPACE + start for start in starts),
         *pairs,
         *(_SPACE + letter for letter in letters),

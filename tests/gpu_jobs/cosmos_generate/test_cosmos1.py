@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import torch
 
 from gpu_jobs.cosmos_generate.protocol import DenoiseOptions, Media
 from tests.gpu_jobs.cosmos_generate.tiny_worlds import (
@@ -46,7 +45,7 @@ def test_text2world_equals_diffusers_bit_for_bit(text2world, checkpoint_dir, gui
         num_inference_steps=3,
         guidance_scale=guidance,
     )
-    assert torch.equal(latents, expected)
+    np.testing.assert_array_equal(latents, expected)
     np.testing.assert_array_equal(clips[0], frames[0])
 
 
@@ -59,17 +58,17 @@ def test_video2world_equals_diffusers_bit_for_bit(video2world, checkpoint_dir, n
     expected, made = diffusers_run(
         checkpoint_dir / VIDEO, frames=frames, num_frames=17, fps=24, num_inference_steps=3
     )
-    assert torch.equal(latents, expected)
+    np.testing.assert_array_equal(latents, expected)
     np.testing.assert_array_equal(clips[0], made[0])
 
 
 def test_it_equals_diffusers_in_bfloat16_too(text2world, checkpoint_dir):
-    world = load_tiny(TEXT, checkpoint_dir, dtype=torch.bfloat16)
+    world = load_tiny(TEXT, checkpoint_dir, dtype="bfloat16")
     latents, clips = denoise(world, [request()], sampler="edm_euler")
     expected, frames = diffusers_run(
-        checkpoint_dir / TEXT, dtype=torch.bfloat16, num_frames=9, fps=24, num_inference_steps=3
+        checkpoint_dir / TEXT, dtype="bfloat16", num_frames=9, fps=24, num_inference_steps=3
     )
-    assert torch.equal(latents, expected)
+    np.testing.assert_array_equal(latents, expected)
     np.testing.assert_array_equal(clips[0], frames[0])
 
 
@@ -78,8 +77,8 @@ def test_a_clip_of_a_batch_is_near_the_one_made_alone(video2world, sampler):
     asked = {"frames": picture_frames(9), "sampler": sampler, "shape": LONGER}
     together, _ = denoise(video2world, [request(3), request(4)], **asked)
     alone, _ = denoise(video2world, [request(4)], **asked)
-    assert not torch.allclose(together[0], alone[0], atol=1e-2)  # another seed, another clip
-    torch.testing.assert_close(together[1], alone[0], atol=1e-4, rtol=1e-4)
+    assert not np.allclose(together[0], alone[0], atol=1e-2)  # another seed, another clip
+    np.testing.assert_allclose(together[1], alone[0], atol=1e-4, rtol=1e-4)
 
 
 def test_given_frames_stand_at_the_start_of_the_clip(video2world):
@@ -92,8 +91,8 @@ def test_given_frames_stand_at_the_start_of_the_clip(video2world):
         _scheduler(video2world),
         device="cpu",
     )
-    torch.testing.assert_close(latents[:, :, :1], given.clean_BCTHW[:, :, :1])
-    assert not torch.allclose(latents[:, :, 1:], given.clean_BCTHW[:, :, 1:], atol=1e-2)
+    np.testing.assert_allclose(latents[:, :, :1], given.clean[:, :, :1], atol=1e-6)
+    assert not np.allclose(latents[:, :, 1:], given.clean[:, :, 1:], atol=1e-2)
 
 
 def test_steps_without_guidance_run_one_pass(text2world):
@@ -116,7 +115,7 @@ def test_skipping_guidance_leaves_the_noise_of_later_passes_alone(video2world):
         )
         stand.step(0)
         drawn.append(stand.denoiser.frames.draw())
-    assert torch.equal(*drawn)
+    np.testing.assert_array_equal(*drawn)
 
 
 def test_the_default_sampler_has_one_pass_more_than_steps(text2world):
@@ -142,7 +141,7 @@ def test_latents_that_are_not_numbers_stop_one_clip(text2world):
     latents, _ = denoise(text2world, [request(3), request(4)])
     latents[0, 0, 0, 0, 0] = float("nan")
     options = DenoiseOptions(SHAPE, 3, 7.0, "res")
-    with pytest.raises(ClipRejectedError, match="clip3.*NaN") as caught:
+    with pytest.raises(ClipRejectedError, match=r"clip3.*NaN") as caught:
         text2world.decode(latents[0], request(3), options)
     assert caught.value.stage == "denoise"
     assert text2world.decode(latents[1], request(4), options).frames.shape == (9, 48, 64, 3)
@@ -171,7 +170,7 @@ def test_a_missing_folder_says_how_to_get_it(tmp_path):
 
     name = "Cosmos-1.0-Diffusion-7B-Text2World"
     with pytest.raises(MalformedRecordError, match=f"worldloop models download {name}"):
-        load_model(model(name), tmp_path, dtype=torch.bfloat16, device="cpu")
+        load_model(model(name), tmp_path, dtype="bfloat16", device="cpu")
 
 
 def _scheduler(world):

@@ -1,10 +1,8 @@
 import numpy as np
 import pytest
-import torch
 
 from gpu_jobs.cosmos_generate.protocol import DenoiseOptions
 from tests.gpu_jobs.cosmos_generate.tiny_worlds import (
-    NEGATIVE,
     SHAPE,
     CountingPolicy,
     denoise,
@@ -46,7 +44,7 @@ def test_text2image_equals_diffusers_bit_for_bit(text2image, checkpoint_dir, gui
     expected, pictures = diffusers_run(
         checkpoint_dir / IMAGE, num_inference_steps=3, guidance_scale=guidance
     )
-    assert torch.equal(latents[:, :, 0], expected)
+    np.testing.assert_array_equal(latents[:, :, 0], expected)
     np.testing.assert_array_equal(clips[0][0], pictures[0])
 
 
@@ -67,20 +65,20 @@ def test_video2world_equals_diffusers_bit_for_bit(
         num_inference_steps=3,
         guidance_scale=guidance,
     )
-    assert torch.equal(latents, expected)
+    np.testing.assert_array_equal(latents, expected)
     np.testing.assert_array_equal(clips[0], made[0])
 
 
 @pytest.mark.parametrize(("name", "shape"), [(IMAGE, PICTURE), (VIDEO, SHAPE)])
 def test_it_equals_diffusers_in_bfloat16_too(checkpoint_dir, name, shape):
-    world = load_tiny(name, checkpoint_dir, dtype=torch.bfloat16)
+    world = load_tiny(name, checkpoint_dir, dtype="bfloat16")
     frames = picture_frames(1) if name == VIDEO else None
     asked = {"num_frames": 9, "fps": 24} if name == VIDEO else {}
     latents, clips = denoise(world, [request()], sampler="flow_euler", shape=shape, frames=frames)
     expected, made = diffusers_run(
-        checkpoint_dir / name, frames=frames, dtype=torch.bfloat16, num_inference_steps=3, **asked
+        checkpoint_dir / name, frames=frames, dtype="bfloat16", num_inference_steps=3, **asked
     )
-    assert torch.equal(latents.reshape(expected.shape), expected)
+    np.testing.assert_array_equal(latents.reshape(expected.shape), expected)
     np.testing.assert_array_equal(clips[0].reshape(made[0].shape), made[0])
 
 
@@ -89,16 +87,16 @@ def test_a_clip_of_a_batch_is_near_the_one_made_alone(video2world, sampler):
     asked = {"frames": picture_frames(5), "sampler": sampler}
     together, _ = denoise(video2world, [request(3), request(4)], **asked)
     alone, _ = denoise(video2world, [request(4)], **asked)
-    assert not torch.allclose(together[0], alone[0], atol=1e-2)  # another seed, another clip
-    torch.testing.assert_close(together[1], alone[0], atol=1e-4, rtol=1e-4)
+    assert not np.allclose(together[0], alone[0], atol=1e-2)  # another seed, another clip
+    np.testing.assert_allclose(together[1], alone[0], atol=1e-4, rtol=1e-4)
 
 
 def test_the_makers_sampler_keeps_given_frames_exactly(video2world):
     asked = {"frames": picture_frames(1), "sampler": "res"}
     first, _ = denoise(video2world, [request(3)], **asked)
     second, _ = denoise(video2world, [request(4)], **asked)
-    assert torch.equal(first[:, :, :1], second[:, :, :1])
-    assert not torch.allclose(first[:, :, 1:], second[:, :, 1:], atol=1e-2)
+    np.testing.assert_array_equal(first[:, :, :1], second[:, :, :1])
+    assert not np.allclose(first[:, :, 1:], second[:, :, 1:], atol=1e-2)
 
 
 def test_steps_without_guidance_run_one_pass(video2world):
@@ -131,7 +129,7 @@ def test_an_unknown_sampler_is_named(text2image):
 
 def test_a_prompt_over_the_limit_is_an_error_with_its_length(text2image):
     with pytest.raises(MalformedRecordError, match=r"negative prompt: found '601 tokens'"):
-        text2image.encode("zq", f"{NEGATIVE[:0]}{'zq ' * 600}")
+        text2image.encode("zq", "zq " * 600)
 
 
 def test_latents_that_are_not_numbers_stop_the_clip(text2image):

@@ -51,13 +51,13 @@ def request(seed: int = 3) -> ClipRequest:
     return ClipRequest(f"clip{seed}", PROMPT, seed=seed)
 
 
-def diffusers_run(folder: Path, *, seed: int = 3, frames=None, dtype=None, **call) -> Any:
+def diffusers_run(folder: Path, *, seed: int = 3, frames=None, dtype="float32", **call) -> Any:
     """What the diffusers pipeline of a folder makes of a call: latents and uint8 frames."""
     import torch
     from diffusers import DiffusionPipeline
 
     pipe = DiffusionPipeline.from_pretrained(
-        folder, safety_checker=_passes_all(), dtype=dtype or torch.float32
+        folder, safety_checker=_passes_all(), dtype=getattr(torch, dtype)
     )
     pipe.set_progress_bar_config(disable=True)
     call = {"prompt": PROMPT, "negative_prompt": NEGATIVE, "height": 48, "width": 64, **call}
@@ -108,7 +108,7 @@ class CountingPolicy(Plain):
         return forward()
 
 
-def load_tiny(name: str, checkpoint_dir: Path, *, dtype=None, **more) -> Any:
+def load_tiny(name: str, checkpoint_dir: Path, *, dtype="float32", **more) -> Any:
     """A tiny model, written on first use."""
     import torch
 
@@ -117,5 +117,5 @@ def load_tiny(name: str, checkpoint_dir: Path, *, dtype=None, **more) -> Any:
 
     write_tiny_checkpoint(name, checkpoint_dir)
     return load_model(
-        model(name), checkpoint_dir, dtype=dtype or torch.float32, device="cpu", **more
+        model(name), checkpoint_dir, dtype=getattr(torch, dtype), device="cpu", **more
     )
