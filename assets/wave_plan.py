@@ -176,7 +176,7 @@ def wave_plan(
     )
 
 
-def _describe(model: WorldModelPlan | None) -> dict[str, dg.MetadataValue]:  # type: ignore[type-arg]
+def _describe(model: WorldModelPlan | None) -> dict[str, dg.MetadataValue]:
     if model is None:
         return {}
     return {

@@ -16,6 +16,7 @@ from assets import (
     release,
     rendered_clips,
     signals,
+    throughput,
     wave_plan,
 )
 from orchestration.deployments import local_site, resources
@@ -38,6 +39,7 @@ _NOUNS = [
     catalog,
     release,
     gallery,
+    throughput,
 ]
 
 

@@ -12,6 +12,7 @@ from assets.prompts import prompts
 from assets.release import release
 from assets.rendered_clips import rendered_clips
 from assets.signals import signals
+from assets.throughput import throughput
 from assets.wave_plan import wave_plan
 from sensors.wave_conductor import MAX_RUNTIME_TAG, SKETCH_RUNTIME_S
 
@@ -37,7 +38,7 @@ city_job = dg.define_asset_job(
 )
 close_job = dg.define_asset_job(
     "close_job",
-    dg.AssetSelection.assets(dedup_clusters, catalog, release, gallery),
+    dg.AssetSelection.assets(dedup_clusters, catalog, release, gallery, throughput),
     description="Close one wave: decide duplicates, append to the log, freeze the release.",
     tags={MAX_RUNTIME_TAG: "3600"},
 )

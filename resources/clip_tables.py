@@ -9,7 +9,16 @@ from worldloop import layout
 from worldloop.cosmos.promotion import DRAFT_SCHEMA
 from worldloop.cosmos.tiers import SKETCH
 from worldloop.curation.dedup import with_superseded
-from worldloop.records import CLIPS, DEDUP, GENERATIONS, SIGNALS, SUPERSEDED, VECTORS
+from worldloop.records import (
+    CLIPS,
+    DEDUP,
+    GENERATIONS,
+    GPU_COLUMNS,
+    RECEIPTS,
+    SIGNALS,
+    SUPERSEDED,
+    VECTORS,
+)
 
 _SKETCHES = "clips"
 _FOLDERS = (_SKETCHES, layout.COSMOS_CLIPS)
@@ -84,3 +93,49 @@ def _sketch_cosines(store: SiteStore, wave: str) -> pl.DataFrame:
     ]
     schema = {"recipe_id": pl.String, "sketch_cosine": pl.Float64}
     return pl.DataFrame({"recipe_id": pairs["recipe_id"], "sketch_cosine": cosines}, schema=schema)
+
+
+def read_throughput(store: SiteStore) -> pl.DataFrame:
+    """Speed and cost of generated clips, one row a wave that has any, oldest first.
+
+    Returns:
+        wave, num_clips, num_frames, duration_s, accepted_s (accepted by their signals), gpu_s, ms_per_step,
+        tflops, busy_share, frames_per_gpu_s and gpu_s_per_accepted_s; null where nothing was measured.
+    """
+    clips = read_all(store, CLIPS, layout.COSMOS_CLIPS)
+    keys = [key for key, _ in store.list("receipts") if key.endswith(".generate.parquet")]
+    receipts = pl.concat([RECEIPTS.empty(), *(read(store, RECEIPTS, key) for key in keys)])
+    signals = pl.concat(
+        [
+            SIGNALS.empty(),
+            *(
+                read(store, SIGNALS, key)
+                for wave, city in clips.select("wave", "city").unique().iter_rows()
+                if store.exists(key := layout.signals_key(wave, city))
+            ),
+        ]
+    )
+    costs = receipts.select("wave", "recipe_id", "gpu_s", *GPU_COLUMNS)
+    verdicts = signals.select("wave", "recipe_id", "accepted")
+    on = ["wave", "recipe_id"]
+    summed = (
+        clips.join(costs, on=on, how="left")
+        .join(verdicts, on=on, how="left")
+        .group_by("wave")
+        .agg(
+            pl.len().alias("num_clips"),
+            pl.col("num_frames").sum(),
+            pl.col("duration_s").sum(),
+            pl.col("duration_s").filter(pl.col("accepted")).sum().alias("accepted_s"),
+            pl.col("gpu_s").sum(),
+            pl.col("ms_per_step", "tflops", "busy_share").mean(),
+        )
+    )
+    return summed.with_columns(
+        frames_per_gpu_s=_ratio("num_frames", "gpu_s"),
+        gpu_s_per_accepted_s=_ratio("gpu_s", "accepted_s"),
+    ).sort(pl.col("wave").str.len_chars(), "wave")
+
+
+def _ratio(above: str, below: str) -> pl.Expr:
+    return pl.when(pl.col(below) > 0).then(pl.col(above) / pl.col(below))

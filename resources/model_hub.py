@@ -12,7 +12,6 @@ A branch is resolved to a commit once; the lock keeps it, so that a re-run compl
 A download that was stopped goes on where it was. Tokens are found as huggingface_hub finds them.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,12 +23,12 @@ from typing import Any
 
 import dagster as dg
 
+from resources.hub_files import RemoteFile, fetch_files, is_whole, sha256_of
 from worldloop.cosmos.models import COMPANIONS, MODELS, Companion, Layout, Model
 from worldloop.errors import MalformedRecordError, StoreError, UnknownKeyError
 
 LOCK_NAME = "models.lock.json"
 SPARE_GB = 2.0  # left free after a download
-_CHUNK_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -208,19 +207,30 @@ class ModelHub(dg.ConfigurableResource):  # type: ignore[type-arg]
         folder = self.root / name
         with _in_clear_words(wanted):
             commit = self._commit(wanted, revision)
-            sizes = self._listing(wanted, commit)
-            self._check_room(wanted, folder, sizes)
-            self._fetch(wanted, commit, folder)
-        self._check_whole(wanted, folder, sizes)
+            files = self._listing(wanted, commit)
+            self._check_room(wanted, folder, files)
+            fetch_files(
+                files,
+                folder,
+                repo_id=wanted.repo_id,
+                commit=commit,
+                endpoint=self.endpoint,
+                token=self.token,
+                max_workers=self.max_workers,
+            )
         entry = {
             "repo_id": wanted.repo_id,
             "commit": commit,
             "layout": wanted.layout,
             "licence": wanted.licence,
-            "files": {path: {"size": size, "sha256": sha} for path, (size, sha) in sizes.items()},
+            "files": {
+                file.path: {"size": file.size_bytes, "sha256": file.sha256}
+                for file in files.values()
+            },
         }
         self._lock(name, entry)
-        return Fetched(name, commit, len(sizes), sum(size for size, _ in sizes.values()), folder)
+        size_bytes = sum(file.size_bytes for file in files.values())
+        return Fetched(name, commit, len(files), size_bytes, folder)
 
     def verify(self, name: str, *, deep: bool = False) -> tuple[str, ...]:
         """What is wrong with a folder; empty if nothing.
@@ -265,63 +275,33 @@ class ModelHub(dg.ConfigurableResource):  # type: ignore[type-arg]
         info = self._api().model_info(wanted.repo_id, revision=revision or wanted.revision)
         return str(info.sha)
 
-    def _listing(self, wanted: Source, commit: str) -> dict[str, tuple[int, str]]:
-        """Size and hash (empty where the hub has none) of every file that is taken."""
+    def _listing(self, wanted: Source, commit: str) -> dict[str, RemoteFile]:
+        """Every file that is taken."""
         from huggingface_hub import RepoFile
 
         listed = self._api().list_repo_tree(wanted.repo_id, recursive=True, revision=commit)
-        sizes = {
-            file.path: (file.size, file.lfs.sha256 if file.lfs else "")
+        files = {
+            file.path: RemoteFile(file.path, file.size, file.lfs.sha256 if file.lfs else "")
             for file in listed
             if isinstance(file, RepoFile) and wanted.takes(file.path)
         }
-        if not sizes:
+        if not files:
             raise MalformedRecordError(
                 f"{wanted.repo_id} at {commit[:12]}",
                 "no file of its layout",
                 ", ".join(wanted.files) or "files",
                 "Choose another --layout or --revision.",
             )
-        return sizes
+        return files
 
-    def _check_room(
-        self, wanted: Source, folder: Path, sizes: Mapping[str, tuple[int, str]]
-    ) -> None:
-        missing = sum(
-            size for path, (size, _) in sizes.items() if not _has_size(folder / path, size)
-        )
+    def _check_room(self, wanted: Source, folder: Path, files: Mapping[str, RemoteFile]) -> None:
+        missing = sum(file.size_bytes for file in files.values() if not is_whole(folder, file))
         place = next(path for path in (folder, *folder.parents) if path.exists())
         free = shutil.disk_usage(place).free
-        if missing + SPARE_GB * 1e9 > free and missing:
+        if missing and missing + SPARE_GB * 1e9 > free:
             raise StoreError(
                 f"{wanted.name} needs {missing / 1e9:.1f} GB more and {SPARE_GB:g} GB to spare; "
                 f"{place} has {free / 1e9:.1f} GB free. Free some, or name another --checkpoint_dir."
-            )
-
-    def _fetch(self, wanted: Source, commit: str, folder: Path) -> None:
-        from huggingface_hub import snapshot_download
-
-        folder.mkdir(parents=True, exist_ok=True)
-        snapshot_download(
-            wanted.repo_id,
-            revision=commit,
-            local_dir=folder,
-            allow_patterns=list(wanted.files) or None,
-            ignore_patterns=list(wanted.ignore) or None,
-            endpoint=self.endpoint or None,
-            token=self.token or None,
-            max_workers=self.max_workers,
-        )
-
-    def _check_whole(
-        self, wanted: Source, folder: Path, sizes: Mapping[str, tuple[int, str]]
-    ) -> None:
-        """snapshot_download answers with a folder as it is when the hub goes away in between."""
-        cut = [path for path, (size, _) in sizes.items() if not _has_size(folder / path, size)]
-        if cut:
-            raise StoreError(
-                f"{wanted.name} is not whole: {cut[0]}{f' and {len(cut) - 1} more' if cut[1:] else ''} did "
-                "not arrive. Run the same command again; what is there is kept."
             )
 
     def _lock(self, name: str, entry: dict[str, Any]) -> None:
@@ -402,6 +382,11 @@ def _in_clear_words(wanted: Source) -> Iterator[None]:
         raise StoreError(
             f"The hub answered {status} for {wanted.repo_id}. Try again later; finished files are kept."
         ) from error
+    except (httpx2.ReadError, httpx2.ReadTimeout, httpx2.RemoteProtocolError) as error:
+        raise StoreError(
+            f"The connection broke off while {wanted.repo_id} was coming ({type(error).__name__}). Run the same "
+            "command again: what has come is kept, and the rest goes on from there."
+        ) from error
     except (
         errors.OfflineModeIsEnabled,
         errors.LocalEntryNotFoundError,
@@ -415,17 +400,13 @@ def _in_clear_words(wanted: Source) -> Iterator[None]:
         ) from error
 
 
-def _has_size(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
-
-
 def _fault_of_file(name: str, path: Path, facts: Mapping[str, Any], *, deep: bool) -> str:
     if not path.is_file():
         return f"{name}/{path.name} is not there"
     found, expected = path.stat().st_size, int(facts["size"])
     if found != expected:
         return f"{name}/{path.name} has {found} bytes instead of {expected}"
-    if deep and facts["sha256"] and _sha256(path) != facts["sha256"]:
+    if deep and facts["sha256"] and sha256_of(path) != facts["sha256"]:
         return f"{name}/{path.name} has another content than its revision"
     return ""
 
@@ -451,11 +432,3 @@ def _faults_of_layout(model: Model, folder: Path) -> tuple[str, ...]:
         f"{model.name}/{pattern} is not there (nor model_index.json of a diffusers folder)"
         for pattern in missing
     )
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()

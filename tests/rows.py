@@ -13,6 +13,7 @@ from worldloop import records
 
 _INSTITUTIONS = ("street", "hospital", "zoo", "museum", "amusement_park")
 RGB_BYTES, POSTER_BYTES = 4000, 500
+GUARDED = "text:blocklist+llama_guard video:content+faces"
 
 
 def shard(index: int, *, wave: str = "w0001", city: str = "tokyo") -> dict[str, Any]:
@@ -86,6 +87,53 @@ def failures(indices: range, **where: str) -> pl.DataFrame:
 def receipts(indices: range, **where: str) -> pl.DataFrame:
     """Rows of `records.RECEIPTS`: one rendering step of 2 CPU seconds a clip."""
     return _frame(records.RECEIPTS, [_receipt(i, **where) for i in indices])
+
+
+def generated_id(index: int, *, wave: str = "w0001", city: str = "tokyo") -> str:
+    """Recipe of the clip that a world model made of a made-up scene."""
+    return _hex(f"generated {wave}/{city}/{index}", 32)
+
+
+def generated_clips(indices: range, **where: str) -> pl.DataFrame:
+    """Rows of `records.CLIPS` of the same scenes as `clips`, by a world model."""
+    made = [generated_id(i, **where) for i in indices]
+    return clips(indices, **where).with_columns(
+        recipe_id=pl.Series(made, dtype=pl.String),
+        content_sha256=pl.Series([_hex(f"content {name}", 64) for name in made], dtype=pl.String),
+        generator=pl.lit("cosmos-made-up"),
+    )
+
+
+def generations(
+    indices: range, *, guardrail: str = GUARDED, tiny: bool = False, **where: str
+) -> pl.DataFrame:
+    """Rows of `records.GENERATIONS`: drafts that go on from the sketches of `clips`."""
+    rows = [_generation(i, **where) | {"guardrail": guardrail, "tiny": tiny} for i in indices]
+    return _frame(records.GENERATIONS, rows)
+
+
+def blocked(indices: range, **where: str) -> pl.DataFrame:
+    """Rows of `records.BLOCKED`."""
+    rows = [
+        {
+            **shard(i, **where),
+            "scene_id": ids(i, **where)["scene_id"],
+            "recipe_id": generated_id(i, **where),
+            "guard": "blocklist",
+            "category": "violence",
+            "reason": "made up",
+        }
+        for i in indices
+    ]
+    return _frame(records.BLOCKED, rows)
+
+
+def lineage(indices: range, **where: str) -> pl.DataFrame:
+    """Rows of `records.LINEAGE` of `clips`, which are sketches."""
+    made = clips(indices, **where).with_columns(
+        tier=pl.lit("sketch"), sketch_recipe_id=pl.lit(None, pl.String)
+    )
+    return made.select(list(records.LINEAGE.columns))
 
 
 def wave_tables(
@@ -204,6 +252,33 @@ def _receipt(index: int, **where: str) -> dict[str, Any]:
         "peak_rss_mb": 300.0,
         "resumed": False,
         "guardrail": "none",
+        **dict.fromkeys(records.GPU_COLUMNS),
+    }
+
+
+def _generation(index: int, **where: str) -> dict[str, Any]:
+    return {
+        **shard(index, **where),
+        "scene_id": ids(index, **where)["scene_id"],
+        "recipe_id": generated_id(index, **where),
+        "model": "Cosmos-Predict2-2B-Video2World",
+        "revision": "made up",
+        "checkpoint": "",
+        "tier": "draft",
+        "profile": "fast",
+        "num_steps": 35,
+        "guidance": 7.0,
+        "sampler": "flow_euler",
+        "seed": index,
+        "batch_size": 1,
+        "prompt_form": "prose",
+        "prompt": f"Prose {index}",
+        "upsampled_prompt": "",
+        "negative_prompt": "",
+        "control": "first_frames",
+        "sketch_recipe_id": ids(index, **where)["recipe_id"],
+        "draft_recipe_id": None,
+        "recipe": "{}",
     }
 
 

@@ -90,7 +90,7 @@ class WavePlan:
             MalformedRecordError: If the version is not one we read, or a field is missing or odd.
         """
         version = record.get("plan_version")
-        if version not in range(1, PLAN_VERSION + 1):
+        if not isinstance(version, int) or not 1 <= version <= PLAN_VERSION:
             raise MalformedRecordError(
                 "wave plan",
                 version,
@@ -213,7 +213,7 @@ def plan_scenes(
                 "Name the draft of every scene, in their order.",
             )
     clips = tuple(
-        PlannedClip(index, *place.split("/"), scene_seed)
+        PlannedClip(index, place.split("/")[0], place.split("/")[1], scene_seed)
         for index, (place, scene_seed) in enumerate(parsed)
     )
     return WavePlan(wave, atlas.hash, seed, "procedural", shape, clips, world_model)

@@ -222,6 +222,13 @@ def _control_videos(request: ClipRequest, family: Family, shape: ClipShape) -> d
             f"none: {family.title} takes no control input",
             "Choose a model of a family with control2world.",
         )
+    if not kinds and family.tasks == ("control2world",):
+        raise MalformedRecordError(
+            f"controls of {request.clip_id}",
+            "none",
+            f"at least one control: {family.title} makes clips from controls",
+            "Give edge, blur, depth or seg.",
+        )
     if len(set(kinds)) < len(kinds):
         raise MalformedRecordError(
             f"controls of {request.clip_id}", kinds, "each kind once", "Drop the doubled control."

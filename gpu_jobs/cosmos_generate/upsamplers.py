@@ -34,7 +34,10 @@ REWRITE_REQUEST = (
     "what moves and how, with plain verbs. Answer with the prompt alone."
 )
 MAX_PICTURE_PX = 1024  # .../video2world_prompt_upsampler_inference.py:63, commit 4ed35fa
-QWEN_PIXELS = (256 * 28 * 28, 1280 * 28 * 28)  # cosmos_predict2/auxiliary/cosmos_reason1.py, 661da47
+QWEN_PIXELS = (
+    256 * 28 * 28,
+    1280 * 28 * 28,
+)  # cosmos_predict2/auxiliary/cosmos_reason1.py, 661da47
 _LABELS = ("Caption:", "#####", "####", "- ", "* ", ",")
 _MARKED = re.compile(r"- \*\*(.*?)\*\*")
 _MIN_MARKED_WORDS = 10
@@ -46,7 +49,7 @@ class Upsampler(Protocol):
     """Writes prompts anew."""
 
     name: str
-    parts: Mapping[str, Any]
+    parts: dict[str, Any]
 
     def upsample(
         self, prompt: str, frames: NDArray[np.uint8] | None, *, mode: Mode, seed: int = 0
@@ -114,7 +117,10 @@ class LanguageUpsampler:
             )
         if mode != "text" and (frames is None or not len(frames)):
             raise MalformedRecordError(
-                f"picture for {self.name}", None, f"one, in mode {mode!r}", "Give a picture or video."
+                f"picture for {self.name}",
+                None,
+                f"one, in mode {mode!r}",
+                "Give a picture or video.",
             )
         if mode != "picture" and not prompt.strip():
             raise MalformedRecordError(
@@ -129,7 +135,11 @@ class LanguageUpsampler:
             return self.reader([text], add_special_tokens=False, return_tensors="pt")
         if picture is None:
             return self.reader(text=[text], return_tensors="pt")
-        return self.reader(text=[text], images=[shrink(picture)], return_tensors="pt")
+        sizes = {}
+        if self.kind.architecture == "qwen2_5_vl":
+            least, most = QWEN_PIXELS
+            sizes = {"images_kwargs": {"size": {"shortest_edge": least, "longest_edge": most}}}
+        return self.reader(text=[text], images=[shrink(picture)], return_tensors="pt", **sizes)
 
     def _generate(self, inputs: Any, seed: int) -> str:
         import torch
@@ -144,15 +154,15 @@ class LanguageUpsampler:
         length = inputs["input_ids"].shape[1]
         most = self.kind.max_new_tokens
         own = getattr(model.generation_config, "max_new_tokens", None)
-        sampling = {"temperature": None, "top_p": None, "top_k": None}
-        if self.temperature > 0:
-            sampling = {"temperature": self.temperature, "top_p": None, "top_k": None}
+        temperature = self.temperature if self.temperature > 0 else None
         devices = [weight.device] if weight.device.type == "cuda" else []
         with torch.inference_mode(), torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
             output = model.generate(
                 **inputs,
-                **sampling,
+                temperature=temperature,
+                top_p=None,
+                top_k=None,
                 max_new_tokens=min(most, own) if own else most,
                 do_sample=self.temperature > 0,
                 logits_processor=self._limits(),
@@ -242,13 +252,13 @@ def messages_for(kind: UpsamplerKind, prompt: str, mode: Mode) -> list[dict[str,
 
 
 def clean_answer(answer: str) -> str:
-    """An answer as a prompt: one paragraph without headings, labels and quotation marks around it.
+    r"""An answer as a prompt: one paragraph without headings, labels and quotation marks around it.
 
     Follows `clean_text` of text2world_prompt_upsampler_inference.py (commit 4ed35fa): short headings
     in bold go, long ones stay.
 
     Example:
-        >>> clean_answer('Caption: "A tram\\nrings."')
+        >>> clean_answer('Caption: "A tram\nrings."')
         'A tram rings.'
     """
     text = answer.replace("\r", " ").replace("\n", " ").strip()
@@ -369,8 +379,10 @@ def _load_nemo(folder: Path, dtype: Any) -> Any:
         hidden_size=table.shape[1],
         intermediate_size=weights[prefix + "mlp.gate_proj.weight"].shape[0],
         num_hidden_layers=sum(key.endswith("input_layernorm.weight") for key in weights),
-        num_attention_heads=weights[prefix + "self_attn.q_proj.weight"].shape[0] // known["head_dim"],
-        num_key_value_heads=weights[prefix + "self_attn.k_proj.weight"].shape[0] // known["head_dim"],
+        num_attention_heads=weights[prefix + "self_attn.q_proj.weight"].shape[0]
+        // known["head_dim"],
+        num_key_value_heads=weights[prefix + "self_attn.k_proj.weight"].shape[0]
+        // known["head_dim"],
         head_dim=known["head_dim"],
         rms_norm_eps=known["norm_eps"],
         max_position_embeddings=known["max_seq_len"],
@@ -388,17 +400,16 @@ def _load_pixtral(folder: Path, dtype: Any) -> tuple[Any, Any]:
     from transformers import AutoProcessor, LlavaForConditionalGeneration
 
     reader = AutoProcessor.from_pretrained(folder, local_files_only=True)
-    model = LlavaForConditionalGeneration.from_pretrained(folder, local_files_only=True, dtype=dtype)
+    model = LlavaForConditionalGeneration.from_pretrained(
+        folder, local_files_only=True, dtype=dtype
+    )
     return reader, model
 
 
 def _load_qwen(folder: Path, dtype: Any) -> tuple[Any, Any]:
     from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
-    least, most = QWEN_PIXELS
-    reader = AutoProcessor.from_pretrained(
-        folder, local_files_only=True, min_pixels=least, max_pixels=most
-    )
+    reader = AutoProcessor.from_pretrained(folder, local_files_only=True)
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
         folder, local_files_only=True, dtype=dtype
     )

@@ -22,9 +22,7 @@ def autocast(spec: TrainWorldModelSpec) -> Any:
     return torch.autocast(spec.device, dtype=torch.bfloat16)
 
 
-def windows(
-    footage: Any, stage: Stage, number: int, *names: str | int
-) -> tuple[Any, list[int]]:
+def windows(footage: Any, stage: Stage, number: int, *names: str | int) -> tuple[Any, list[int]]:
     """The clips of a step, cut to windows: float32 (B, C, T, H, W) in [-1, 1], and their indices.
 
     Args:
@@ -68,7 +66,11 @@ class AutoencoderLearner:
         self.network = build_autoencoder(spec.autoencoder).to(spec.device).train()
         self.averages = Averages({"network": self.network}, decay=spec.ema_decay)
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=spec.autoencoder_learning_rate, betas=(0.9, 0.99), weight_decay=0.0
+            self.network.parameters(),
+            lr=spec.autoencoder_learning_rate,
+            betas=(0.9, 0.99),
+            weight_decay=0.0,
+            fused=spec.device != "cpu",
         )
 
     def step(self, stage: Stage, number: int, *, rate: float) -> Any:

@@ -170,9 +170,7 @@ def read_footage(folder: Path, *, num_threads: int = 1) -> Footage:
     with ThreadPoolExecutor(num_threads) as pool:
         frames = list(pool.map(decode_frames, [video for _, video in read]))
     clips = [clip for clip, _ in read]
-    shapes = {
-        (*shown.shape, clip["rate_fps"]) for shown, clip in zip(frames, clips, strict=True)
-    }
+    shapes = {(*shown.shape, clip["rate_fps"]) for shown, clip in zip(frames, clips, strict=True)}
     if len(shapes) > 1:
         raise MalformedRecordError(
             f"footage in {folder.name}",
@@ -213,7 +211,9 @@ def _clips_of(pack: Path, spec: WriteShardsSpec) -> Iterator[tuple[dict[str, Any
     atlas = load_atlas()
     wanted = ("rgb.mp4", "recipe.json")
     members = [m for m in read_pack_index(pack) if m.file_name in wanted]
-    by_clip = {m.clip_id: {n.file_name: n for n in members if n.clip_id == m.clip_id} for m in members}
+    by_clip = {
+        m.clip_id: {n.file_name: n for n in members if n.clip_id == m.clip_id} for m in members
+    }
     with pack.open("rb") as source:
         for clip_id, files in by_clip.items():
             recipe = Recipe.from_record(json.loads(read_member(source, files["recipe.json"])))

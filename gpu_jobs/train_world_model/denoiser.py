@@ -2,6 +2,7 @@
 
 # B batch, C channels, T frames, H height, W width, L tokens
 
+import contextlib
 from typing import Any
 
 from gpu_jobs.train_world_model.autoencoder import autocast, windows
@@ -53,6 +54,7 @@ class DenoiserLearner:
             lr=spec.transformer_learning_rate,
             betas=(0.9, 0.99),
             weight_decay=0.01,
+            fused=spec.device != "cpu",
         )
         shape = (1, -1, 1, 1, 1)
         config = autoencoder.config
@@ -80,14 +82,15 @@ class DenoiserLearner:
             context = encode_captions(
                 self.text_encoder, ids_BL, mask_BL, length=self.spec.context_tokens
             )
-            loss = denoising_loss(
-                self.transformer,
-                (latent - self.mean) / self.std * SIGMA_DATA,
-                context,
-                frame_size=(video_BCTHW.shape[3], video_BCTHW.shape[4]),
-                rate_fps=self.footage.rate_fps,
-                generator=generator,
-            )
+            with _attention(self.spec.attention):
+                loss = denoising_loss(
+                    self.transformer,
+                    (latent - self.mean) / self.std * SIGMA_DATA,
+                    context,
+                    frame_size=(video_BCTHW.shape[3], video_BCTHW.shape[4]),
+                    rate_fps=self.footage.rate_fps,
+                    generator=generator,
+                )
         for group in self.optimizer.param_groups:
             group["lr"] = self.spec.transformer_learning_rate * rate
         self.optimizer.zero_grad(set_to_none=True)
@@ -139,6 +142,16 @@ def compile_blocks(transformer: Any) -> None:
     torch._dynamo.config.recompile_limit = 64
     for block in transformer.transformer_blocks:
         block.compile(dynamic=False)
+
+
+def _attention(kind: str) -> Any:
+    """Which attention kernels may be chosen, the first that can be used."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    if kind != "cudnn":
+        return contextlib.nullcontext()
+    order = ("CUDNN_ATTENTION", "FLASH_ATTENTION", "EFFICIENT_ATTENTION", "MATH")
+    return sdpa_kernel([getattr(SDPBackend, name) for name in order], set_priority=True)
 
 
 def _in_full_precision(module: Any, inputs: Any, output: Any) -> Any:

@@ -78,7 +78,7 @@ def draw_samples(
     diffusers = import_diffusers()
     dtype = torch.bfloat16 if device != "cpu" else torch.float32
     pipeline = getattr(diffusers, PIPELINE).from_pretrained(
-        folder, safety_checker=_unguarded(), torch_dtype=dtype
+        folder, safety_checker=_unguarded(), dtype=dtype
     )
     pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
@@ -100,7 +100,9 @@ def draw_samples(
     return clips
 
 
-def write_sheet(path: Path, rows: Sequence[Sequence[NDArray[np.uint8]]], *, columns: int = 3) -> None:
+def write_sheet(
+    path: Path, rows: Sequence[Sequence[NDArray[np.uint8]]], *, columns: int = 3
+) -> None:
     """Clips side by side as a PNG, a few frames of each.
 
     Args:
@@ -110,7 +112,9 @@ def write_sheet(path: Path, rows: Sequence[Sequence[NDArray[np.uint8]]], *, colu
     """
     lines = []
     for clips in rows:
-        tiles = [c[i] for c in clips for i in np.linspace(0, len(c) - 1, columns).round().astype(int)]
+        tiles = [
+            c[i] for c in clips for i in np.linspace(0, len(c) - 1, columns).round().astype(int)
+        ]
         lines.append(np.concatenate(tiles, axis=1))
     part = path.with_suffix(".part")
     Image.fromarray(np.concatenate(lines)).save(part, "PNG", optimize=True)

@@ -108,9 +108,7 @@ def _train(
     tokenizer = build_tokenizer(
         [*footage.captions, NEGATIVE_PROMPT], max_length=spec.context_tokens
     )
-    denoiser = DenoiserLearner(
-        spec, footage, frames, autoencoder=autoencoder, tokenizer=tokenizer
-    )
+    denoiser = DenoiserLearner(spec, footage, frames, autoencoder=autoencoder, tokenizer=tokenizer)
     stages = [Stage(**stage) for stage in spec.transformer_stages]
     second = run_stages(denoiser, stages, files["transformer"], warmup=spec.warmup_steps)
     transformer, text_encoder = denoiser.finished()
@@ -195,9 +193,10 @@ def _check_stages(spec: TrainWorldModelSpec, footage: Footage) -> None:
 
 def _num_tokens(spec: TrainWorldModelSpec, footage: Footage) -> int:
     _, frames, height, width, _ = footage.frames.shape
-    time_stride = spec.autoencoder["temporal_compression_ratio"]
-    stride = 2 * spec.autoencoder["spatial_compression_ratio"]
-    return (1 + (frames - 1) // time_stride) * (height // stride) * (width // stride)
+    time_stride = int(spec.autoencoder["temporal_compression_ratio"])
+    stride = 2 * int(spec.autoencoder["spatial_compression_ratio"])
+    num_tokens: int = (1 + (frames - 1) // time_stride) * (height // stride) * (width // stride)
+    return num_tokens
 
 
 def _fingerprint(spec: TrainWorldModelSpec, footage: Footage) -> str:

@@ -55,7 +55,10 @@ def build_transformer(config: dict[str, Any]) -> Any:
             nn.init.zeros_(norm.linear_2.weight)
     nn.init.zeros_(transformer.norm_out.linear_2.weight)
     nn.init.zeros_(transformer.proj_out.weight)
-    for linear in (transformer.time_embed.t_embedder.linear_1, transformer.time_embed.t_embedder.linear_2):
+    for linear in (
+        transformer.time_embed.t_embedder.linear_1,
+        transformer.time_embed.t_embedder.linear_2,
+    ):
         nn.init.normal_(linear.weight, std=0.02)
     positions = transformer.learnable_pos_embed
     for table in (positions.pos_emb_t, positions.pos_emb_h, positions.pos_emb_w):
@@ -165,16 +168,15 @@ class Averages:
             for name, module in modules.items()
         }
 
-    @torch.no_grad()
     def update(self) -> None:
         """Take the weights after a step into account."""
         self.num_steps += 1
         decay = min(self.decay, (1 + self.num_steps) / (10 + self.num_steps))
         for name, module in self.modules.items():
-            state = module.state_dict()
-            keys = [key for key, value in state.items() if value.is_floating_point()]
-            averages = [self.weights[name][key] for key in keys]
-            torch._foreach_lerp_(averages, [state[key] for key in keys], 1 - decay)
+            weights = module.state_dict()
+            averages = [self.weights[name][key] for key in weights]
+            with torch.no_grad():
+                torch._foreach_lerp_(averages, list(weights.values()), 1 - decay)
 
     def apply(self) -> None:
         """Give the modules their averaged weights."""
@@ -198,6 +200,4 @@ def _normal(shape: Any, generator: torch.Generator, device: Any) -> torch.Tensor
     if torch.device(device).type == "cpu":
         return torch.randn(shape, generator=generator)
     seed = int(torch.randint(2**62, (1,), generator=generator))
-    return torch.randn(
-        shape, generator=torch.Generator(device).manual_seed(seed), device=device
-    )
+    return torch.randn(shape, generator=torch.Generator(device).manual_seed(seed), device=device)

@@ -14,10 +14,11 @@ def small(shards_dir: str, output_dir: str) -> TrainWorldModelSpec:
         autoencoder=_autoencoder(128, num_layers=2),
         transformer=_transformer(heads=4, head_dim=128, num_layers=8, text_width=256),
         text_encoder=_text_encoder(256, heads=4, num_layers=4),
-        autoencoder_stages=_stages(Stage(17, 8, 1200, 40.0), Stage(61, 2, 200, 15.0)),
+        autoencoder_stages=_stages(Stage(17, 8, 2000, 40.0), Stage(61, 2, 400, 15.0)),
         transformer_stages=_stages(
-            Stage(1, 128, 1500, 40.0), Stage(17, 32, 1000, 75.0), Stage(61, 8, 1200, 115.0)
+            Stage(1, 64, 3000, 40.0), Stage(17, 16, 3000, 75.0), Stage(61, 4, 3000, 115.0)
         ),
+        attention="cudnn",
     )
 
 

@@ -65,6 +65,7 @@ class TrainWorldModelSpec:
         ema_decay: Of the averaged weights, which are what is written.
         precision: `bf16` (autocast) or `fp32`.
         compile: Whether transformer blocks are compiled.
+        attention: `cudnn` prefers cuDNN's kernel where it can be used, `auto` is torch's choice.
         num_samples: Clips to draw for the contact sheet; 0: none.
         sample_steps: Denoising steps of these.
         sample_guidance: Guidance scale of these.
@@ -92,6 +93,7 @@ class TrainWorldModelSpec:
     ema_decay: float = 0.999
     precision: str = "bf16"
     compile: bool = True
+    attention: str = "auto"
     num_samples: int = 8
     sample_steps: int = 35
     sample_guidance: float = 3.0

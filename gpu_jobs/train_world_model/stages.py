@@ -108,7 +108,9 @@ class StateFile:
         return Progress(**state["progress"])
 
 
-def run_stages(learner: Learner, stages: Sequence[Stage], file: StateFile, *, warmup: int) -> Progress:
+def run_stages(
+    learner: Learner, stages: Sequence[Stage], file: StateFile, *, warmup: int
+) -> Progress:
     """Train until all stages are done, from the saved state if there is one.
 
     Args:

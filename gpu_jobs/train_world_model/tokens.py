@@ -25,10 +25,10 @@ def build_tokenizer(texts: Iterable[str], *, max_length: int) -> Any:
     from transformers import T5TokenizerFast
 
     words = sorted({word for text in texts for word in _WORD.findall(text)})
-    letters = sorted({letter for word in words for letter in word} | {chr(c) for c in range(33, 127)})
+    letters = sorted(
+        {letter for word in words for letter in word} | {chr(c) for c in range(33, 127)}
+    )
     scores = {"<pad>": 0.0, "</s>": 0.0, "<unk>": 0.0}
     scores |= {_SPACE + word: _WORD_SCORE for word in words}
-    scores |= {_SPACE: _LETTER_SCORE} | {letter: _LETTER_SCORE for letter in letters}
-    return T5TokenizerFast(
-        vocab=list(scores.items()), extra_ids=0, model_max_length=max_length
-    )
+    scores |= {_SPACE: _LETTER_SCORE} | dict.fromkeys(letters, _LETTER_SCORE)
+    return T5TokenizerFast(vocab=list(scores.items()), extra_ids=0, model_max_length=max_length)

@@ -16,7 +16,6 @@ from resources.site_catalog import log_release, project_wave, read_wave
 from resources.site_log import SiteLog
 from resources.site_store import SiteStore
 from tests import rows
-from worldloop.records import LINEAGE
 from worldloop.releases import compose_release
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -79,7 +78,7 @@ def fill(home):
 def _leave_an_unclaimed_batch(log):
     """As a writer does that is killed before its claim."""
     stray = SiteLog(store=SiteStore(url=log.store.url + "-stray"))
-    stray.append("lineage", rows.clips(range(9), city="oslo").select(list(LINEAGE.columns)))
+    stray.append("lineage", rows.lineage(range(9), city="oslo"))
     ((key, _),) = (found for found in stray.store.list() if found[0].endswith(".parquet"))
     log.store.put(key.replace("/000000000001-", "/000000000003-"), stray.store.get(key))
 

@@ -50,6 +50,17 @@ def test_a_clip_without_a_vector_has_no_row_and_one_with_two_models_has_two():
     assert both["model_id"].to_list() == ["other", "starter"]
 
 
+def test_a_clip_of_a_world_model_names_its_sketch_and_a_sketch_names_none():
+    made = rows.generations(range(1))
+    twin = rows.ids(0)["recipe_id"]
+    made = made.with_columns(recipe_id=pl.lit(twin), sketch_recipe_id=pl.lit("sketch"))
+
+    found = make(generations=made)
+
+    assert found["tier"].to_list() == ["draft", "sketch", "sketch"]
+    assert found["sketch_recipe_id"].to_list() == ["sketch", None, None]
+
+
 @pytest.mark.parametrize(
     ("hour", "sun_elevation_deg", "part"),
     [

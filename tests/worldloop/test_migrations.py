@@ -18,6 +18,8 @@ from worldloop.releases import merkle_root, read_release
 from worldloop.waves import WavePlan
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "formats" / "v1"
+SECOND = GOLDEN.with_name("v2")
+SINCE_2 = {"generations", "blocked"}  # tables that the first release did not have
 
 
 class DictFiles:
@@ -46,9 +48,11 @@ def site():
     files = {
         f"{name}/w0001/tokyo.parquet": golden(f"{name}.parquet") for name in ("prompts", "clips")
     }
+    files["cosmos_clips/w0001/tokyo.parquet"] = golden("clips.parquet")
+    files["receipts/w0001/tokyo.generate.parquet"] = (SECOND / "receipts.parquet").read_bytes()
     files[manifest_key("w0001")] = golden("manifest.parquet")
     files[release_key("w0001")] = golden("release.json")
-    files[plan_key("w0001")] = golden("plan.json")
+    files[plan_key("w0001")] = (SECOND / "plan.json").read_bytes()
     batch = golden("log_clips.parquet")
     files[batch_key("private", "clips", 1, hashlib.sha256(batch).hexdigest())] = batch
     files["logs/private/clips/claims/000000000001"] = hashlib.sha256(batch).hexdigest().encode()
@@ -60,7 +64,7 @@ def actions(reports):
     return {report.key.split("/")[0]: report.action for report in reports}
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", sorted(TABLES.keys() - SINCE_2))
 def test_version_1_of_every_table_is_read(name):
     table = read_table(TABLES[name], golden(f"{name}.parquet"))
 
@@ -68,7 +72,35 @@ def test_version_1_of_every_table_is_read(name):
     assert table_label(golden(f"{name}.parquet")) == (name, 1)
 
 
-@pytest.mark.parametrize("name", [*KINDS, "retractions"])
+@pytest.mark.parametrize("name", ["receipts", "lineage", "generations", "blocked"])
+def test_the_second_version_of_what_changed_is_read(name):
+    content, batch = ((SECOND / f"{prefix}{name}.parquet").read_bytes() for prefix in ("", "log_"))
+
+    table = read_table(TABLES[name], content)
+    assert table.height >= 1
+    assert payload(KINDS[name], read_batch(KINDS[name], batch)).equals(table)
+
+
+def test_what_version_1_did_not_measure_is_null_and_its_clips_are_sketches():
+    receipts = read_table(TABLES["receipts"], golden("receipts.parquet"))
+    lineage = read_batch(KINDS["lineage"], golden("log_lineage.parquet"))
+
+    assert receipts["ms_per_step"].null_count() == receipts.height
+    assert lineage["tier"].unique().to_list() == ["sketch"]
+    assert lineage["sketch_recipe_id"].null_count() == lineage.height
+
+
+def test_a_plan_of_version_1_plans_no_world_model_and_one_of_today_may():
+    first, second = (
+        WavePlan.from_record(json.loads((folder / "plan.json").read_text()))
+        for folder in (GOLDEN, SECOND)
+    )
+
+    assert first.world_model is None
+    assert second.world_model.model == "Tiny-Cosmos-Predict2-Video2World"
+
+
+@pytest.mark.parametrize("name", sorted({*KINDS, "retractions"} - SINCE_2))
 def test_version_1_of_every_log_batch_is_read(name):
     kind = KINDS.get(name) or RETRACTIONS["private"]
     batch = read_batch(kind, golden(f"log_{name}.parquet"))
@@ -97,6 +129,7 @@ def test_a_site_of_today_has_nothing_to_migrate(site):
     assert {report.name for report in reports} == {
         "prompts",
         "clips",
+        "receipts",
         "manifest",
         "release",
         "plan",
@@ -104,8 +137,21 @@ def test_a_site_of_today_has_nothing_to_migrate(site):
     assert site.files == before
 
 
+def test_an_old_plan_is_kept_as_it_is_and_old_receipts_are_upgraded(site):
+    site.put(plan_key("w0001"), golden("plan.json"))
+    site.put("receipts/w0001/tokyo.render.parquet", golden("receipts.parquet"))
+
+    done = {report.key: report.action for report in migrate(site)}
+
+    assert done[plan_key("w0001")] == "kept"
+    assert site.get(plan_key("w0001")) == golden("plan.json")
+    assert done["receipts/w0001/tokyo.render.parquet"] == "upgraded"
+    assert table_label(site.get("receipts/w0001/tokyo.render.parquet")) == ("receipts", 2)
+
+
 def test_old_tables_are_upgraded_in_place_and_old_batches_are_kept(site, monkeypatch):
     today = Table("clips", 2, {**CLIPS.columns, "lens_mm": pl.Float64}, CLIPS.key)
+    site.files.pop("cosmos_clips/w0001/tokyo.parquet")
     lift = {("clips", 1): lambda table: table.with_columns(lens_mm=35.0)}
     monkeypatch.setattr(records, "_UPGRADES", lift)
     monkeypatch.setattr(migrations, "TABLES", {**TABLES, "clips": today})

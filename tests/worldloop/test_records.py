@@ -17,7 +17,7 @@ def test_every_table_can_be_empty(name):
     table = TABLES[name]
 
     assert read_table(table, table_bytes(table, table.empty())).equals(table.empty())
-    assert table_label(table_bytes(table, table.empty())) == (name, 1)
+    assert table_label(table_bytes(table, table.empty())) == (name, table.version)
     assert set(table.key) <= set(table.columns)
 
 

@@ -116,6 +116,49 @@ def test_a_clip_that_cannot_be_decoded_is_rejected_without_having_been_compared(
     assert release.record["num_rejected"] == 1
 
 
+def generated(**how):
+    """A wave whose first two scenes a world model has made too."""
+    tables = rows.wave_tables(range(3))
+    both = {"tables": tables, "generations": rows.generations(range(2), **how)}
+    ids = [rows.generated_id(i) for i in range(2)]
+    for name in ("signals", "dedup", "prompts"):
+        twins = tables[name].head(2).with_columns(recipe_id=pl.Series(ids))
+        tables[name] = pl.concat([tables[name], twins])
+    tables["clips"] = pl.concat([tables["clips"], rows.generated_clips(range(2))])
+    return both
+
+
+def test_a_guarded_clip_of_a_world_model_is_released_beside_its_sketch():
+    release = compose(**generated())
+
+    assert release.manifest["index"].to_list() == [0, 0, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ({"guardrail": "unguarded"}, "not guarded: unguarded"),
+        ({"guardrail": "text:blocklist"}, "not guarded: text:blocklist"),
+        ({"tiny": True}, "made by a model with random weights"),
+    ],
+)
+def test_unguarded_and_tiny_clips_stay_out_unless_the_plan_names_them(how, reason):
+    release = compose(**generated(**how))
+
+    assert release.manifest["index"].to_list() == [0, 1, 2]
+    assert release.record["rejects"] == [{"stage": "guardrail", "reason": reason, "num_clips": 2}]
+    allowed = compose(**generated(**how), allow_unguarded=True)
+    assert allowed.manifest.height == 5
+
+
+def test_what_a_guard_stopped_is_counted():
+    record = compose(rows.wave_tables(range(3)), blocked=rows.blocked(range(2))).record
+
+    assert record["rejects"] == [
+        {"stage": "guardrail", "reason": "blocked by blocklist: violence", "num_clips": 2}
+    ]
+
+
 def test_the_shared_log_gets_the_release_and_its_clips():
     release = compose()
 

@@ -5,9 +5,17 @@ from dataclasses import replace
 import pytest
 
 from worldloop.atlas.atlas import load_atlas
+from worldloop.cosmos.plans import plan_world_model
 from worldloop.errors import MalformedRecordError, UnknownKeyError
 from worldloop.recipes import Shape
-from worldloop.waves import WavePlan, choose_places, next_wave_key, plan_wave, scenes_of
+from worldloop.waves import (
+    WavePlan,
+    choose_places,
+    next_wave_key,
+    plan_scenes,
+    plan_wave,
+    scenes_of,
+)
 
 ATLAS = load_atlas()
 SHAPE = Shape(num_frames=61)
@@ -43,9 +51,40 @@ def test_a_plan_survives_json():
     assert WavePlan.from_record(record) == plan()
 
 
+def test_a_plan_with_a_world_model_survives_json_and_the_first_version_had_none():
+    model = plan_world_model("Tiny-Cosmos3", tier="tiny", share=0.5)
+    made = plan(world_model=model)
+    record = json.loads(json.dumps(made.to_record()))
+    first = {k: v for k, v in record.items() if k != "world_model"} | {"plan_version": 1}
+
+    assert WavePlan.from_record(record) == made
+    assert WavePlan.from_record(first) == replace(made, world_model=None)
+
+
+def test_a_wave_of_given_scenes_has_their_places_and_seeds():
+    made = plan_scenes(
+        ATLAS, wave="w0002", scenes=["tokyo/zoo@7", "tokyo/zoo@8"], seed=1, shape=SHAPE
+    )
+
+    assert [(clip.place, clip.seed) for clip in made.clips] == [("tokyo/zoo", 7), ("tokyo/zoo", 8)]
+
+
+@pytest.mark.parametrize(
+    ("scenes", "message"),
+    [
+        (["tokyo/zoo"], "tokyo/zoo@17"),
+        (["tokyo/zoo@1", "tokyo/zoo@1"], "each scene once"),
+        ([], "at least one place"),
+    ],
+)
+def test_scenes_that_cannot_be_planned_are_refused(scenes, message):
+    with pytest.raises(MalformedRecordError, match=message):
+        plan_scenes(ATLAS, wave="w0002", scenes=scenes, seed=1, shape=SHAPE)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"plan_version": 9}, "worldloop migrate"), ({"clips": [{"index": 0}]}, "wave plan")],
+    [({"plan_version": 9}, "plan_version 1 to 2"), ({"clips": [{"index": 0}]}, "wave plan")],
 )
 def test_a_malformed_plan_is_refused(changes, message):
     with pytest.raises(MalformedRecordError, match=message):

@@ -361,12 +361,16 @@ def _check_conditioning(request: ClipRequest, model: Model) -> None:
             f"1, because {PurePath(given.path).name} is a picture",
             "Use --num_input_frames 1, or give a video.",
         )
-    if given.num_frames not in family.conditioning_frames:
-        near = min(family.conditioning_frames, key=lambda count: abs(count - given.num_frames))
+    legal = family.conditioning_frames
+    if request.action is not None:  # one frame more than actions: the whole clip is given
+        whole = request.action.chunk_size + 1
+        legal = (whole,) if request.action.mode == "inverse_dynamics" else (*legal, whole)
+    if given.num_frames not in legal:
+        near = min(legal, key=lambda count: abs(count - given.num_frames))
         raise MalformedRecordError(
             f"conditioning frames of clip {request.clip_id!r}",
             given.num_frames,
-            f"{_one_of(family.conditioning_frames)} for {family.title}",
+            f"{_one_of(legal)} for {family.title}",
             f"Use --num_input_frames {near}.",
         )
 

@@ -526,7 +526,7 @@ def _transfer25() -> Model:
 
 # layers, width, heads, kv heads, mlp width, parameters (B), of those in a denoising step (B)
 _COSMOS3_NETS = {
-    "Edge": (28, 2048, 16, 8, 6144, 4.0, 2.0),
+    "Edge": (28, 2048, 16, 8, 9216, 4.0, 1.41),
     "Nano": (36, 4096, 32, 8, 12288, 16.0, 7.0),
     "Super": (64, 5120, 64, 8, 25600, 64.0, 31.2),
 }
@@ -567,6 +567,19 @@ def _cosmos3(
     )
 
 
+def _edge(model: Model) -> Model:
+    """Edge has an MLP of two matrices and no sound; defaults of the cookbook's run_with_diffusers.ipynb."""
+    return replace(
+        model,
+        gated_mlp=False,
+        tasks=tuple(task for task in model.all_tasks if task != "sound"),
+        features=model.features - {"sound"},
+        shape=ClipShape(121, 832, 480, 24),
+        num_steps=50,
+        guidance=5.0,
+    )
+
+
 def _cosmos3_distilled(name: str, *, task: Task) -> Model:
     """Distilled to four steps without guidance (cookbooks/cosmos3/generator/audiovisual/distill)."""
     return replace(
@@ -582,10 +595,7 @@ def _cosmos3_distilled(name: str, *, task: Task) -> Model:
 
 def _cosmos3_line() -> Iterator[Model]:
     # the sha that https://huggingface.co/api/models/nvidia/Cosmos3-Edge showed on 2026-08-26
-    yield replace(
-        _cosmos3("Edge", revision="a9d944e2c6a1bf9f48b92ad16348e70c5f1836ba"),
-        shape=ClipShape(121, 832, 480, 24),
-    )
+    yield _edge(_cosmos3("Edge", revision="a9d944e2c6a1bf9f48b92ad16348e70c5f1836ba"))
     yield _cosmos3("Nano")
     yield _cosmos3("Super")
     still = ClipShape(1, 1280, 720, 24)
@@ -597,6 +607,7 @@ def _cosmos3_line() -> Iterator[Model]:
     yield _cosmos3_distilled("Cosmos3-Super-Image2Video-4Step", task="image2world")
     for size in ("Nano", "Edge"):
         policy = _cosmos3(size, f"Cosmos3-{size}-Policy-DROID", task="action")
+        policy = _edge(policy) if size == "Edge" else policy
         yield replace(policy, tasks=("action",), features=frozenset({"action_policy"}))
 
 

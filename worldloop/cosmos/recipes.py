@@ -163,7 +163,7 @@ def is_chosen(plan: WorldModelPlan, scene_id: str) -> bool:
 
 def noise_seed(scene: Scene) -> int:
     """Seed of a scene's initial noise, the same in every tier; 31 bits."""
-    return derive_seed("noise", scene.seed) % 2**_SEED_BITS
+    return derive_seed("noise", scene.seed) % (1 << _SEED_BITS)
 
 
 def _asked(plan: WorldModelPlan, row: Mapping[str, Any]) -> AskedClip:

@@ -11,16 +11,15 @@ guidance. As in diffusers, a scale of 1 or less runs the conditional pass alone.
 # B batch, C channels, T frames, H height, W width, L tokens, D width of a token
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gpu_jobs.common.torch_ops import import_diffusers
 from gpu_jobs.cosmos_generate.backends.samplers import Sampler
 from gpu_jobs.cosmos_generate.protocol import DenoiseOptions, Embedding, Media, Module
 from worldloop.cosmos.families import FAMILIES, Family
@@ -121,6 +120,47 @@ class T5WorldModel:
     scheduler_config: dict[str, Any]
     dtype: torch.dtype
     _negative: tuple[str, torch.Tensor] | None = field(init=False, repr=False, default=None)
+
+    @classmethod
+    def from_folders(
+        cls,
+        layout: "Layout",
+        *,
+        load_autoencoder: Callable[[Path, torch.dtype], Module],
+        transformer_dir: str,
+        loras: Sequence[dict[str, Any]],
+        dtype: torch.dtype,
+    ) -> Self:
+        """Load a checkpoint on the CPU.
+
+        Args:
+            layout: Where the model lies.
+            load_autoencoder: Loads the video autoencoder of the family from its folder.
+            transformer_dir: Folder of post-trained weights in the checkpoint folder; empty: the model's own.
+            loras: `{"path": str, "weight": float}` each.
+            dtype: Precision of the weights.
+
+        Raises:
+            MalformedRecordError: If a part is missing or of another family or task.
+        """
+        from transformers import AutoTokenizer, T5EncoderModel
+
+        from gpu_jobs.cosmos_generate.checkpoints import load_transformer
+        from gpu_jobs.cosmos_generate.lora import apply_loras
+
+        layout.check()
+        text_tokenizer = AutoTokenizer.from_pretrained(layout.text("tokenizer"))
+        text_encoder = T5EncoderModel.from_pretrained(layout.text("text_encoder"), dtype=dtype)
+        autoencoder = load_autoencoder(layout.autoencoder(), dtype)
+        weights = layout.checkpoint_dir / transformer_dir if transformer_dir else layout.folder
+        transformer = load_transformer(weights, layout.model, dtype)
+        apply_loras(transformer, loras)
+        parts = {
+            "text_encoder": text_encoder.eval(),
+            "transformer": transformer.eval(),
+            "tokenizer": autoencoder,
+        }
+        return cls(layout.model, parts, text_tokenizer, layout.scheduler_config(), dtype)
 
     @property
     def family(self) -> Family:
@@ -277,24 +317,38 @@ class Layout:
                 "Name the model that this folder holds, or download this one.",
             )
 
-    def part(self, name: str, role: Role) -> Path:
-        """Folder of a part.
+    def text(self, name: str) -> Path:
+        """Folder of the text encoder or of its tokenizer.
 
         Args:
-            name: Its folder in a diffusers folder.
-            role: Of the companion that stands for it in the original layout.
+            name: `text_encoder` or `tokenizer`.
 
         Raises:
             MalformedRecordError: If it is not there.
         """
-        shared = [name for name in self.model.needs if COMPANIONS[name].role == role]
-        places = (
-            [self.folder / name] if self.is_diffusers else [self.checkpoint_dir / s for s in shared]
-        )
+        own = self.folder / name
+        return self._there(name, [own] if self.is_diffusers else self._shared("text_encoder"))
+
+    def autoencoder(self) -> Path:
+        """Folder of the video autoencoder: `vae/`, a folder that models share, or `tokenizer/`.
+
+        Raises:
+            MalformedRecordError: If it is not there.
+        """
+        own = self.folder / ("vae" if self.is_diffusers else "tokenizer")
+        shared = [] if self.is_diffusers else self._shared("tokenizer")
+        return self._there("video autoencoder", [*shared, own])
+
+    def _shared(self, role: Role) -> list[Path]:
+        names = [name for name in self.model.needs if COMPANIONS[name].role == role]
+        return [self.checkpoint_dir / name for name in names]
+
+    def _there(self, what: str, places: Sequence[Path]) -> Path:
         for place in places:
             if place.is_dir():
                 return place
-        raise self._missing(f"its {name}", f"none of {[str(place.name) for place in places]}")
+        names = [str(place.relative_to(self.checkpoint_dir)) for place in places]
+        raise self._missing(f"its {what}", f"no {' and no '.join(names)}")
 
     def scheduler_config(self) -> dict[str, Any]:
         """The checkpoint's own scheduler configuration; empty if it brings none."""
@@ -304,50 +358,3 @@ class Layout:
     def _missing(self, what: str, found: str) -> MalformedRecordError:
         remedy = f"Run: worldloop models download {self.model.name}"
         return MalformedRecordError(f"folders of {self.model.name}", found, what, remedy)
-
-
-def load_text_parts(layout: Layout, dtype: torch.dtype) -> tuple[Any, Module]:
-    """The text tokenizer and the T5 encoder, on the CPU."""
-    import_diffusers()
-    from transformers import AutoTokenizer, T5EncoderModel
-
-    tokenizer = AutoTokenizer.from_pretrained(layout.part("tokenizer", "text_encoder"))
-    folder = layout.part("text_encoder", "text_encoder")
-    return tokenizer, T5EncoderModel.from_pretrained(folder, dtype=dtype).eval()
-
-
-def load_transformer_part(
-    layout: Layout,
-    *,
-    transformer_dir: str,
-    loras: Sequence[dict[str, Any]],
-    dtype: torch.dtype,
-    conditioned: bool,
-) -> Module:
-    """The transformer, on the CPU, with its adapters.
-
-    Args:
-        layout: Where the model lies.
-        transformer_dir: Folder of post-trained weights in the checkpoint folder; empty: the model's own.
-        loras: `{"path": str, "weight": float}` each.
-        dtype: Precision of the weights.
-        conditioned: Whether the model takes conditioning frames, marked by one more input channel.
-
-    Raises:
-        MalformedRecordError: If the weights are of another family or task.
-    """
-    from gpu_jobs.cosmos_generate.checkpoints import load_transformer
-    from gpu_jobs.cosmos_generate.lora import apply_loras
-
-    folder = layout.checkpoint_dir / transformer_dir if transformer_dir else layout.folder
-    transformer = load_transformer(folder, layout.model, dtype)
-    expected = transformer.config.out_channels + (1 if conditioned else 0)
-    if transformer.config.in_channels != expected:
-        raise MalformedRecordError(
-            f"transformer in {folder.name}",
-            f"{transformer.config.in_channels} input channels",
-            f"{expected}, as a {layout.model.task} model has",
-            "Use weights that were trained for this task.",
-        )
-    apply_loras(transformer, loras)
-    return transformer.eval()

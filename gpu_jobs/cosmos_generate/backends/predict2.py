@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from gpu_jobs.common.torch_ops import import_diffusers
+from gpu_jobs.cosmos_generate.backends.autoencoders import load_wan_autoencoder
 from gpu_jobs.cosmos_generate.backends.pipeline import (
     GuidedDenoising,
     Layout,
@@ -34,8 +35,6 @@ from gpu_jobs.cosmos_generate.backends.pipeline import (
     check_finite,
     conditioning_frames,
     generators,
-    load_text_parts,
-    load_transformer_part,
     noise,
     to_frames,
     to_model_range,
@@ -340,28 +339,13 @@ def load(
         MalformedRecordError: If a folder is missing or holds weights of another family.
     """
     import_diffusers()
-    layout = Layout(model, checkpoint_dir, PIPELINES)
-    layout.check()
-    text_tokenizer, text_encoder = load_text_parts(layout, dtype)
-    transformer = load_transformer_part(
-        layout,
+    return Predict2WorldModel.from_folders(
+        Layout(model, checkpoint_dir, PIPELINES),
+        load_autoencoder=load_wan_autoencoder,
         transformer_dir=transformer_dir,
         loras=loras,
         dtype=dtype,
-        conditioned=model.task == "video2world",
     )
-    parts = {
-        "text_encoder": text_encoder,
-        "transformer": transformer,
-        "tokenizer": _load_vae(layout, dtype),
-    }
-    return Predict2WorldModel(model, parts, text_tokenizer, layout.scheduler_config(), dtype)
-
-
-def _load_vae(layout: Layout, dtype: torch.dtype) -> Any:
-    from diffusers import AutoencoderKLWan
-
-    return AutoencoderKLWan.from_pretrained(layout.part("vae", "tokenizer"), dtype=dtype).eval()
 
 
 def _statistics(vae: Any, latent_BCTHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -42,7 +42,6 @@ from worldloop.cosmos.requests import ClipRequest
 from worldloop.errors import MalformedRecordError, UnknownKeyError
 
 PIPELINES = ("Cosmos2_5_PredictBasePipeline",)
-TEXT_FOLDER = "Cosmos-Reason1-7B"
 SAMPLER = "unipc"
 
 # pipeline_cosmos2_5_predict.py of diffusers 0.42.1: _get_prompt_embeds, and the default of __call__
@@ -110,30 +109,37 @@ class FlowDenoising:
         prompts: Encoded prompts, on the device.
         schedule: Noise levels and steps.
         options: Guidance and policy.
-        latent_BCTHW: The batch as it stands, float32.
-        cond_BCTHW: Conditioning latents, float32, zeros where there are none.
-        mask_B1THW: 1 where a latent frame conditions, in the precision of the transformer.
-        padding_11HW: Zeros: nothing of the picture is padding.
+        latent: The batch as it stands, float32 (B, C, T, H, W).
+        cond: Conditioning latents, float32 (B, C, T, H, W), zeros where there are none.
+        mask: 1 where a latent frame conditions, (B, 1, T, H, W) in the precision of the transformer.
+        padding: Zeros of the picture's size, (1, 1, H, W): nothing of it is padding.
     """
 
     transformer: Module
     prompts: Prompts
     schedule: Schedule
     options: DenoiseOptions
-    latent_BCTHW: torch.Tensor
-    cond_BCTHW: torch.Tensor
-    mask_B1THW: torch.Tensor
-    padding_11HW: torch.Tensor
+    latent: torch.Tensor
+    cond: torch.Tensor
+    mask: torch.Tensor
+    padding: torch.Tensor
     num_steps: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.num_steps = len(self.schedule.timesteps)
-        self._kept = (self.latent_BCTHW - self.cond_BCTHW) * self.mask_B1THW
-        self._indicator = self.mask_B1THW[:, :, :, :1, :1].float()
+        self._kept = (self.latent - self.cond) * self.mask
+        self._indicator = self.mask[:, :, :, :1, :1].float()
 
-    @torch.no_grad()
     def step(self, index: int) -> None:
         """Take one step; steps are taken in order."""
+        with torch.no_grad():
+            self._step(index)
+
+    def latents(self) -> torch.Tensor:
+        """The batch as `decode` takes it, float32 (B, C, T, H, W)."""
+        return self.latent
+
+    def _step(self, index: int) -> None:
         policy = self.options.policy
         policy.start_step(index, self.num_steps)
         sigma = self.schedule.sigmas[index]
@@ -142,16 +148,12 @@ class FlowDenoising:
         if self.options.guidance > 1.0 and policy.guided():
             away_BCTHW = self._velocity("uncond", timestep_B1T11)
             velocity_BCTHW = velocity_BCTHW + self.options.guidance * (velocity_BCTHW - away_BCTHW)
-        self.latent_BCTHW = self.schedule.advance(index, velocity_BCTHW, self.latent_BCTHW)
-
-    def latents(self) -> torch.Tensor:
-        """The batch as `decode` takes it, float32 (B, C, T, H, W)."""
-        return self.latent_BCTHW
+        self.latent = self.schedule.advance(index, velocity_BCTHW, self.latent)
 
     def _velocity(self, branch: str, timestep_B1T11: torch.Tensor) -> torch.Tensor:
         """What a branch says, with the known velocity of conditioning frames."""
-        mask = self.mask_B1THW
-        seen_BCTHW = mask * self.cond_BCTHW + (1 - mask) * self.latent_BCTHW
+        mask = self.mask
+        seen_BCTHW = mask * self.cond + (1 - mask) * self.latent
         seen_BCTHW = seen_BCTHW.to(mask.dtype)
         said_BCTHW = self.options.policy.run(
             branch,
@@ -160,7 +162,7 @@ class FlowDenoising:
                 condition_mask=mask,
                 timestep=timestep_B1T11,
                 encoder_hidden_states=self.prompts.of(branch),
-                padding_mask=self.padding_11HW,
+                padding_mask=self.padding,
                 return_dict=False,
             )[0],
         )
@@ -191,7 +193,6 @@ class ReasonWorldModel:
         """The family of the model."""
         return FAMILIES[self.model.family]
 
-    @torch.no_grad()
     def encode(self, prompt: str, negative_prompt: str) -> Embedding:
         """Encode a prompt and its negative, each (L, D) on the CPU.
 
@@ -253,7 +254,8 @@ class ReasonWorldModel:
         encoder = self.parts["text_encoder"]
         device = next(encoder.parameters()).device
         ids_BL = torch.tensor([ids], dtype=torch.long, device=device)
-        layers = encoder(ids_BL, output_hidden_states=True).hidden_states[1:]
+        with torch.no_grad():
+            layers = encoder(ids_BL, output_hidden_states=True).hidden_states[1:]
         normalised = [
             (state - state.mean(dim=-1, keepdim=True)) / (state.std(dim=-1, keepdim=True) + 1e-8)
             for state in layers
@@ -265,7 +267,6 @@ class ReasonWorldModel:
 class Predict25(ReasonWorldModel):
     """A loaded Predict2.5 checkpoint; see `protocol.WorldModel`."""
 
-    @torch.no_grad()
     def begin(
         self,
         requests: Sequence[ClipRequest],
@@ -292,13 +293,12 @@ class Predict25(ReasonWorldModel):
                 self.scheduler_config, num_steps=options.num_steps, device=device
             ),
             options=options,
-            latent_BCTHW=noise(shape_BCTHW, generators(requests), device=device),
-            cond_BCTHW=cond_BCTHW,
-            mask_B1THW=mask_B1THW,
-            padding_11HW=torch.zeros(1, 1, height, width, dtype=self.dtype, device=device),
+            latent=noise(shape_BCTHW, generators(requests), device=device),
+            cond=cond_BCTHW,
+            mask=mask_B1THW,
+            padding=torch.zeros(1, 1, height, width, dtype=self.dtype, device=device),
         )
 
-    @torch.no_grad()
     def decode(self, latents: Any, request: ClipRequest, options: DenoiseOptions) -> Decoded:
         """Frames of one clip.
 
@@ -307,10 +307,12 @@ class Predict25(ReasonWorldModel):
         """
         check_finite(latents, request)
         vae = self.parts["tokenizer"]
+        latents = latents.to(vae.device)
         mean, std = self.statistics(latents)
         # diffusers keeps 1 / std and divides by it; so it is here, to the last bit
         scaled_BCTHW = latents.float()[None] / (1.0 / std) + mean
-        video_CTHW = vae.decode(scaled_BCTHW.to(vae.dtype), return_dict=False)[0][0]
+        with torch.no_grad():
+            video_CTHW = vae.decode(scaled_BCTHW.to(vae.dtype), return_dict=False)[0][0]
         return Decoded(frames=to_frames(video_CTHW))
 
     def _conditioning(
@@ -333,7 +335,8 @@ class Predict25(ReasonWorldModel):
     def _latent_of(self, video_BCTHW: torch.Tensor, device: Any) -> torch.Tensor:
         """The most likely latent of one clip's frames, normalised, (C, T, H, W)."""
         vae = self.parts["tokenizer"]
-        posterior = vae.encode(video_BCTHW.to(device=vae.device, dtype=vae.dtype)).latent_dist
+        with torch.no_grad():
+            posterior = vae.encode(video_BCTHW.to(device=vae.device, dtype=vae.dtype)).latent_dist
         latent_BCTHW = posterior.mode().to(device=device, dtype=torch.float32)
         mean, std = self.statistics(latent_BCTHW)
         return ((latent_BCTHW - mean) * (1.0 / std))[0]
@@ -370,13 +373,11 @@ def load(
     Raises:
         MalformedRecordError: If a folder is missing, or holds weights of another family.
     """
-    layout = Layout(checkpoint_dir / model.name, checkpoint_dir, PIPELINES)
+    layout = Layout(model, checkpoint_dir, PIPELINES)
     layout.check()
     return Predict25(
         model=model,
-        parts=load_reason_parts(
-            layout, model, transformer_dir=transformer_dir, loras=loras, dtype=dtype
-        ),
+        parts=load_reason_parts(layout, transformer_dir=transformer_dir, loras=loras, dtype=dtype),
         text_tokenizer=load_chat_tokenizer(layout),
         scheduler_config=layout.scheduler_config(),
         dtype=dtype,
@@ -388,12 +389,11 @@ def load_chat_tokenizer(layout: Layout) -> Any:
     import_diffusers()
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(layout.part("tokenizer", TEXT_FOLDER))
+    return AutoTokenizer.from_pretrained(layout.part("tokenizer", "text_encoder"))
 
 
 def load_reason_parts(
     layout: Layout,
-    model: Model,
     *,
     transformer_dir: str,
     loras: Sequence[dict[str, Any]],
@@ -404,19 +404,18 @@ def load_reason_parts(
     from transformers import Qwen2_5_VLForConditionalGeneration
 
     encoder = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-        layout.part("text_encoder", TEXT_FOLDER), dtype=dtype
+        layout.part("text_encoder", "text_encoder"), dtype=dtype
     )
     return {
         "text_encoder": encoder.eval(),
         "transformer": load_transformer_part(
             layout,
-            model,
             transformer_dir=transformer_dir,
             loras=loras,
             dtype=dtype,
             conditioned=True,
         ),
         "tokenizer": diffusers.AutoencoderKLWan.from_pretrained(
-            layout.part("vae"), torch_dtype=dtype
+            layout.part("vae", "tokenizer"), torch_dtype=dtype
         ).eval(),
     }

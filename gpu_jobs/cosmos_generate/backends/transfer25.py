@@ -66,12 +66,12 @@ class Guide:
     Attributes:
         network: Its control network, on the device.
         scale: `control_weight` of all clips, or of each in a tensor (B, 1, 1).
-        video_BCTHW: Control video of every clip in [-1, 1]; black where a clip has none.
+        video: Control video of every clip in [-1, 1], (B, C, T, H, W); black where a clip has none.
     """
 
     network: Module
     scale: Any
-    video_BCTHW: torch.Tensor
+    video: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -128,9 +128,9 @@ class ControlledDenoising:
         streams: Noise of each clip.
         chunks: Parts of the clip.
         device: Where the denoising runs.
-        latent_BCTHW: The current part as it stands, float32.
-        cond_BCTHW: Latents of carried frames, zeros elsewhere.
-        mask_B1THW: 1 where a latent frame is carried, in the precision of the transformer.
+        latent: The current part as it stands, float32 (B, C, T, H, W).
+        cond: Latents of carried frames, (B, C, T, H, W), zeros elsewhere.
+        mask: 1 where a latent frame is carried, (B, 1, T, H, W) in the precision of the transformer.
         schedule: Noise levels and steps of the current part.
     """
 
@@ -142,9 +142,9 @@ class ControlledDenoising:
     chunks: Chunks
     device: Any
     num_steps: int = field(init=False)
-    latent_BCTHW: torch.Tensor = field(init=False)
-    cond_BCTHW: torch.Tensor = field(init=False)
-    mask_B1THW: torch.Tensor = field(init=False)
+    latent: torch.Tensor = field(init=False)
+    cond: torch.Tensor = field(init=False)
+    mask: torch.Tensor = field(init=False)
     schedule: Schedule = field(init=False)
     _kept: torch.Tensor = field(init=False)
     _hints: list[torch.Tensor] = field(init=False)
@@ -154,40 +154,43 @@ class ControlledDenoising:
         self.num_steps = self.options.num_steps * len(self.chunks.starts)
         self._begin_chunk(0)
 
-    @torch.no_grad()
     def step(self, index: int) -> None:
         """Take one step; steps are taken in order. The first of a later part begins that part."""
+        with torch.no_grad():
+            self._step(index)
+
+    def latents(self) -> torch.Tensor:
+        """All parts side by side in time, float32 (B, C, parts x T, H, W)."""
+        return torch.cat(self._done, dim=2)
+
+    def _step(self, index: int) -> None:
         chunk, step = divmod(index, self.options.num_steps)
         if step == 0 and chunk > 0:
             self._begin_chunk(chunk)
         policy = self.options.policy
         policy.start_step(step, self.options.num_steps)
         timestep_B1T11 = self._timestep(step)
-        mask = self.mask_B1THW
-        seen_BCTHW = (mask * self.cond_BCTHW + (1 - mask) * self.latent_BCTHW).to(mask.dtype)
+        mask = self.mask
+        seen_BCTHW = (mask * self.cond + (1 - mask) * self.latent).to(mask.dtype)
         velocity_BCTHW = self._velocity("cond", seen_BCTHW, timestep_B1T11)
         if self.options.guidance > 1.0 and policy.guided():
             away_BCTHW = self._velocity("uncond", seen_BCTHW, timestep_B1T11)
             velocity_BCTHW = velocity_BCTHW + self.options.guidance * (velocity_BCTHW - away_BCTHW)
-        self.latent_BCTHW = self.schedule.advance(step, velocity_BCTHW, self.latent_BCTHW)
+        self.latent = self.schedule.advance(step, velocity_BCTHW, self.latent)
         if step == self.options.num_steps - 1:
-            self._done.append(self.latent_BCTHW)
-
-    def latents(self) -> torch.Tensor:
-        """All parts side by side in time, float32 (B, C, parts x T, H, W)."""
-        return torch.cat(self._done, dim=2)
+            self._done.append(self.latent)
 
     def _begin_chunk(self, chunk: int) -> None:
         """Noise, carried frames and control latents of a part, drawn in the order of diffusers."""
         shape_BCTHW = self.world.chunk_shape(self.options, self.chunks, len(self.streams))
-        self.latent_BCTHW = noise(shape_BCTHW, self.streams, device=self.device)
-        self.cond_BCTHW = self._carried(shape_BCTHW, chunk)
-        self.mask_B1THW = torch.zeros(
+        self.latent = noise(shape_BCTHW, self.streams, device=self.device)
+        self.cond = self._carried(shape_BCTHW, chunk)
+        self.mask = torch.zeros(
             (shape_BCTHW[0], 1, *shape_BCTHW[2:]), dtype=self.world.dtype, device=self.device
         )
         if chunk:
-            self.mask_B1THW[:, :, : self.chunks.carried_latents] = 1.0
-        self._kept = (self.latent_BCTHW - self.cond_BCTHW) * self.mask_B1THW
+            self.mask[:, :, : self.chunks.carried_latents] = 1.0
+        self._kept = (self.latent - self.cond) * self.mask
         self._hints = [self._hint(guide, shape_BCTHW, chunk) for guide in self.guides]
         self.schedule = Schedule.start(
             self.world.scheduler_config, num_steps=self.options.num_steps, device=self.device
@@ -195,7 +198,7 @@ class ControlledDenoising:
 
     def _timestep(self, step: int) -> torch.Tensor:
         """Noise level of every latent frame; carried frames have one of their own."""
-        known = self.mask_B1THW[:, :, :, :1, :1].float()
+        known = self.mask[:, :, :, :1, :1].float()
         sigma = self.schedule.sigmas[step].to(self.world.dtype)
         return known * CONDITIONAL_TIMESTEP + (1 - known) * sigma
 
@@ -224,7 +227,7 @@ class ControlledDenoising:
         """Latents of a control video's part, in the precision of the transformer."""
         start = self.chunks.starts[chunk]
         part_BCTHW = _padded(
-            guide.video_BCTHW[:, :, start : start + self.chunks.length], self.chunks.length
+            guide.video[:, :, start : start + self.chunks.length], self.chunks.length
         )
         latents = [
             self.world.sampled(
@@ -243,7 +246,7 @@ class ControlledDenoising:
         shared = {
             "timestep": timestep_B1T11,
             "encoder_hidden_states": self.world.context(self.prompts.of(branch)),
-            "condition_mask": self.mask_B1THW,
+            "condition_mask": self.mask,
             "padding_mask": self.world.padding(self.options, self.device),
             "return_dict": False,
         }
@@ -263,7 +266,7 @@ class ControlledDenoising:
             )[0]
             return said
 
-        return self._kept + self.options.policy.run(branch, forward) * (1 - self.mask_B1THW)
+        return self._kept + self.options.policy.run(branch, forward) * (1 - self.mask)
 
 
 @dataclass
@@ -279,7 +282,6 @@ class Transfer25(ReasonWorldModel):
     checkpoint_dir: Path = field(default_factory=Path)
     _networks: dict[ControlKey, Module] = field(init=False, repr=False, default_factory=dict)
 
-    @torch.no_grad()
     def begin(
         self,
         requests: Sequence[ClipRequest],
@@ -308,7 +310,6 @@ class Transfer25(ReasonWorldModel):
             device=device,
         )
 
-    @torch.no_grad()
     def decode(self, latents: Any, request: ClipRequest, options: DenoiseOptions) -> Decoded:
         """Frames of one clip, its parts put together.
 
@@ -355,7 +356,8 @@ class Transfer25(ReasonWorldModel):
         latent_BCTHW = latent_BCTHW.to(vae.device)
         mean, std = self.statistics(latent_BCTHW)
         scaled = latent_BCTHW * std.to(vae.dtype) + mean.to(vae.dtype)
-        video: torch.Tensor = vae.decode(scaled.to(vae.dtype), return_dict=False)[0]
+        with torch.no_grad():
+            video: torch.Tensor = vae.decode(scaled.to(vae.dtype), return_dict=False)[0]
         return video
 
     def posterior_noise(
@@ -368,7 +370,8 @@ class Transfer25(ReasonWorldModel):
     def sampled(self, video_BCTHW: torch.Tensor, noise_BCTHW: torch.Tensor) -> torch.Tensor:
         """A latent drawn from the autoencoder's posterior with noise that is at least as long."""
         vae = self.parts["tokenizer"]
-        posterior = vae.encode(video_BCTHW.to(device=vae.device, dtype=vae.dtype)).latent_dist
+        with torch.no_grad():
+            posterior = vae.encode(video_BCTHW.to(device=vae.device, dtype=vae.dtype)).latent_dist
         drawn = noise_BCTHW[:, :, : posterior.mean.shape[2]].to(vae.device)
         latent: torch.Tensor = posterior.mean + posterior.std * drawn
         return latent
@@ -512,13 +515,11 @@ def load(
     Raises:
         MalformedRecordError: If a folder is missing, or holds weights of another family.
     """
-    layout = Layout(checkpoint_dir / model.name, checkpoint_dir, PIPELINES)
+    layout = Layout(model, checkpoint_dir, PIPELINES)
     layout.check()
     return Transfer25(
         model=model,
-        parts=load_reason_parts(
-            layout, model, transformer_dir=transformer_dir, loras=loras, dtype=dtype
-        ),
+        parts=load_reason_parts(layout, transformer_dir=transformer_dir, loras=loras, dtype=dtype),
         text_tokenizer=load_chat_tokenizer(layout),
         scheduler_config=layout.scheduler_config(),
         dtype=dtype,

@@ -169,9 +169,9 @@ def read_original(path: Path, *, averaged: bool = False) -> tuple[str, State]:
 
 def layout_of(state: Mapping[str, Any]) -> str | None:
     """Which line names belong to, or None."""
-    if any(key.startswith("blocks.block0.") for key in state):
+    if any(re.match(r"blocks\.block\d+\.", key) for key in state):
         return COSMOS1
-    return PREDICT2 if any(key.startswith("blocks.0.") for key in state) else None
+    return PREDICT2 if any(re.match(r"blocks\.\d+\.", key) for key in state) else None
 
 
 def converted(layout: str, state: Mapping[str, Any], path: Path) -> State:
@@ -226,27 +226,54 @@ def lora_factors(state: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     return {target: (parts["0"], parts["1"]) for target, parts in found.items()}
 
 
-def _unpacked(path: Path, *, averaged: bool) -> State:
-    """The dictionary of tensors in a file, whatever it is wrapped in."""
-    import torch
+def read_tensors(path: Path) -> State:
+    """The dictionary that a `.pt` or `.safetensors` file holds, without what it is wrapped in.
 
-    try:
-        with torch.serialization.safe_globals([io.BytesIO]):
-            saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise MalformedRecordError(
-            f"weights in {path.name}",
-            reason,
-            "a file that torch.save wrote, with tensors alone",
-            "Download it again, or save its state dictionary anew.",
-        ) from error
-    if averaged and saved.get("ema"):
-        return dict(saved["ema"])
+    Raises:
+        MalformedRecordError: If it cannot be read, or holds anything but tensors.
+    """
+    saved = _loaded(path)
     for wrapper in ("model", "module", "state_dict"):
         if isinstance(saved.get(wrapper), dict):
             saved = saved[wrapper]
     return dict(saved)
+
+
+def _unpacked(path: Path, *, averaged: bool) -> State:
+    """Tensors of a checkpoint; the averaged ones if they are wanted and there."""
+    if averaged:
+        saved = _loaded(path).get("ema")
+        if saved:
+            return dict(saved)
+    return read_tensors(path)
+
+
+def _loaded(path: Path) -> State:
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        with torch.serialization.safe_globals([io.BytesIO]):
+            return dict(torch.load(path, map_location="cpu", weights_only=True, mmap=True))
+    except (
+        OSError,
+        RuntimeError,
+        pickle.UnpicklingError,
+        EOFError,
+        TypeError,
+        ValueError,
+        SafetensorError,
+    ) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise MalformedRecordError(
+            f"weights in {path.name}",
+            reason,
+            "a file of tensors alone, by torch.save or safetensors",
+            "Download it again, or save its state dictionary anew.",
+        ) from error
 
 
 def _named(state: State) -> State:

@@ -26,6 +26,7 @@ from worldloop.errors import JobFailedError
 STARTER_DIR = Path(__file__).parent / "starter_blocklist"
 PARTIAL_MIN_CHARS = 6  # .../blocklist/blocklist.py:36, commit 4ed35fa
 _JOINED_PIECES = 3
+_UNSPACED_SCRIPTS = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "THAI", "LAO", "KHMER", "MYANMAR")
 _LONGEST_SPACED = 60  # letters; longer runs of single letters are looked at in part
 _MIN_SPACED = 4
 
@@ -89,6 +90,8 @@ class Blocklist:
     _exact: dict[str, str] = field(default_factory=dict, repr=False)
     _whitelist: set[str] = field(default_factory=set, repr=False)
     _buckets: dict[str, list[str]] = field(default_factory=dict, repr=False)
+    _joined: dict[str, str] = field(default_factory=dict, repr=False)
+    _unspaced: list[str] = field(default_factory=list, repr=False)
     _longest: int = 1
 
     @classmethod
@@ -134,6 +137,8 @@ class Blocklist:
         for entry in self._entries:
             buckets[entry.translate(_BUCKET)].append(entry)
         self._buckets = dict(buckets)
+        self._joined = {entry.replace(" ", ""): entry for entry in self._entries if " " in entry}
+        self._unspaced = [entry for entry in self._entries if _is_unspaced(entry)]
         lengths = [entry.count(" ") + 1 for entry in (*self._entries, *self._exact)]
         self._longest = max(lengths, default=1)
         return self
@@ -150,6 +155,13 @@ class Blocklist:
 
     def _found(self, pieces: Sequence[Piece]) -> Iterator[tuple[str, str]]:
         """Categories and entries that the pieces hold."""
+        for piece in pieces:
+            for entry in self._unspaced:
+                if entry in piece.text:
+                    yield self._entries[entry], entry
+        for word in _spaced_letters(pieces):
+            if word in self._joined:
+                yield self._entries[self._joined[word]], self._joined[word]
         for candidate in self._candidates(pieces):
             for form in self._forms(candidate):
                 for entry in self._buckets.get(form.translate(_BUCKET), ()):
@@ -214,8 +226,8 @@ def normalise(text: str) -> str:
     """Lower case, one form of each character, no invisible ones, look-alike letters as Latin ones.
 
     Example:
-        >>> normalise("Ｋíll\u200b")
-        'kill'
+        >>> normalise("Tr\u00c1m\u200b")
+        'tram'
     """
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).casefold())
     kept = "".join(c for c in folded if unicodedata.category(c) not in ("Mn", "Cf"))
@@ -236,6 +248,11 @@ def _looks_like(form: str, entry: str) -> bool:
     return len(form) == len(entry) and all(
         a == b or a in _LOOK_ALIKES.get(b, "") for a, b in zip(form, entry, strict=True)
     )
+
+
+def _is_unspaced(entry: str) -> bool:
+    """Whether an entry is of a script that puts no spaces around words, or ties endings to them."""
+    return unicodedata.name(entry[0], "").startswith(_UNSPACED_SCRIPTS)
 
 
 def _spaced_letters(pieces: Sequence[Piece]) -> Iterator[str]:

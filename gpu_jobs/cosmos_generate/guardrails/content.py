@@ -45,7 +45,7 @@ _UNREADABLE = (
 )
 
 
-class SafetyClassifier(nn.Module):
+class SafetyClassifier(nn.Module):  # type: ignore[misc] # torch is not typed here
     """Two hidden layers over a feature; the keys are those of the published weights."""
 
     def __init__(self, feature_width: int, num_classes: int) -> None:
@@ -182,7 +182,8 @@ def _load_classifier(path: Path, feature_width: int) -> SafetyClassifier:
         classifier.load_state_dict(weights)
     except _UNREADABLE as error:
         raise _does_not_fit(path, str(error)[:200]) from error
-    return classifier.eval()
+    classifier.eval()
+    return classifier
 
 
 def _preprocessing(folder: Path) -> dict[str, Any]:

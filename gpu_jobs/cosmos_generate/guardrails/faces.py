@@ -17,9 +17,9 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn import functional
 
 from worldloop.cosmos.guards import FACES
 from worldloop.errors import JobFailedError
@@ -125,9 +125,7 @@ def pixelate(region_HWC: NDArray[np.uint8], *, blocks: int = BLOCKS) -> NDArray[
     down = np.floor(np.arange(height) * (blocks / height)).astype(int)
     across = np.floor(np.arange(width) * (blocks / width)).astype(int)
     coarse = np.clip(np.rint(small), 0, 255).astype(np.uint8)
-    pixelated: NDArray[np.uint8] = coarse[down.clip(max=blocks - 1)][
-        :, across.clip(max=blocks - 1)
-    ]
+    pixelated: NDArray[np.uint8] = coarse[down.clip(max=blocks - 1)][:, across.clip(max=blocks - 1)]
     return pixelated
 
 
@@ -219,7 +217,7 @@ def _overlap(box: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[n
     return union
 
 
-class _Bottleneck(nn.Module):
+class _Bottleneck(nn.Module):  # type: ignore[misc] # torch is not typed here
     """A block of ResNet-50."""
 
     def __init__(self, width_in: int, planes: int, width_out: int, stride: int) -> None:
@@ -239,12 +237,12 @@ class _Bottleneck(nn.Module):
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         """The block's output."""
         skip = x_BCHW if self.downsample is None else self.downsample(x_BCHW)
-        h = F.relu(self.bn1(self.conv1(x_BCHW)))
-        h = F.relu(self.bn2(self.conv2(h)))
-        return F.relu(self.bn3(self.conv3(h)) + skip)
+        h = functional.relu(self.bn1(self.conv1(x_BCHW)))
+        h = functional.relu(self.bn2(self.conv2(h)))
+        return functional.relu(self.bn3(self.conv3(h)) + skip)
 
 
-class _Body(nn.Module):
+class _Body(nn.Module):  # type: ignore[misc] # torch is not typed here
     """ResNet without its head; gives the outputs of its last three stages."""
 
     def __init__(self, stem: int, planes: tuple[int, ...], depths: tuple[int, ...]) -> None:
@@ -262,7 +260,7 @@ class _Body(nn.Module):
 
     def forward(self, x_BCHW: torch.Tensor) -> list[torch.Tensor]:
         """Features at strides 8, 16 and 32."""
-        h = F.max_pool2d(F.relu(self.bn1(self.conv1(x_BCHW))), 3, 2, 1)
+        h = functional.max_pool2d(functional.relu(self.bn1(self.conv1(x_BCHW))), 3, 2, 1)
         features = []
         for stage in range(1, 5):
             h = getattr(self, f"layer{stage}")(h)
@@ -278,7 +276,7 @@ def _conv_bn(width_in: int, width_out: int, kernel: int, leak: float | None) -> 
     return nn.Sequential(*layers, *([] if leak is None else [nn.LeakyReLU(leak)]))
 
 
-class _Pyramid(nn.Module):
+class _Pyramid(nn.Module):  # type: ignore[misc] # torch is not typed here
     """Feature pyramid: every level sees the coarser ones."""
 
     def __init__(self, widths: tuple[int, ...], width: int, leak: float) -> None:
@@ -293,12 +291,16 @@ class _Pyramid(nn.Module):
         fine, middle, coarse = (
             getattr(self, f"output{i + 1}")(feature) for i, feature in enumerate(features)
         )
-        middle = self.merge2(middle + F.interpolate(coarse, size=middle.shape[-2:], mode="nearest"))
-        fine = self.merge1(fine + F.interpolate(middle, size=fine.shape[-2:], mode="nearest"))
+        middle = self.merge2(
+            middle + functional.interpolate(coarse, size=middle.shape[-2:], mode="nearest")
+        )
+        fine = self.merge1(
+            fine + functional.interpolate(middle, size=fine.shape[-2:], mode="nearest")
+        )
         return [fine, middle, coarse]
 
 
-class _Context(nn.Module):
+class _Context(nn.Module):  # type: ignore[misc] # torch is not typed here
     """Three sizes of surroundings side by side; published as SSH."""
 
     def __init__(self, width: int, leak: float) -> None:
@@ -314,10 +316,12 @@ class _Context(nn.Module):
         """Features of the same width."""
         shared = self.conv5X5_1(x_BCHW)
         wide = self.conv7x7_3(self.conv7X7_2(shared))
-        return F.relu(torch.cat([self.conv3X3(x_BCHW), self.conv5X5_2(shared), wide], dim=1))
+        return functional.relu(
+            torch.cat([self.conv3X3(x_BCHW), self.conv5X5_2(shared), wide], dim=1)
+        )
 
 
-class _Head(nn.Module):
+class _Head(nn.Module):  # type: ignore[misc] # torch is not typed here
     """Numbers for every anchor."""
 
     def __init__(self, width: int, numbers: int) -> None:
@@ -331,7 +335,7 @@ class _Head(nn.Module):
         return out.reshape(out.shape[0], -1, self.numbers)
 
 
-class RetinaFace(nn.Module):
+class RetinaFace(nn.Module):  # type: ignore[misc] # torch is not typed here
     """The detector; its keys are those of the published weights."""
 
     def __init__(
@@ -378,7 +382,8 @@ def load_retina_face(path: Path) -> RetinaFace:
             f"The guard 'faces' cannot load {str(path)!r}: {str(e)[:200]}. Download it again: worldloop "
             "models download --guardrail"
         ) from e
-    return network.eval()
+    network.eval()
+    return network
 
 
 def _sizes(weights: dict[str, torch.Tensor]) -> dict[str, Any]:

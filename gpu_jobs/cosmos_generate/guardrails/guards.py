@@ -55,8 +55,13 @@ class Guards:
 
     def __post_init__(self) -> None:
         """Collect names and networks."""
-        self._names = tuple(guard.name for guard in (*self.text, *self.content, *self.faces))
-        for guard in (*self.text, *self.content, *self.faces):
+        every: list[TextGuard | ContentFilter | FaceFilter] = [
+            *self.text,
+            *self.content,
+            *self.faces,
+        ]
+        self._names = tuple(guard.name for guard in every)
+        for guard in every:
             self._parts |= {f"{guard.name}.{name}": part for name, part in guard.parts.items()}
 
     @property
@@ -204,7 +209,8 @@ def _never_silent(name: str, check: Any, subject: Any) -> Any:
         return check(subject)
     except Exception as error:
         raise ClipRejectedError(
-            "guard", f"The guard {name!r} failed, so nothing passes: {type(error).__name__}: {error}"
+            "guard",
+            f"The guard {name!r} failed, so nothing passes: {type(error).__name__}: {error}",
         ) from error
 
 

@@ -78,7 +78,7 @@ class WordNetLemmas:
 
     def __call__(self, word: str) -> set[str]:
         """Base forms of a word in lower case, without the word itself."""
-        found = set()
+        found: set[str] = set()
         for pos, rules in RULES.items():
             irregular = self.exceptions.get(pos, {}).get(word)
             forms = irregular or [form for form in _detach(word, rules) if form in self.words[pos]]

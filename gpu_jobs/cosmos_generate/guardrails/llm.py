@@ -158,7 +158,7 @@ class LlmGuard:
             model = AutoModelForCausalLM.from_pretrained(base, local_files_only=True, dtype=dtype)
             if kind.adapter_repo_id:
                 adapter = _require(name, kind.adapter_repo_id, roots, "adapter_config.json")
-                model = _with_adapter(model, adapter)
+                _add_adapter(model, adapter)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise JobFailedError(
                 f"The guard {name!r} in {str(base)!r} cannot be loaded: {error}. Download it again: "
@@ -318,14 +318,23 @@ def _require(name: str, repo_id: str, roots: list[Path], marker: str) -> Path:
     return folder
 
 
-def _with_adapter(model: Any, adapter: Path) -> Any:
-    """The model with its adapter merged in."""
+def _add_adapter(model: Any, adapter: Path) -> None:
+    """Put the adapter on the model.
+
+    Raises:
+        MissingExtraError: If peft is not installed.
+        JobFailedError: If nothing of the adapter arrived in the model.
+    """
     from importlib.util import find_spec
 
     from worldloop.errors import MissingExtraError
 
     if find_spec("peft") is None:
         raise MissingExtraError("peft", "cosmos")
-    from peft import PeftModel
-
-    return PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    model.load_adapter(str(adapter), local_files_only=True)
+    arrived = [bool(w.any()) for name, w in model.named_parameters() if "lora_B" in name]
+    if not arrived or not all(arrived):
+        raise JobFailedError(
+            f"The adapter in {str(adapter)!r} does not fit its model; without it the guard would not judge "
+            "as it was trained. Download it again: worldloop models download --guardrail"
+        )

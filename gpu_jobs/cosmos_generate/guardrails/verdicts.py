@@ -1,6 +1,5 @@
 """What guards say."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -54,7 +53,7 @@ class TextGuard(Protocol):
     """A guard of prompts. `check` raises if it cannot tell."""
 
     name: str
-    parts: Mapping[str, Any]
+    parts: dict[str, Any]
 
     def check(self, prompt: str) -> Verdict:
         """What it says of a prompt."""
@@ -64,7 +63,7 @@ class ContentFilter(Protocol):
     """A guard that accepts or rejects frames."""
 
     name: str
-    parts: Mapping[str, Any]
+    parts: dict[str, Any]
 
     def check(self, frames_THWC: NDArray[np.uint8]) -> Verdict:
         """What it says of a clip."""
@@ -74,7 +73,7 @@ class FaceFilter(Protocol):
     """A guard that changes frames."""
 
     name: str
-    parts: Mapping[str, Any]
+    parts: dict[str, Any]
 
     def pixelate(self, frames_THWC: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int]:
         """Frames with faces pixelated, and how many there were."""

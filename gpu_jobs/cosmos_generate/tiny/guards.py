@@ -12,7 +12,11 @@ from gpu_jobs.cosmos_generate.guardrails.llm import KINDS
 from gpu_jobs.cosmos_generate.tiny.speakers import write_speaker
 from gpu_jobs.cosmos_generate.tiny.text import seeded
 
-WORDS = {"custom": "stab\nmurder\nhand grenade\n", "exact_match": "corpse\n", "whitelist": "mystery\n"}
+WORDS = {
+    "custom": "stab\nmurder\nhand grenade\n",
+    "exact_match": "corpse\n",
+    "whitelist": "mystery\n",
+}
 SAFE = {"aegis": "safe", "llama_guard": "safe", "qwen3guard": "Safety: Safe\nCategories: None"}
 _WORDNET = {
     "index.noun": "  1 A licence stands here.\nstab n 1 0 1 0 00000001\nknife n 1 0 1 0 00000002\n",
@@ -83,12 +87,13 @@ def cached(root: Path, repo_id: str) -> Path:
 
 
 def _write_adapter(base: Path, folder: Path) -> None:
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(base)
-    config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], base_model_name_or_path="tiny")
-    get_peft_model(model, config).save_pretrained(folder, save_embedding_layers=False)
+    targets = ["q_proj", "v_proj"]
+    model.add_adapter(LoraConfig(r=2, target_modules=targets, init_lora_weights=False))
+    model.save_pretrained(folder)
 
 
 def _write_content(folder: Path, content_class: int) -> None:
@@ -118,6 +123,8 @@ def _write_faces(folder: Path, sees_faces: bool) -> None:
     network = RetinaFace(stem=8, planes=(4, 4, 8, 8), depths=(1, 1, 1, 1), width=16)
     with torch.no_grad():
         for head in network.ClassHead:
-            head.conv1x1.bias.copy_(torch.tensor([-50.0, 50.0] if sees_faces else [50.0, -50.0]).repeat(2))
+            head.conv1x1.bias.copy_(
+                torch.tensor([-50.0, 50.0] if sees_faces else [50.0, -50.0]).repeat(2)
+            )
     weights = {f"module.{key}": value for key, value in network.state_dict().items()}
     torch.save(weights, folder / FACE_WEIGHTS)

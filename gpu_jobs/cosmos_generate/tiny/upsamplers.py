@@ -11,7 +11,7 @@ import torch
 
 from gpu_jobs.cosmos_generate.tiny.speakers import byte_tokenizer
 from gpu_jobs.cosmos_generate.tiny.text import seeded
-from worldloop.cosmos.upsampling import UPSAMPLERS, upsampler_kind
+from worldloop.cosmos.upsampling import upsampler_kind
 
 WIDTH, PATCH_PX = 32, 14
 NUM_NEW_TOKENS = 12
@@ -20,13 +20,12 @@ _WORDS = (
     " crosses", " a", " the", " river", " bridge", " evening", " red", " quiet", " over", " waits",
 )  # fmt: skip
 _CONTEXT = 16_384
+_LOUDER = 12.0
 _PIXTRAL_TOKENS = ("[IMG]", "[IMG_BREAK]", "[IMG_END]")
 _QWEN_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
 
 
-def write_tiny_upsampler(
-    name: str, folder: Path, *, seed: int = 0, original: bool = False
-) -> None:
+def write_tiny_upsampler(name: str, folder: Path, *, seed: int = 0, original: bool = False) -> None:
     """Write the folder of an upsampler.
 
     Args:
@@ -37,10 +36,6 @@ def write_tiny_upsampler(
 
     Raises:
         UnknownKeyError: If there is no such upsampler.
-
-    Example:
-        >>> sorted(UPSAMPLERS)[-1]
-        'Qwen/Qwen2.5-VL-7B-Instruct'
     """
     folder.mkdir(parents=True, exist_ok=True)
     architecture = upsampler_kind(name).architecture
@@ -150,7 +145,11 @@ def _write_qwen(folder: Path, seed: int) -> None:
     config = Qwen2_5_VLConfig(
         text_config={
             **_text_config(tokenizer),
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [1, 1, 2]},
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 1e6,
+                "mrope_section": [1, 1, 2],
+            },
         },
         vision_config={
             "depth": 2,
@@ -176,12 +175,15 @@ def _write_qwen(folder: Path, seed: int) -> None:
 
 
 def _random(seed: int, build: Callable[[], Any], tokenizer: Any) -> Any:
-    """A model that ends after a few words of the list, none of them twice in a row by chance."""
+    """A model that says a few words of the list, and which ones depends on what it reads."""
     model = seeded(seed, build).eval()
     said = [tokenizer.convert_tokens_to_ids(word) for word in _WORDS]
     with torch.no_grad():
+        for key, value in model.named_parameters():
+            if "norm" not in key:
+                value.mul_(_LOUDER)  # else attention is flat and nothing depends on what is read
         head = model.get_output_embeddings().weight
-        words = head[said].clone() * 50
+        words = head[said].clone()
         head.zero_()
         head[said] = words
     model.generation_config.max_new_tokens = NUM_NEW_TOKENS

@@ -160,7 +160,7 @@ def test_video2world_needs_a_legal_number_of_frames(video2world):
 
 
 def test_weights_of_another_task_are_refused(checkpoint_dir, text2world, video2world):
-    with pytest.raises(MalformedRecordError, match=r"17 input channels.*expected 16"):
+    with pytest.raises(MalformedRecordError, match=r"17 input channels.*expected.*16 input channels"):
         load_tiny(TEXT, checkpoint_dir, transformer_dir=VIDEO)
 
 

@@ -11,7 +11,9 @@ COLORS = {"red": (200, 40, 40), "green": (40, 180, 60), "blue": (40, 60, 200)}
 CAPTIONS = "a {color} square that moves to the right over a grey floor"
 
 
-def square_clip(color: str, *, num_frames: int = 9, width: int = 64, height: int = 32, start: int = 4):
+def square_clip(
+    color: str, *, num_frames: int = 9, width: int = 64, height: int = 32, start: int = 4
+):
     """uint8 (T, H, W, 3)."""
     frames = np.full((num_frames, height, width, 3), 120, np.uint8)
     for index in range(num_frames):

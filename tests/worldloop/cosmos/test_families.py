@@ -1,3 +1,5 @@
+import hashlib
+
 import pytest
 
 from worldloop.cosmos.families import FAMILIES, ClipShape, family
@@ -29,8 +31,7 @@ def test_the_negative_prompt_is_the_whole_one():
 
     assert text.startswith("The video captures a series of frames showing ugly scenes, static")
     assert text.endswith("Overall, the video is of poor quality.")
-    assert len(text.split()) == 82
-    assert "  " not in text
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "6d7ca93077e7e4a8"  # of the guide's
 
 
 @pytest.mark.parametrize("key", KEYS)

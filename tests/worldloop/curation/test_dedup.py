@@ -34,6 +34,7 @@ def make_clips(
         "institution": ["zoo"] * num_clips,
         "scene_id": [f"scene-{i}" for i in scene],
         "generator": ["procedural"] * num_clips,
+        "tier": [("sketch", "draft")[i] for i in rng.choice(2, num_clips, p=[0.8, 0.2])],
         "recipe_id": [
             hashlib.sha256(f"{seed} {i}".encode()).hexdigest()[:8] for i in range(num_clips)
         ],
@@ -51,7 +52,7 @@ def expected(clips: pl.DataFrame, epsilon: float) -> dict[str, str | None]:
     def same(a, b):
         x, y = np.array(a["vector"], np.float64), np.array(b["vector"], np.float64)
         cosine = x @ y / np.sqrt((x @ x) * (y @ y))
-        return (
+        return a["tier"] == b["tier"] and (
             a["content_sha256"] == b["content_sha256"]
             or a["scene_id"] == b["scene_id"]
             or cosine >= 1 - epsilon
@@ -171,6 +172,7 @@ def test_kinds_say_why():
         index=pl.int_range(4),
         scene_id=pl.Series(["a", "b", "a", "c"]),
         content_sha256=pl.Series(["x", "x", "y", "z"]),
+        tier=pl.lit("sketch"),
         vector=pl.Series([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [1.0, 0.001]]),
     )
     standing = at_once(clips, 0.01)
@@ -185,6 +187,18 @@ def test_one_scene_by_two_generators_is_two_clips():
         vector=pl.Series([[1.0, 0.0], [0.0, 1.0]]),
     )
     assert at_once(clips, 0.01)["status"].to_list() == ["unique", "unique"]
+
+
+def test_a_scene_in_two_tiers_is_two_clips_however_alike_they_look():
+    clips = make_clips(3).with_columns(
+        wave=pl.lit("w0001"),
+        index=pl.int_range(3),
+        scene_id=pl.lit("same"),
+        content_sha256=pl.lit("same"),
+        tier=pl.Series(["sketch", "draft", "draft"]),
+        vector=pl.Series([[1.0, 0.0]] * 3),
+    )
+    assert at_once(clips, 0.01)["status"].to_list() == ["unique", "unique", "duplicate"]
 
 
 def test_a_recipe_planned_twice_is_kept_once():

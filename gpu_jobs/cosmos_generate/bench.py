@@ -1,0 +1,294 @@
+"""What generation costs on this GPU, with random weights in the real architectures.
+
+Run `python -m gpu_jobs.cosmos_generate.bench OUT.jsonl SECTION...`, a section being the name of a
+function of this module with its arguments behind colons, e.g. `peak`, `passes:cosmos1-7b:fast`,
+`run:cosmos1-7b:sparse`. Arithmetic does not care what weights are, so that times, memory and rates
+are those of the real checkpoints; what a profile does to quality is measured elsewhere. A section
+that fails is a line with its error, and the others go on.
+"""
+
+import gc
+import json
+import statistics
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gpu_jobs.cosmos_generate import vae_chunks
+from gpu_jobs.cosmos_generate.bench_models import CASES, Case, forward_of, transformer_of, vae_of
+from gpu_jobs.cosmos_generate.speed import sparse
+from gpu_jobs.cosmos_generate.speed.apply import apply_to
+from gpu_jobs.cosmos_generate.speed.fp8 import quantise
+from worldloop.cosmos.flops import pass_flops, token_grid
+from worldloop.cosmos.profiles import SpeedProfile, profile
+from worldloop.cosmos.tiles import tiling, window
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+Record = Callable[..., None]
+
+
+def main() -> None:
+    """Run sections and write a line for each measurement."""
+    out, sections = Path(sys.argv[1]), sys.argv[2:]
+    with out.open("a") as lines:
+
+        def record(name: str, **values: Any) -> None:
+            row = {"name": name, "at_s": round(time.perf_counter() - start_s, 1), **values}
+            lines.write(json.dumps(row) + "\n")
+            lines.flush()
+            sys.stdout.write(_short(row) + "\n")
+            sys.stdout.flush()
+
+        start_s = time.perf_counter()
+        record("machine", **_machine())
+        for section in sections:
+            name, *arguments = section.split(":")
+            try:
+                SECTIONS[name](record, *arguments)
+            except Exception as error:  # noqa: BLE001 - a section that fails must not stop the others
+                traceback.print_exc(limit=-4)
+                record(section, error=f"{type(error).__name__}: {error}"[:500])
+            _forget()
+
+
+def peak(record: Record) -> None:
+    """Rates of matrix products that nothing here can exceed."""
+    rows, inner, outer = 16384, 4096, 16384
+    x = torch.randn(rows, inner, device=DEVICE, dtype=torch.bfloat16)
+    w = torch.randn(outer, inner, device=DEVICE, dtype=torch.bfloat16)
+    flops = 2.0 * rows * inner * outer
+    ms = _median_ms(lambda: x @ w.t(), 10)
+    record("peak_bf16", ms=ms, tflops=flops / ms / 1e9)
+    (x8, x_scale), (w8, w_scale) = quantise(x), quantise(w)
+    ms = _median_ms(
+        lambda: torch._scaled_mm(
+            x8,
+            w8.t(),
+            scale_a=x_scale,
+            scale_b=w_scale.t(),
+            out_dtype=torch.bfloat16,
+            use_fast_accum=True,
+        ),
+        10,
+    )
+    record("peak_fp8", ms=ms, tflops=flops / ms / 1e9)
+
+
+def flex(record: Record, key: str, density: str) -> None:
+    """The kernel of sparse attention with different block sizes."""
+    case = CASES[key]
+    grid = token_grid(case.record, case.shape)
+    chosen = window(tiling(grid), float(density))
+    order = sparse.order_of(
+        num_tokens=chosen.tiling.num_tokens, window=chosen, ranks=1, device=DEVICE
+    )
+    mask = order.mask_of(0, 0)
+    heads, width = case.record.num_heads, case.record.head_dim
+    q, k, v = (
+        torch.randn(1, order.num_places, heads, width, device=DEVICE, dtype=torch.bfloat16)
+        .transpose(1, 2)
+        for _ in range(3)
+    )
+    flops = 4.0 * order.num_places**2 * heads * width * mask.density
+    for options in FLEX_OPTIONS:
+        sparse.KERNEL_OPTIONS = options
+        try:
+            ms = _median_ms(lambda: sparse.sparse_attention(q, k, v, mask), 5)
+        except Exception as error:  # noqa: BLE001 - some options do not fit this GPU
+            record(f"flex {key}", options=options, error=str(error)[:200])
+            continue
+        record(
+            f"flex {key}",
+            options=options,
+            size=chosen.size,
+            density=mask.density,
+            ms=ms,
+            tflops=flops / ms / 1e9,
+        )
+    sparse.KERNEL_OPTIONS = {}
+
+
+FLEX_OPTIONS: tuple[dict[str, Any], ...] = (
+    {},
+    {"BLOCK_M": 128, "BLOCK_N": 128, "num_warps": 8, "num_stages": 2},
+    {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 8, "num_stages": 3},
+    {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 4, "num_stages": 3},
+    {"BLOCK_M": 128, "BLOCK_N": 128, "num_warps": 8, "num_stages": 2, "USE_TMA": True},
+    {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 8, "num_stages": 3, "USE_TMA": True},
+)
+
+
+@torch.no_grad()
+def passes(record: Record, key: str, name: str, kernels: str = "") -> None:
+    """One pass of a transformer, dense and sparse, with the share of each kind of kernel."""
+    case, chosen = CASES[key], _profile(name)
+    transformer = transformer_of(case.record, DEVICE)
+    density = apply_to(transformer, chosen, device=DEVICE)
+    forward = forward_of(transformer, case, DEVICE)
+    steps = [("dense", True)] + ([("sparse", False)] if chosen.density < 1 else [])
+    for step, dense in steps:
+        density.dense = dense
+        start_s = time.perf_counter()
+        output = forward()
+        _synchronize()
+        first_s = time.perf_counter() - start_s
+        _reset_peak()
+        ms = _median_ms(forward, 2, warm=0)
+        flops = pass_flops(
+            case.record,
+            case.shape,
+            density=1.0 if dense else chosen.density,
+            batch_size=case.batch_size,
+        )
+        record(
+            f"pass {key} {name} {step}",
+            ms=ms,
+            first_s=round(first_s, 1),
+            pflop=flops.total / 1e15,
+            tflops=flops.total / ms / 1e9,
+            peak_gb=_peak_gb(),
+            finite=_finite(output),
+        )
+        if kernels:
+            _kernels(record, f"kernels {key} {name} {step}", forward, ms)
+
+
+def _kernels(record: Record, name: str, forward: Callable[[], Any], ms: float) -> None:
+    """Where the time of a pass goes, by kernel."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiler
+
+    with profiler(activities=[ProfilerActivity.CUDA]) as traced:
+        forward()
+        _synchronize()
+    rows = [(event.key, event.self_device_time_total / 1e3, event.count) for event in traced.key_averages()]
+    rows.sort(key=lambda row: -row[1])
+    total = sum(row[1] for row in rows)
+    record(name, kernel_ms=total, busy_share=total / ms)
+    for key, spent, count in rows[:16]:
+        record("  kernel", ms=spent, count=count, key=key[:90])
+
+
+@torch.no_grad()
+def vae(record: Record, key: str, *chunks: str) -> None:
+    """Decoding whole and in chunks: time, memory and difference."""
+    case = CASES[key]
+    decoder = vae_of(case.record, DEVICE)
+    torch.manual_seed(0)
+    size = case.record.latent_size(case.shape)
+    latent = torch.randn(1, decoder.config.z_dim if hasattr(decoder.config, "z_dim") else 16, *size)
+    latent = latent.to(DEVICE, torch.bfloat16)
+    whole = decoder.decode(latent, return_dict=False)[0]
+    _decode_row(record, f"vae {key} whole", decoder, latent, whole)
+    for chunk in chunks:
+        if chunk == "last":
+            vae_chunks.use_channels_last(decoder)
+            continue
+        if chunk == "compile":
+            decoder.decoder = torch.compile(decoder.decoder, dynamic=False)
+            continue
+        if chunk == "benchmark":
+            torch.backends.cudnn.benchmark = True
+            continue
+        vae_chunks.enable_chunks(decoder, int(chunk))
+        label = "+".join(one for one in chunks[: chunks.index(chunk)] if not one.isdigit())
+        _decode_row(record, f"vae {key} chunk {chunk} {label}", decoder, latent, whole)
+    torch.backends.cudnn.benchmark = False
+
+
+def _decode_row(record: Record, name: str, decoder: Any, latent: Any, whole: Any) -> None:
+    def decode() -> Any:
+        return decoder.decode(latent, return_dict=False)[0]
+
+    decode()
+    _forget()
+    before_gb = _allocated_gb()
+    _reset_peak()
+    ms = _median_ms(decode, 2, warm=0)
+    far = (decode().float() - whole.float()).abs()
+    record(
+        name,
+        ms=ms,
+        peak_gb=_peak_gb(),
+        before_gb=before_gb,
+        largest=float(far.max()),
+        mean=float(far.mean()),
+        scale=float(whole.float().abs().mean()),
+    )
+
+
+SECTIONS: dict[str, Callable[..., None]] = {
+    "peak": peak,
+    "flex": flex,
+    "passes": passes,
+    "vae": vae,
+}
+
+
+def _profile(name: str) -> SpeedProfile:
+    """A profile by name; `sparse@0.1` is one of another density."""
+    base, _, density = name.partition("@")
+    return replace(profile(base), density=float(density)) if density else profile(base)
+
+
+def _median_ms(run: Callable[[], Any], repeats: int, *, warm: int = 2) -> float:
+    for _ in range(warm):
+        run()
+    _synchronize()
+    spent = []
+    for _ in range(repeats):
+        start_s = time.perf_counter()
+        run()
+        _synchronize()
+        spent.append((time.perf_counter() - start_s) * 1e3)
+    return statistics.median(spent)
+
+
+def _machine() -> dict[str, Any]:
+    named = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "cpu"
+    return {"gpu": named, "torch": torch.__version__, "cudnn": torch.backends.cudnn.version()}
+
+
+def _finite(output: Any) -> bool:
+    while isinstance(output, tuple | list):
+        output = output[0]
+    return bool(torch.isfinite(output).all())
+
+
+def _synchronize() -> None:
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _reset_peak() -> None:
+    if DEVICE.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _peak_gb() -> float:
+    return torch.cuda.max_memory_allocated() / 1e9 if DEVICE.type == "cuda" else 0.0
+
+
+def _allocated_gb() -> float:
+    return torch.cuda.memory_allocated() / 1e9 if DEVICE.type == "cuda" else 0.0
+
+
+def _forget() -> None:
+    gc.collect()
+    if DEVICE.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _short(row: dict[str, Any]) -> str:
+    words = [f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in row.items()]
+    return " ".join(words)
+
+
+if __name__ == "__main__":
+    main()

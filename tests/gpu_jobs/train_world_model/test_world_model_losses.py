@@ -1,0 +1,97 @@
+import math
+
+import pytest
+import torch
+
+from gpu_jobs.train_world_model import recipes
+from gpu_jobs.train_world_model.model import (
+    SIGMA_DATA,
+    SIGMA_MAX,
+    Averages,
+    build_transformer,
+    denoising_loss,
+    draw_sigma,
+    encode_captions,
+)
+
+
+@pytest.fixture(scope="module")
+def transformer():
+    torch.manual_seed(0)
+    return build_transformer(recipes.tiny("", "").transformer)
+
+
+def loss_of(network, latent, seed=0):
+    context = torch.zeros(len(latent), 8, 16)
+    generator = torch.Generator().manual_seed(seed)
+    return denoising_loss(
+        network, latent, context, frame_size=(32, 64), rate_fps=24, generator=generator
+    )
+
+
+def test_predicting_nothing_costs_one_at_every_noise_level(transformer):
+    latent = SIGMA_DATA * torch.randn(32, 16, 3, 8, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert float(loss_of(transformer, latent)) == pytest.approx(1.0, abs=0.02)
+
+
+def test_the_loss_is_that_of_the_scheduler_which_samples(transformer):
+    from diffusers import EDMEulerScheduler
+
+    latent = SIGMA_DATA * torch.ones(1, 16, 1, 8, 16)
+    sigma = draw_sigma(1, latent_frames=1, generator=torch.Generator().manual_seed(5))
+    seen = {}
+
+    def network(**inputs):
+        seen.update(inputs)
+        return (torch.full_like(latent, 0.3),)
+
+    loss = loss_of(network, latent, seed=5)
+    scheduler = EDMEulerScheduler(sigma_data=SIGMA_DATA)
+    noisy = seen["hidden_states"] / scheduler._get_conditioning_c_in(sigma)
+    clean = scheduler.precondition_outputs(noisy, torch.full_like(latent, 0.3), sigma)
+    weight = (sigma**2 + SIGMA_DATA**2) / (sigma * SIGMA_DATA) ** 2
+    assert float(loss) == pytest.approx(float(weight * (clean - latent).square().mean()), rel=1e-4)
+    assert torch.allclose(seen["timestep"], scheduler.precondition_noise(sigma))
+
+
+def test_longer_clips_are_noisier_by_the_root_of_their_length():
+    one, many = (
+        draw_sigma(4001, latent_frames=t, generator=torch.Generator().manual_seed(2))
+        for t in (1, 16)
+    )
+    assert float(one.median()) == pytest.approx(1.0, rel=0.1)
+    assert float(many.median() / one.median()) == pytest.approx(math.sqrt(16), rel=1e-4)
+    assert float(many.max()) <= SIGMA_MAX
+
+
+def test_a_new_transformer_can_learn_through_its_gates(transformer):
+    latent = SIGMA_DATA * torch.randn(2, 16, 1, 8, 16, generator=torch.Generator().manual_seed(3))
+    loss_of(transformer, latent).backward()
+    grad = transformer.proj_out.weight.grad
+    assert torch.isfinite(grad).all()
+    assert grad.abs().max() > 0
+    transformer.zero_grad()
+
+
+def test_context_is_zero_after_the_end_of_a_caption():
+    class Encoder:
+        def __call__(self, ids, attention_mask):
+            return type("Out", (), {"last_hidden_state": torch.ones(*ids.shape, 4)})
+
+    mask = torch.tensor([[True, True, False]])
+    context = encode_captions(Encoder(), torch.zeros(1, 3, dtype=torch.long), mask, length=5)
+    assert context.sum(dim=-1).tolist() == [[4, 4, 0, 0, 0]]
+
+
+def test_averages_follow_the_weights_and_survive_saving():
+    layer = torch.nn.Linear(1, 1, bias=False)
+    layer.weight.data.fill_(0.0)
+    averages = Averages({"layer": layer}, decay=0.5)
+    layer.weight.data.fill_(1.0)
+    averages.update()
+    saved = averages.state_dict()
+    other = Averages({"layer": layer}, decay=0.5)
+    other.load_state_dict(saved)
+    other.apply()
+    assert layer.weight.item() == pytest.approx(1 - 2 / 11)
