@@ -31,7 +31,7 @@ def throughput(
 ) -> dg.MaterializeResult[None]:
     """Speed and cost of the wave's generated clips, and pictures of all waves so far.
 
-    Nothing is written: the numbers are metadata here, and rows of the mart `throughput`. A wave without
+    Nothing is written: the numbers are metadata here, and rows of the mart `throughput_by_wave`. A wave without
     a world model has none.
     """
     wave = context.partition_key

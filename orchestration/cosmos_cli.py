@@ -322,8 +322,10 @@ def _generate(kind: str, flags: dict[str, Any]) -> None:
 def _say_what_runs(spec: Any) -> None:
     shape, count = spec.shape, len(spec.requests)
     guards = [*spec.guards.get("text", ()), *spec.guards.get("video", ())]
+    frames = f"clip{'s' * (count > 1)} of {shape['num_frames']} frames"
+    what = frames if shape["num_frames"] > 1 else f"picture{'s' * (count > 1)}"
     click.echo(
-        f"{spec.model}: {count} clip{'s' if count > 1 else ''} of {shape['num_frames']} frames, "
+        f"{spec.model}: {count} {what}, "
         f"{shape['width_px']}x{shape['height_px']} at {shape['rate_fps']} fps, {spec.num_steps} steps, guidance "
         f"{spec.guidance:g}, {spec.sampler}, profile {spec.profile['name']}, "
         f"{'guarded by ' + ', '.join(guards) if guards else 'unguarded'}"

@@ -190,7 +190,7 @@ def build_spec(
             cp_size=wanted.cp_size or wanted.num_devices,
             num_devices=wanted.num_devices,
         )
-    overlap = max(family.conditioning_frames)
+    overlap = _overlap_of(family.conditioning_frames, shape)
     check_extension(
         model=chosen,
         shape=shape,
@@ -321,6 +321,11 @@ def _profile_of(wanted: Wanted) -> str:
     return TIERS[wanted.tier].profile if wanted.tier else "exact"
 
 
+def _overlap_of(counts: Sequence[int], shape: ClipShape) -> int:
+    """As many frames as the model can go on from, and fewer than one part has."""
+    return max((count for count in counts if count < shape.num_frames), default=min(counts))
+
+
 def _tier_steps(wanted: Wanted) -> int:
     return TIERS[wanted.tier].num_steps if wanted.tier else 0
 
@@ -443,20 +448,21 @@ def _watch(
     arguments: Sequence[str], log: Path, on_event: Callable[[Mapping[str, Any]], None]
 ) -> tuple[str, Mapping[str, Any] | None, int]:
     """Run a program; its last words, its report and its exit code."""
-    with log.open("a", encoding="utf-8") as file:
-        process = subprocess.Popen(
+    reports: list[Mapping[str, Any]] = []
+    with (
+        log.open("a", encoding="utf-8") as file,
+        subprocess.Popen(
             arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
-        )
+        ) as process,
+    ):
         assert process.stdout is not None
         assert process.stderr is not None
-        reports: list[Mapping[str, Any]] = []
         listener = threading.Thread(target=_read_reports, args=(process.stdout, reports))
         listener.start()
-        words = ""
         try:
             words = _read_events(process.stderr, file, on_event)
             code = process.wait()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # the job ends politely; its finished clips stand
             process.send_signal(signal.SIGINT)
             process.wait()
             raise

@@ -15,12 +15,14 @@ from tests.factories import make_recipe, make_scene
 from worldloop import logs, records
 from worldloop.atlas.atlas import load_atlas
 from worldloop.atlas.tables import atlas_tables
+from worldloop.cosmos.plans import plan_world_model
+from worldloop.cosmos.recipes import GeneratedRecipe
 from worldloop.index_rows import INDEX_COLUMNS
 from worldloop.packs import read_pack_index
 from worldloop.prompts.cosmos3 import cosmos3_prompt
 from worldloop.recipes import Recipe, Shape
 from worldloop.releases import compose_release
-from worldloop.sites import Budgets, Generation, Site
+from worldloop.sites import Budgets, Generation, Promotion, Site
 from worldloop.waves import plan_wave
 from worldloop.worlds.geometry import SemanticClass
 
@@ -174,6 +176,9 @@ def test_the_fields_of_a_plan_a_scene_and_a_recipe_are_in_the_formats_page() -> 
     assert set(_columns(SECTIONS["scene"])) == _fields(scene)
     assert set(_columns(SECTIONS["recipe"])) == _fields({**recipe, "scene": ""})
     assert set(_columns(SECTIONS["wave-plan"])) == _fields({**plan, "shape": ""})
+    world_model = plan_world_model("Tiny-Cosmos3", tier="tiny").to_record()
+    assert set(_columns(SECTIONS["world-model-of-a-plan"])) == set(world_model)
+    assert set(_columns(SECTIONS["generated-recipe"])) == {f.name for f in fields(GeneratedRecipe)}
     assert plan["shape"].keys() == shape.keys()
 
 
@@ -207,6 +212,7 @@ def test_the_fields_of_the_sites_file_are_in_the_formats_page() -> None:
     names = {f.name for f in fields(Site)} - {"name"}
     names |= {f"budgets.{f.name}" for f in fields(Budgets)}
     names |= {f"generation.{f.name}" for f in fields(Generation)}
+    names |= {f"promotion.{f.name}" for f in fields(Promotion)}
     assert set(_columns(SECTIONS["sitestoml"])) == names
 
 

@@ -20,7 +20,7 @@
             {% for column, type in columns.items() -%}
             cast({{ column }} as {{ type }}) as {{ column }}{{ ',' if not loop.last }}
             {% endfor -%}
-        from ({{ batches(folder, kind) }})
+        from ({{ with_every_column(batches(folder, kind), columns) }})
         {% if has_files(folder ~ '/retractions/claims/*') -%}
         where id not in (
             select of_id from ({{ batches(folder, 'retractions') }}) where of_kind = '{{ kind }}'
@@ -28,6 +28,18 @@
         {% endif -%}
         qualify row_number() over (partition by id order by batch) = 1
     {%- endif -%}
+{%- endmacro %}
+
+
+{# Rows with all columns, null where no batch has them yet: a log may be older than a column. #}
+{% macro with_every_column(relation, columns) -%}
+    select
+        {% for column, type in columns.items() -%}
+        cast(null as {{ type }}) as {{ column }}{{ ',' if not loop.last }}
+        {% endfor -%}
+    where false
+    union all by name
+    {{ relation }}
 {%- endmacro %}
 
 

@@ -24,7 +24,7 @@ from gpu_jobs.cosmos_generate import vae_chunks
 from gpu_jobs.cosmos_generate.bench_models import CASES, Case, forward_of, transformer_of, vae_of
 from gpu_jobs.cosmos_generate.speed import sparse
 from gpu_jobs.cosmos_generate.speed.apply import apply_to
-from gpu_jobs.cosmos_generate.speed.fp8 import quantise
+from gpu_jobs.cosmos_generate.speed.fused import quantise
 from worldloop.cosmos.flops import pass_flops, token_grid
 from worldloop.cosmos.profiles import SpeedProfile, profile
 from worldloop.cosmos.tiles import tiling, window

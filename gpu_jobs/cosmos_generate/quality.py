@@ -81,7 +81,7 @@ class QualityRequest:
     prompts: tuple[str, ...]
     shape: ClipShape
     num_steps: int = 35
-    guidance: float = 3.0
+    guidance: float = 2.0
     sampler: str = ""
     seed: int = 1
     device: str = "cuda"
@@ -196,7 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--height", type=int, default=128)
     parser.add_argument("--fps", type=int, default=24)
     parser.add_argument("--steps", type=int, default=35)
-    parser.add_argument("--guidance", type=float, default=3.0)
+    parser.add_argument("--guidance", type=float, default=2.0)
     parser.add_argument("--sampler", default="")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cuda")

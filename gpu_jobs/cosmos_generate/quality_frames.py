@@ -88,7 +88,8 @@ def read_frames(folder: Path) -> dict[str, list[Frames]]:
         with np.load(path, allow_pickle=False) as part:
             for name in part.files:
                 variant, prompt, index = name.rsplit("/", 2)
-                picture = np.asarray(Image.open(io.BytesIO(part[name].tobytes())).convert("RGB"))
+                with Image.open(io.BytesIO(part[name].tobytes())) as still:
+                    picture = np.asarray(still.convert("RGB"))
                 found.setdefault(variant, {}).setdefault(int(prompt), []).append(
                     (int(index), picture)
                 )

@@ -6,6 +6,7 @@ family, and when a prompt is left alone, is in `worldloop.cosmos.upsampling`. Th
 taken, so the same prompt gives the same words; with a temperature, words follow the seed.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ QWEN_PIXELS = (
     256 * 28 * 28,
     1280 * 28 * 28,
 )  # cosmos_predict2/auxiliary/cosmos_reason1.py, 661da47
+_MODEL_TYPES = {"mistral": "mistral", "pixtral": "llava", "qwen2_5_vl": "qwen2_5_vl"}
 _LABELS = ("Caption:", "#####", "####", "- ", "* ", ",")
 _MARKED = re.compile(r"- \*\*(.*?)\*\*")
 _MIN_MARKED_WORDS = 10
@@ -209,6 +211,7 @@ def load_upsampler(
     import_diffusers()
     kind = upsampler_kind(name)
     place = _find(kind, folder)
+    _check_architecture(kind, place)
     dtype = torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
     try:
         reader, model = _LOADERS[kind.architecture](place, dtype)
@@ -352,6 +355,21 @@ def _find(kind: UpsamplerKind, folder: Path) -> Path:
     )
 
 
+def _check_architecture(kind: UpsamplerKind, folder: Path) -> None:
+    """Refuse another model before its sizes are allocated."""
+    if kind.architecture == "mistral" and (folder / "model.pt").is_file():
+        return
+    try:
+        found = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except ValueError as error:
+        found = str(error)
+    if found != _MODEL_TYPES[kind.architecture]:
+        raise JobFailedError(
+            f"{str(folder)!r} holds a model of type {found!r}; {kind.name} is of type "
+            f"{_MODEL_TYPES[kind.architecture]!r}. Download it again: worldloop models download {kind.name}"
+        )
+
+
 def _load_mistral(folder: Path, dtype: Any) -> tuple[Any, Any]:
     from transformers import AutoTokenizer, MistralForCausalLM
 
@@ -363,8 +381,6 @@ def _load_mistral(folder: Path, dtype: Any) -> tuple[Any, Any]:
 
 def _load_nemo(folder: Path, dtype: Any) -> Any:
     """The 12B upsampler from `model.pt`; sizes are those of its weights."""
-    import json
-
     import torch
     from accelerate import init_empty_weights
     from transformers import MistralConfig, MistralForCausalLM

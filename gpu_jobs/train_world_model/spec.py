@@ -96,7 +96,7 @@ class TrainWorldModelSpec:
     attention: str = "auto"
     num_samples: int = 8
     sample_steps: int = 35
-    sample_guidance: float = 3.0
+    sample_guidance: float = 2.0
     checkpoint_every_s: float = 90.0
     seed: int = 0
     device: str = "cuda"

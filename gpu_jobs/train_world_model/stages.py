@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -161,7 +162,7 @@ def _note(part: str, progress: Progress, waiting: list[Any]) -> None:
         return
     loss = float(torch.stack(waiting).float().mean())
     waiting.clear()
-    if loss != loss:
+    if not math.isfinite(loss):
         raise JobFailedError(
             f"The loss of the {part} is not a number at step {progress.total}. Lower its learning rate."
         )

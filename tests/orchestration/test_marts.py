@@ -1,5 +1,6 @@
 """The marts location: dbt over real log files, and lineage that crosses into it."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 import duckdb
+import polars as pl
 import pytest
 
 from assets.partitions import waves
@@ -16,8 +18,10 @@ from resources.site_catalog import log_release, project_wave, read_wave
 from resources.site_log import SiteLog
 from resources.site_store import SiteStore
 from tests import rows
+from worldloop import layout
 from worldloop.releases import compose_release
 
+GOLDEN = Path(__file__).parents[1] / "golden" / "formats" / "v1"
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 # dagster-dbt 0.29.27 asks the context for what dagster 1.13.27 calls deprecated.
 builds = pytest.mark.filterwarnings("ignore:AssetExecutionContext.op is:DeprecationWarning")
@@ -28,6 +32,8 @@ MARTS = (
     "dedup_rates",
     "reject_reasons",
     "release_lineage",
+    "throughput_by_wave",
+    "twins",
     "wave_summary",
 )
 
@@ -133,6 +139,54 @@ def test_marts_count_what_the_logs_say(tmp_path, monkeypatch):
     assert table(tmp_path, "select num_superseded from dedup_rates where wave = 'w0001'") == [(1,)]
     place = "select num_clips, num_failed from coverage_by_place where place = 'tokyo/zoo'"
     assert table(tmp_path, place) == [(3, 1)]
+
+
+@builds
+def test_a_site_that_was_there_before_world_models_gets_their_marts_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLDLOOP_HOME", str(tmp_path))
+    log = SiteLog(store=SiteStore(url=str(tmp_path / "sites" / "local")))
+    for log_name, kind in (("private", "receipts"), ("shared", "lineage")):
+        batch = (GOLDEN / f"log_{kind}.parquet").read_bytes()
+        digest = hashlib.sha256(batch).hexdigest()
+        log.store.put(layout.batch_key(log_name, kind, 1, digest), batch)
+        log.store.put(layout.claim_key(log_name, kind, 1), digest.encode())
+    assert build_marts()[0].success  # no batch has the newer columns yet
+    assert table(tmp_path, "select distinct tier from clip_outcomes") == [("sketch",)]
+
+    where = {"wave": "w0002"}
+    tables = rows.wave_tables(range(2), **where)
+    ids = pl.Series([rows.generated_id(i, **where) for i in range(2)])
+    twins = {name: tables[name].with_columns(recipe_id=ids) for name in ("signals", "dedup")}
+    costs = rows.receipts(range(2), **where).with_columns(
+        recipe_id=ids, receipt_id=ids, step=pl.lit("generate"), gpu_s=4.0, ms_per_step=20.0
+    )
+    tables |= {name: pl.concat([tables[name], twin]) for name, twin in twins.items()}
+    tables["clips"] = pl.concat([tables["clips"], rows.generated_clips(range(2), **where)])
+    tables["receipts"] = costs
+    made = {
+        "generations": rows.generations(range(2), **where),
+        "blocked": rows.blocked(range(5, 6), **where),
+    }
+    project_wave(site_log=log, index=NoIndex(), **tables, **made)
+    result, failed = build_marts()
+
+    assert result.success
+    assert not failed
+    speed = "select wave, num_clips, frames_per_gpu_s, gpu_s_per_accepted_s from throughput_by_wave"
+    assert table(tmp_path, speed) == [("w0002", 2, 12.0, 2.0)]
+    assert table(
+        tmp_path, "select recipe_id, sketch_pack_key = pack_key from twins order by 1"
+    ) == [(recipe_id, True) for recipe_id in sorted(ids)]
+    assert table(tmp_path, "select reason from clip_outcomes where outcome = 'blocked'") == [
+        ("blocked by blocklist: violence",)
+    ]
+
+
+def test_no_mart_has_the_name_of_an_asset():
+    from orchestration.definitions import defs as graph
+
+    ours = {key.to_user_string() for key in graph.resolve_asset_graph().get_all_asset_keys()}
+    assert not ours & set(MARTS)
 
 
 def test_lineage_runs_from_the_graphs_assets_through_staging_into_the_marts():

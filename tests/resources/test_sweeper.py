@@ -9,7 +9,7 @@ from resources.site_store import SiteStore
 from resources.sweeper import disk_usage, sweep
 from resources.tables import publish
 from tests import rows
-from worldloop.records import CLIPS, LINEAGE
+from worldloop.records import CLIPS
 
 TOMORROW = datetime.now(UTC) + timedelta(hours=25)
 
@@ -49,7 +49,7 @@ def test_a_pack_that_no_table_names_goes_when_it_is_old(store):
 def test_a_pack_that_only_the_log_names_stays(store):
     clips = rows.clips(range(1), wave="w0003")
     store.put(clips["pack_key"][0], b"x")
-    SiteLog(store=store).append("lineage", clips.select(list(LINEAGE.columns)))
+    SiteLog(store=store).append("lineage", rows.lineage(range(1), wave="w0003"))
 
     assert sweep(store, now=TOMORROW) == []
 
@@ -112,3 +112,14 @@ def test_disk_usage_is_counted_by_folder(store):
 
     assert usage["packs"] == 2000
     assert sum(usage.values()) == store.used_bytes()
+
+
+def test_packs_of_world_models_stay_when_disk_is_short_as_they_cannot_be_made_again(store):
+    made = rows.generated_clips(range(1), wave="w0001", city="lima")
+    store.put(made["pack_key"][0], b"x" * 1000)
+    publish(store, CLIPS, "cosmos_clips/w0001/lima.parquet", made)
+
+    going = sweep(store, now=TOMORROW, max_disk_gb=0.0, keep_waves=0)
+
+    packs = [key for key in keys(going) if key.startswith("packs/w0001/")]
+    assert packs == [rows.clips(range(1), wave="w0001")["pack_key"][0]]

@@ -246,12 +246,13 @@ def check_extension(
             "a model that goes on from video",
             "Choose a Video2World model.",
         )
-    if overlap_frames not in legal or overlap_frames >= shape.num_frames:
+    usable = tuple(count for count in legal if count < shape.num_frames)
+    if overlap_frames not in usable:
         raise MalformedRecordError(
             f"overlap of the parts of a long video by {model.name}",
             overlap_frames,
-            _one_of(legal),
-            f"Use {max(legal)}.",
+            f"{_one_of(legal)}, and fewer than the {shape.num_frames} of one part",
+            f"Use {max(usable)}." if usable else "Ask for longer parts.",
         )
     if extend_to_frames <= shape.num_frames:
         raise MalformedRecordError(

@@ -118,6 +118,11 @@ class OffloadPlan:
     fits: bool
 
     @property
+    def frames_per_chunk(self) -> int:
+        """Latent frames that are decoded at once; 0 decodes the whole."""
+        return OURS.chunk_frames if self.chunked_decode else 0
+
+    @property
     def title(self) -> str:
         """The plan in words.
 

@@ -33,15 +33,23 @@ failures as (
 
 ),
 
+blocked as (
+
+    select * from {{ ref('stg_blocked') }}
+
+),
+
 made as (
 
     select
         lineage.recipe_id,
+        lineage.sketch_recipe_id,
         lineage.wave,
         lineage.clip_index,
         lineage.city,
         lineage.institution,
         lineage.generator,
+        lineage.tier,
         lineage.duration_s,
         lineage.size_bytes,
         superseded.recipe_id is not null as is_superseded,
@@ -65,11 +73,13 @@ explained as (
 
     select
         recipe_id,
+        sketch_recipe_id,
         wave,
         clip_index,
         city,
         institution,
         generator,
+        tier,
         outcome,
         case outcome when 'rejected' then 'signals' when 'duplicate' then 'dedup' end as stage,
         case outcome
@@ -89,11 +99,13 @@ failed as (
     -- a clip that was made later has not failed
     select
         failures.recipe_id,
+        cast(null as varchar) as sketch_recipe_id,
         failures.wave,
         failures.clip_index,
         failures.city,
         failures.institution,
         cast(null as varchar) as generator,
+        cast(null as varchar) as tier,
         'failed' as outcome,
         failures.stage,
         failures.reason,
@@ -107,11 +119,39 @@ failed as (
 
 ),
 
+stopped as (
+
+    -- one that was made later, with another guard say, was not stopped
+    select
+        blocked.recipe_id,
+        cast(null as varchar) as sketch_recipe_id,
+        blocked.wave,
+        blocked.clip_index,
+        blocked.city,
+        blocked.institution,
+        cast(null as varchar) as generator,
+        cast(null as varchar) as tier,
+        'blocked' as outcome,
+        'guardrail' as stage,
+        'blocked by ' || blocked.guard || ': ' || blocked.category as reason,
+        cast(null as varchar) as match_kind,
+        false as is_superseded,
+        cast(0 as double) as duration_s,
+        cast(0 as bigint) as size_bytes
+    from blocked
+    left join lineage using (recipe_id)
+    left join failures using (recipe_id)
+    where lineage.recipe_id is null and failures.recipe_id is null
+
+),
+
 final as (
 
     select * from explained
     union all
     select * from failed
+    union all
+    select * from stopped
 
 )
 

@@ -12,7 +12,7 @@ final as (
         reason,
         count(*) as num_clips
     from outcomes
-    where outcome in ('rejected', 'duplicate', 'failed')
+    where outcome in ('rejected', 'duplicate', 'failed', 'blocked')
     group by wave, stage, reason
 
 )

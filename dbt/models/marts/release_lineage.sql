@@ -25,6 +25,7 @@ final as (
         releases.root_hash,
         release_clips.recipe_id,
         lineage.scene_id,
+        lineage.sketch_recipe_id,
         release_clips.content_sha256,
         release_clips.pack_key,
 
@@ -35,6 +36,7 @@ final as (
         lineage.institution,
         lineage.generator,
         lineage.generator_version,
+        lineage.tier,
 
         -- numerics
         lineage.clip_index,

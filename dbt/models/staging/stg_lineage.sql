@@ -1,12 +1,14 @@
 {% set columns = {
     'recipe_id': 'varchar',
     'scene_id': 'varchar',
+    'sketch_recipe_id': 'varchar',
     'content_sha256': 'varchar',
     'wave': 'varchar',
     'city': 'varchar',
     'institution': 'varchar',
     'generator': 'varchar',
     'generator_version': 'varchar',
+    'tier': 'varchar',
     'pack_key': 'varchar',
     'index': 'integer',
     'num_frames': 'integer',
@@ -26,6 +28,7 @@ final as (
         -- ids
         recipe_id,
         scene_id,
+        sketch_recipe_id,
         content_sha256,
         wave,
 
@@ -34,6 +37,7 @@ final as (
         institution,
         generator,
         generator_version,
+        coalesce(tier, 'sketch') as tier, -- rows from before there were tiers
         pack_key,
 
         -- numerics

@@ -10,6 +10,10 @@
     'cpu_s': 'double',
     'gpu_s': 'double',
     'peak_rss_mb': 'double',
+    'ms_per_step': 'double',
+    'tflops': 'double',
+    'peak_gpu_gb': 'double',
+    'busy_share': 'double',
     'finished_at': 'timestamptz',
 } %}
 
@@ -37,6 +41,10 @@ final as (
         cpu_s,
         gpu_s,
         peak_rss_mb,
+        ms_per_step,
+        tflops,
+        peak_gpu_gb,
+        busy_share,
 
         -- booleans
         resumed as is_resumed,

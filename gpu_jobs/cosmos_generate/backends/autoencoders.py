@@ -85,8 +85,9 @@ def load_wan_autoencoder(folder: Path, dtype: torch.dtype) -> Any:
     state = convert_wan_vae_to_diffusers(
         torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     )
-    first = state.get("encoder.conv_in.weight")
-    autoencoder = AutoencoderKLWan(base_dim=96 if first is None else len(first))
+    if "encoder.conv_in.weight" not in state:
+        raise _of_another_network(folder, ["encoder.conv1.weight"])
+    autoencoder = AutoencoderKLWan(base_dim=len(state["encoder.conv_in.weight"]))
     return _filled(autoencoder, state, folder, dtype)
 
 

@@ -17,6 +17,7 @@ Guidance is diffusers' convention: uncond + scale * (cond - uncond), none at 1.
 
 # C channels, T frames, H height, W width, L tokens
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,7 +67,7 @@ class Cosmos3:
     Attributes:
         model: Its entry in the registry of models.
         folder: What its index files say.
-        pipeline: The diffusers pipeline of its parts; its loop is not used.
+        pipeline: The diffusers pipeline of its parts, for prompts, positions and encoding; its loop is not used.
         parts: `transformer`, `tokenizer` (the video autoencoder) and, where the checkpoint has sound,
             `sound_tokenizer`.
         reader: What the transformer's layers recall text with.
@@ -81,6 +82,9 @@ class Cosmos3:
     def __post_init__(self) -> None:
         pipeline = self.pipeline
         self.parts = {"transformer": pipeline.transformer, "tokenizer": pipeline.vae}
+        # the autoencoder keeps notes on itself between chunks, and one clip may be decoded while the
+        # next one is encoded: the same weights, other notes
+        pipeline.vae = copy.copy(pipeline.vae)
         if pipeline.sound_tokenizer is not None:
             self.parts["sound_tokenizer"] = pipeline.sound_tokenizer
         self.reader = install_reader(pipeline.transformer)
@@ -108,7 +112,6 @@ class Cosmos3:
                 )
         return Embedding(cond=prompt, uncond=negative_prompt)
 
-    @torch.no_grad()
     def begin(
         self,
         requests: Sequence[ClipRequest],
@@ -142,26 +145,25 @@ class Cosmos3:
             clips.append(clip)
         return Turns(clips, options)
 
-    @torch.no_grad()
     def decode(self, latents: Latents, request: ClipRequest, options: DenoiseOptions) -> Decoded:
         """Frames of one clip, with its sound and the actions that it answers.
 
         Raises:
             ClipRejectedError: If its latents are not numbers.
         """
-        for latent in (latents.video_BCTHW, latents.sound_CL, latents.actions_LC):
+        for latent in (latents.video, latents.sound, latents.actions):
             if latent is not None:
                 check_finite(latent, request)
-        vae, pipeline = self.pipeline.vae, self.pipeline
+        vae, pipeline = self.parts["tokenizer"], self.pipeline
         mean, inverse_std = (
-            statistic.to(device=latents.video_BCTHW.device, dtype=vae.dtype).view(1, -1, 1, 1, 1)
+            statistic.to(device=latents.video.device, dtype=vae.dtype).view(1, -1, 1, 1, 1)
             for statistic in (pipeline._vae_latents_mean, pipeline._vae_latents_inv_std)
         )
-        scaled_BCTHW = latents.video_BCTHW.to(vae.dtype) / inverse_std + mean
+        scaled_BCTHW = latents.video.to(vae.dtype) / inverse_std + mean
         frames = rounded_frames(vae.decode(scaled_BCTHW).sample[0])
-        if latents.sound_CL is None:
+        if latents.sound is None:
             return Decoded(frames, actions=self._answered(latents, request))
-        sound_CN = pipeline.decode_sound(latents.sound_CL).float().cpu().numpy()
+        sound_CN = pipeline.decode_sound(latents.sound).float().cpu().numpy()
         rate_hz = int(pipeline.sound_tokenizer.config.sampling_rate)
         return Decoded(frames, sound_CN, rate_hz, self._answered(latents, request))
 
@@ -222,7 +224,7 @@ class Cosmos3:
             return TransferClip(
                 passes, schedule, state, noisy_T11, given_BCTHW, controls, start.control_guidance
             )
-        answers = start.actions_LC is not None and not start.actions_are_given
+        answers = start.actions is not None and not start.actions_are_given
         if not self.folder.sigmas:
             return WorldClip(
                 passes,
@@ -232,9 +234,9 @@ class Cosmos3:
                 actions_are_noisy=answers,
                 action_width=start.action_width,
             )
-        given = None if start.given_BCTHW is None else given_BCTHW
+        given = None if start.given is None else given_BCTHW
         return DistilledClip(
-            passes, schedule, state, noisy_T11, given_BCTHW=given, generator=generator
+            passes, schedule, state, noisy_T11, given=given, generator=generator
         )
 
     def _noise(
@@ -245,41 +247,37 @@ class Cosmos3:
         size_BCTHW = (1, config.latent_channel, *self.model.latent_size(shape))
         noisy_T11 = torch.ones(size_BCTHW[2], 1, 1, device=device)
         given_BCTHW = torch.zeros(size_BCTHW, device=device)
-        if start.given_BCTHW is not None:
-            clean = start.given_BCTHW.shape[2]
+        if start.given is not None:
+            clean = start.given.shape[2]
             noisy_T11[:clean] = 0.0
-            given_BCTHW[:, :, :clean] = start.given_BCTHW.to(device)
+            given_BCTHW[:, :, :clean] = start.given.to(device)
         state = Latents(_mixed(noisy_T11, given_BCTHW, generator))
-        if start.sound:
+        if start.with_sound:
             num_sounds = self._num_sound_latents(shape)
-            state.sound_CL = _drawn((config.sound_dim, num_sounds), generator, device)
-        if start.actions_LC is not None:
+            state.sound = _drawn((config.sound_dim, num_sounds), generator, device)
+        if start.actions is not None:
             noisy = torch.tensor(0.0 if start.actions_are_given else 1.0, device=device)
-            actions_LC = _mixed(noisy, start.actions_LC.to(device), generator)
+            actions_LC = _mixed(noisy, start.actions.to(device), generator)
             actions_LC[:, start.action_width :] = 0
-            state.actions_LC = actions_LC
+            state.actions = actions_LC
         return state, noisy_T11, given_BCTHW
 
-    def _passes(
-        self, start: Start, state: Latents, options: DenoiseOptions, device: Any
-    ) -> Passes:
+    def _passes(self, start: Start, state: Latents, options: DenoiseOptions, device: Any) -> Passes:
         """Packs of all branches that a clip may need."""
-        clean = 0 if start.given_BCTHW is None else start.given_BCTHW.shape[2]
-        target = VideoItem(state.video_BCTHW, clean)
+        clean = 0 if start.given is None else start.given.shape[2]
+        target = VideoItem(state.video, clean)
         controls = [VideoItem(control, control.shape[2]) for control in start.controls]
         extras = Extras(
-            state.sound_CL,
+            state.sound,
             float(self.pipeline.transformer.config.sound_latent_fps),
-            state.actions_LC,
+            state.actions,
             start.actions_are_given,
             None if start.domain_id is None else start.domain_id.to(device),
         )
 
         def pack(ids: Sequence[int], videos: Sequence[VideoItem]) -> Pack:
             rate_fps = float(options.shape.rate_fps)
-            return build_pack(
-                self.pipeline, ids, videos, extras, rate_fps=rate_fps, device=device
-            )
+            return build_pack(self.pipeline, ids, videos, extras, rate_fps=rate_fps, device=device)
 
         prompts = start.prompts
         packs = {"cond": pack(prompts.cond, [*controls, target])}
@@ -297,9 +295,7 @@ class Cosmos3:
 
     def _num_sound_latents(self, shape: ClipShape) -> int:
         tokenizer = self.pipeline.sound_tokenizer
-        num_samples = int(
-            shape.num_frames / float(shape.rate_fps) * tokenizer.config.sampling_rate
-        )
+        num_samples = int(shape.num_frames / float(shape.rate_fps) * tokenizer.config.sampling_rate)
         return -(-num_samples // int(tokenizer._hop_size))
 
     def _answered(self, latents: Latents, request: ClipRequest) -> NDArray[np.float32] | None:
@@ -307,10 +303,10 @@ class Cosmos3:
         from diffusers.pipelines.cosmos import pipeline_cosmos3_omni as omni
 
         track = request.action
-        if latents.actions_LC is None or track is None or track.mode == "forward_dynamics":
+        if latents.actions is None or track is None or track.mode == "forward_dynamics":
             return None
         width = omni._EMBODIMENT_TO_RAW_ACTION_DIM[track.domain]
-        answered: NDArray[np.float32] = latents.actions_LC[:, :width].float().cpu().numpy()
+        answered: NDArray[np.float32] = latents.actions[:, :width].float().cpu().numpy()
         return answered
 
 
@@ -350,10 +346,10 @@ def load(
     transformer = folder.load_transformer(model, transformer_dir=transformer_dir, dtype=dtype)
     if loras:
         apply_loras(transformer, loras)
-    vae = diffusers.AutoencoderKLWan.from_pretrained(folder.layout.part("vae"), dtype=dtype)
+    vae = diffusers.AutoencoderKLWan.from_pretrained(folder.part("vae"), dtype=dtype)
     pipeline = diffusers.Cosmos3OmniPipeline(
         transformer=transformer,
-        text_tokenizer=AutoTokenizer.from_pretrained(folder.layout.part("text_tokenizer")),
+        text_tokenizer=AutoTokenizer.from_pretrained(folder.part("text_tokenizer")),
         vae=vae.eval(),
         scheduler=None,
         sound_tokenizer=folder.load_sound_tokenizer(dtype=dtype),
@@ -368,8 +364,6 @@ def _drawn(size: Sequence[int], generator: torch.Generator, device: Any) -> torc
     return torch.randn(tuple(size), generator=generator, dtype=torch.float32).to(device)
 
 
-def _mixed(
-    noisy: torch.Tensor, given: torch.Tensor, generator: torch.Generator
-) -> torch.Tensor:
+def _mixed(noisy: torch.Tensor, given: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """What is given where there is no noise, noise elsewhere."""
     return (1.0 - noisy) * given + noisy * _drawn(given.shape, generator, given.device)

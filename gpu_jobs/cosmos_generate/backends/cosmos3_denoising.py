@@ -27,14 +27,14 @@ class Latents:
     """Latents of one clip.
 
     Attributes:
-        video_BCTHW: float32, batch axis of 1.
-        sound_CL: float32, or None.
-        actions_LC: float32 in the model's width, or None.
+        video: float32 (1, C, T, H, W).
+        sound: float32 (C, L), or None.
+        actions: float32 (L, C) in the model's width, or None.
     """
 
-    video_BCTHW: torch.Tensor
-    sound_CL: torch.Tensor | None = None
-    actions_LC: torch.Tensor | None = None
+    video: torch.Tensor
+    sound: torch.Tensor | None = None
+    actions: torch.Tensor | None = None
 
 
 @dataclass
@@ -74,18 +74,18 @@ class Passes:
             self.text_of.get(branch, branch), ReadText(len(self.transformer.layers))
         )
         pack = self.packs[branch]
-        dtype, device = self.transformer.dtype, latents.video_BCTHW.device
+        dtype, device = self.transformer.dtype, latents.video.device
         seen: dict[str, Any] = {
-            "vision_tokens": [*controls, latents.video_BCTHW.to(dtype)],
+            "vision_tokens": [*controls, latents.video.to(dtype)],
             "vision_timesteps": torch.full((pack.num_noisy_video,), timestep, device=device),
         }
-        if latents.sound_CL is not None:
-            seen["sound_tokens"] = [latents.sound_CL.to(dtype)]
+        if latents.sound is not None:
+            seen["sound_tokens"] = [latents.sound.to(dtype)]
             seen["sound_timesteps"] = torch.full(
-                latents.sound_CL.shape[1:], timestep, device=device
+                latents.sound.shape[1:], timestep, device=device
             )
-        if latents.actions_LC is not None:
-            seen["action_tokens"] = [latents.actions_LC.to(dtype)]
+        if latents.actions is not None:
+            seen["action_tokens"] = [latents.actions.to(dtype)]
             seen["action_timesteps"] = torch.full(
                 (pack.num_noisy_actions,), timestep, device=device
             )
@@ -103,7 +103,7 @@ class WorldClip:
         passes: Runs the transformer.
         schedule: Of the video.
         state: Latents as they stand.
-        noisy_T11: 1 where a latent frame of the video has noise, 0 where it is given.
+        noisy: 1 where a latent frame of the video has noise, 0 where it is given; (T, 1, 1).
         actions_are_noisy: Whether actions are answered.
         action_width: Numbers of an action of the embodiment; the rest of the model's width is zero.
         sound_schedule: Of the sound.
@@ -113,15 +113,14 @@ class WorldClip:
     passes: Passes
     schedule: Schedule
     state: Latents
-    noisy_T11: torch.Tensor
-    video_is_noisy: bool = True
+    noisy: torch.Tensor
     actions_are_noisy: bool = False
     action_width: int = 0
     sound_schedule: Schedule | None = None
     action_schedule: Schedule | None = None
 
     def __post_init__(self) -> None:
-        if self.state.sound_CL is not None:
+        if self.state.sound is not None:
             self.sound_schedule = self.schedule.again()
         if self.actions_are_noisy:
             self.action_schedule = self.schedule.again()
@@ -139,18 +138,18 @@ class WorldClip:
         """Move every kind of latent along its velocity."""
         video, sound, actions = velocities
         state = self.state
-        state.video_BCTHW = self.schedule.advance(index, video, state.video_BCTHW)
-        if self.sound_schedule is not None and sound is not None and state.sound_CL is not None:
-            state.sound_CL = self.sound_schedule.advance(index, sound, state.sound_CL)
+        state.video = self.schedule.advance(index, video, state.video)
+        if self.sound_schedule is not None and sound is not None and state.sound is not None:
+            state.sound = self.sound_schedule.advance(index, sound, state.sound)
         if self.action_schedule is not None and actions is not None:
-            assert state.actions_LC is not None
-            state.actions_LC = self.action_schedule.advance(index, actions, state.actions_LC)
-            state.actions_LC[:, self.action_width :] = 0
+            assert state.actions is not None
+            state.actions = self.action_schedule.advance(index, actions, state.actions)
+            state.actions[:, self.action_width :] = 0
 
     def _masked(self, said: Said) -> Said:
         """Velocities in float32, zero where something is given."""
         video, sound, actions = said
-        masked = video * self.noisy_T11.to(video.dtype)
+        masked = video * self.noisy.to(video.dtype)
         if actions is not None and self.actions_are_noisy:
             actions = actions.float()
             actions[:, self.action_width :] = 0
@@ -165,8 +164,8 @@ class TransferClip:
         passes: Runs the transformer; branch `no_control` leaves the controls out.
         schedule: Of the video.
         state: Latents as they stand.
-        noisy_T11: 1 where a latent frame has noise, 0 where it is given.
-        given_BCTHW: Given latents, zeros elsewhere.
+        noisy: 1 where a latent frame has noise, 0 where it is given; (T, 1, 1).
+        given: Given latents (1, C, T, H, W), zeros elsewhere.
         controls: Latents of the control videos, in the precision of the transformer.
         control_guidance: How far to lead away from the clip without controls; 1 not at all.
     """
@@ -174,17 +173,17 @@ class TransferClip:
     passes: Passes
     schedule: Schedule
     state: Latents
-    noisy_T11: torch.Tensor
-    given_BCTHW: torch.Tensor
+    noisy: torch.Tensor
+    given: torch.Tensor
     controls: list[torch.Tensor]
     control_guidance: float = 1.0
 
     def step(self, index: int) -> None:
         """Take one step."""
         timestep = self.schedule.timestep(index)
-        velocity = self._velocity(timestep) * self.noisy_T11
-        latent = self.schedule.advance(index, velocity, self.state.video_BCTHW)
-        self.state.video_BCTHW = self.noisy_T11 * latent + (1.0 - self.noisy_T11) * self.given_BCTHW
+        velocity = self._velocity(timestep) * self.noisy
+        latent = self.schedule.advance(index, velocity, self.state.video)
+        self.state.video = self.noisy * latent + (1.0 - self.noisy) * self.given
 
     def _velocity(self, timestep: float) -> torch.Tensor:
         options = self.passes.options
@@ -207,21 +206,21 @@ class DistilledClip(WorldClip):
     """A clip in a few fixed steps without guidance, each of which draws new noise.
 
     Attributes:
-        given_BCTHW: Given latents, put back after every step; None without.
+        given: Given latents (1, C, T, H, W), put back after every step; None without.
         generator: Of the noise.
     """
 
-    given_BCTHW: torch.Tensor | None = None
+    given: torch.Tensor | None = None
     generator: torch.Generator | None = None
 
     def advance(self, index: int, velocities: Said) -> None:
         """Take a stochastic step, then put back what is given."""
         state = self.state
-        latent = self.schedule.advance(index, velocities[0], state.video_BCTHW, self.generator)
-        if self.given_BCTHW is not None:
-            noisy = self.noisy_T11
-            latent = (1.0 - noisy) * self.given_BCTHW + noisy * latent
-        state.video_BCTHW = latent
+        latent = self.schedule.advance(index, velocities[0], state.video, self.generator)
+        if self.given is not None:
+            noisy = self.noisy
+            latent = (1.0 - noisy) * self.given + noisy * latent
+        state.video = latent
 
 
 @dataclass
@@ -241,12 +240,12 @@ class Turns:
         """Steps of every clip."""
         return self.clips[0].schedule.num_steps
 
-    @torch.no_grad()
     def step(self, index: int) -> None:
         """Take one step with every clip; steps are taken in order."""
         self.options.policy.start_step(index, self.num_steps)
-        for clip in self.clips:
-            clip.step(index)
+        with torch.no_grad():
+            for clip in self.clips:
+                clip.step(index)
 
     def latents(self) -> list[Latents]:
         """The batch as `decode` takes it, one entry for each clip."""

@@ -1,7 +1,8 @@
 """What a clip of Cosmos 3 starts from, mode by mode: prompt tokens, given latents, noise.
 
 Given frames are encoded alone, not with the padding behind them that diffusers encodes too: the
-autoencoder is causal, and what lies behind is noise. Pictures and videos are scaled to [-1, 1] by
+autoencoder is causal, and what lies behind is noise. Only its last layer sees as many latent frames
+as the clip has, because a matrix product of another length may round otherwise. Pictures and videos are scaled to [-1, 1] by
 slightly different arithmetic, as they are in diffusers.
 """
 
@@ -43,29 +44,33 @@ class Start:
 
     Attributes:
         prompts: Tokens.
-        given_BCTHW: Latents of leading frames that are given; None without.
-        controls: Latents of control videos, in the order of `HINTS`, batch axis of 1.
+        given: Latents of leading frames that are given, (1, C, T, H, W); None without.
+        controls: Latents of control videos, in the order of `HINTS`, (1, C, T, H, W) each.
         control_guidance: How far to lead away from the clip without controls; 1 not at all.
-        sound: Whether sound is made.
-        actions_LC: Given actions in the model's width, or zeros where they are asked for; None without.
+        with_sound: Whether sound is made.
+        actions: Given actions (L, C) in the model's width, or zeros where they are asked for; None without.
         actions_are_given: Whether the clip follows its actions instead of answering them.
         action_width: Numbers of an action of the embodiment.
         domain_id: Of the embodiment.
     """
 
     prompts: Prompts
-    given_BCTHW: torch.Tensor | None = None
+    given: torch.Tensor | None = None
     controls: list[torch.Tensor] = field(default_factory=list)
     control_guidance: float = 1.0
-    sound: bool = False
-    actions_LC: torch.Tensor | None = None
+    with_sound: bool = False
+    actions: torch.Tensor | None = None
     actions_are_given: bool = False
     action_width: int = 0
     domain_id: torch.Tensor | None = None
 
 
 def start_world(
-    pipeline: Any, request: ClipRequest, texts: tuple[str, str], options: DenoiseOptions, media: Media
+    pipeline: Any,
+    request: ClipRequest,
+    texts: tuple[str, str],
+    options: DenoiseOptions,
+    media: Media,
 ) -> Start:
     """A clip of text, or one that goes on from frames; with sound if asked.
 
@@ -90,12 +95,17 @@ def start_world(
     given = None
     if media.frames is not None and shape.num_frames > 1:
         still = len(media.frames) == 1
-        given = encoded(pipeline, _from_picture(media.frames) if still else from_video(media.frames))
-    return Start(Prompts(*ids), given_BCTHW=given, sound=request.sound)
+        video_BCTHW = _from_picture(media.frames) if still else from_video(media.frames)
+        given = encoded(pipeline, video_BCTHW, num_frames=shape.num_frames)
+    return Start(Prompts(*ids), given=given, with_sound=request.sound)
 
 
 def start_transfer(
-    pipeline: Any, request: ClipRequest, texts: tuple[str, str], options: DenoiseOptions, media: Media
+    pipeline: Any,
+    request: ClipRequest,
+    texts: tuple[str, str],
+    options: DenoiseOptions,
+    media: Media,
 ) -> Start:
     """A clip that follows control videos; given frames, if any, are its first ones.
 
@@ -112,17 +122,26 @@ def start_transfer(
             "one of them: transfer makes no sound",
             "Leave sound or the controls out.",
         )
-    control_videos = hints_of(request, media)
+    control_videos, length = hints_of(request, media), options.shape.num_frames
+    given = None
+    if media.frames is not None:
+        given = encoded(pipeline, from_video(media.frames), num_frames=length)
     return Start(
         Prompts(*(_transfer_tokens(pipeline, text, options) for text in texts)),
-        given_BCTHW=None if media.frames is None else encoded(pipeline, from_video(media.frames)),
-        controls=[encoded(pipeline, from_video(frames)) for frames in control_videos],
+        given=given,
+        controls=[
+            encoded(pipeline, from_video(frames), num_frames=length) for frames in control_videos
+        ],
         control_guidance=_weight_of(request.controls, request.clip_id),
     )
 
 
 def start_action(
-    pipeline: Any, request: ClipRequest, texts: tuple[str, str], options: DenoiseOptions, media: Media
+    pipeline: Any,
+    request: ClipRequest,
+    texts: tuple[str, str],
+    options: DenoiseOptions,
+    media: Media,
 ) -> Start:
     """A clip of actions: it follows them, tells them from frames, or makes frames and actions.
 
@@ -144,7 +163,8 @@ def start_action(
     video_BCTHW, size, *_ = pipeline._prepare_action_video_conditioning(
         _pictures(frames), tier, len(frames), device=device, dtype=torch.float32
     )
-    given = pipeline._remove_action_video_padding_from_latent(encoded(pipeline, video_BCTHW), size)
+    latent_BCTHW = encoded(pipeline, video_BCTHW, num_frames=options.shape.num_frames)
+    given = pipeline._remove_action_video_padding_from_latent(latent_BCTHW, size)
     ids = pipeline.tokenize_prompt(
         *texts,
         num_frames=track.chunk_size + 1,
@@ -162,9 +182,9 @@ def start_action(
     domain = omni._EMBODIMENT_TO_DOMAIN_ID[track.domain]
     return Start(
         Prompts(*ids),
-        given_BCTHW=given,
-        sound=request.sound,
-        actions_LC=actions.to(device),
+        given=given,
+        with_sound=request.sound,
+        actions=actions.to(device),
         actions_are_given=follows,
         action_width=width,
         domain_id=torch.tensor([domain], device=device),
@@ -284,10 +304,24 @@ def tier_of(shape: ClipShape) -> tuple[int, tuple[int, int]]:
     )
 
 
-def encoded(pipeline: Any, video_BCTHW: torch.Tensor) -> torch.Tensor:
-    """The most likely latents of frames in [-1, 1], normalised, float32."""
-    latent_BCTHW: torch.Tensor = pipeline._encode_video(video_BCTHW.to(pipeline.vae.device))
-    return latent_BCTHW.contiguous().float()
+def encoded(pipeline: Any, video_BCTHW: torch.Tensor, *, num_frames: int) -> torch.Tensor:
+    """The most likely latents of a clip's first frames, normalised, float32.
+
+    Args:
+        pipeline: With the autoencoder.
+        video_BCTHW: Frames in [-1, 1].
+        num_frames: Of the clip that they belong to.
+    """
+    vae = pipeline.vae
+    given, whole = (1 + (count - 1) // 4 for count in (video_BCTHW.shape[2], num_frames))
+    longer = vae.quant_conv.register_forward_pre_hook(
+        lambda _, seen: torch.nn.functional.pad(seen[0], (0, 0, 0, 0, 0, whole - given))
+    )
+    try:
+        latent_BCTHW: torch.Tensor = pipeline._encode_video(video_BCTHW.to(vae.device))
+    finally:
+        longer.remove()
+    return latent_BCTHW[:, :, :given].contiguous().float()
 
 
 def from_video(frames_THWC: NDArray[np.uint8]) -> torch.Tensor:

@@ -8,6 +8,7 @@ name `Cosmos3OmniDiffusersPipeline` and bring a `vision_encoder/` that generatio
 """
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,6 @@ from types import MappingProxyType
 from typing import Any
 
 from gpu_jobs.common.torch_ops import import_diffusers
-from gpu_jobs.cosmos_generate.backends.pipeline import Layout
 from gpu_jobs.cosmos_generate.protocol import Module
 from worldloop.cosmos.models import Model
 from worldloop.errors import MalformedRecordError
@@ -106,14 +106,14 @@ class Cosmos3Folder:
     """A folder of a model, checked.
 
     Attributes:
-        layout: Where parts lie.
+        path: The folder.
         use_system_prompt: Whether prompts are preceded by the model's system prompt.
         native_schedule: Whether noise levels are spaced evenly before they are shifted (Edge).
         scheduler_config: Of the checkpoint's scheduler.
         sigmas: Fixed noise levels of a distilled model; empty for others.
     """
 
-    layout: Layout
+    path: Path
     use_system_prompt: bool
     native_schedule: bool
     scheduler_config: dict[str, Any]
@@ -126,34 +126,48 @@ class Cosmos3Folder:
         Raises:
             MalformedRecordError: If the folder is missing, incomplete or holds another family.
         """
-        layout = Layout(checkpoint_dir / model.name, checkpoint_dir, PIPELINES)
-        layout.check()
-        index = _json(layout.folder / "model_index.json")
-        modular = _json(layout.folder / "modular_model_index.json")
-        scheduler = layout.scheduler_config()
-        if not scheduler:
+        path = checkpoint_dir / model.name
+        index = _json(path / "model_index.json")
+        modular = _json(path / "modular_model_index.json")
+        scheduler = _json(path / "scheduler" / "scheduler_config.json")
+        if not index or not scheduler:
             raise MalformedRecordError(
-                f"model folder {layout.folder.name}",
-                "no scheduler/scheduler_config.json",
-                "the schedule that the model was trained with",
+                f"model folder {path.name}",
+                "no model_index.json" if not index else "no scheduler/scheduler_config.json",
+                "a diffusers folder, the one layout in which Cosmos 3 is published",
                 f"Run: worldloop models download {model.name}",
+            )
+        if index.get("_class_name") not in PIPELINES:
+            raise MalformedRecordError(
+                f"weights in {path.name}",
+                index.get("_class_name"),
+                f"weights of {' or '.join(PIPELINES)}",
+                "Name the model that this folder holds, or download this one.",
             )
         fixed = scheduler.get("fixed_step_sampler_config") or {}
         sigmas = modular.get("distilled_sigmas") or fixed.get("t_list") or ()
         if "distilled" in model.features and not sigmas:
             raise MalformedRecordError(
-                f"weights in {layout.folder.name}",
+                f"weights in {path.name}",
                 "no distilled_sigmas in modular_model_index.json",
                 f"the fixed noise levels of {model.name}",
                 f"Run: worldloop models download {model.name}",
             )
         return cls(
-            layout,
+            path,
             use_system_prompt=bool(index.get("default_use_system_prompt", True)),
             native_schedule=bool(index.get("use_native_flow_schedule", False)),
             scheduler_config=scheduler,
             sigmas=tuple(float(sigma) for sigma in sigmas),
         )
+
+    def part(self, name: str) -> Path:
+        """Folder of a part.
+
+        Raises:
+            MalformedRecordError: If it is not there.
+        """
+        return _part(self.path, name)
 
     def load_transformer(self, model: Model, *, transformer_dir: str, dtype: Any) -> Module:
         """The transformer, on the CPU, without the head that answers in words.
@@ -164,39 +178,61 @@ class Cosmos3Folder:
             dtype: Precision of the weights.
 
         Raises:
-            MalformedRecordError: If it is missing or of another size.
+            MalformedRecordError: If it is missing, incomplete or of another size.
         """
         import torch
 
         diffusers = import_diffusers()
-        layout = self.layout
-        if transformer_dir:
-            folder = layout.checkpoint_dir / transformer_dir
-            layout = Layout(folder, layout.checkpoint_dir, PIPELINES)
-            layout.check()
-        transformer = diffusers.Cosmos3OmniTransformer.from_pretrained(
-            layout.part("transformer"), dtype=dtype
+        owner = self.path.parent / transformer_dir if transformer_dir else self.path
+        transformer, told = diffusers.Cosmos3OmniTransformer.from_pretrained(
+            _part(owner, "transformer"), dtype=dtype, output_loading_info=True
         )
-        found = (transformer.config.num_hidden_layers, transformer.config.hidden_size)
-        expected = (model.num_layers, model.token_width)
-        if found != expected:
+        _check_size(transformer.config, model, owner)
+        missing = sorted(told["missing_keys"])
+        if missing:  # diffusers would go on with random weights in their place
             raise MalformedRecordError(
-                f"transformer in {layout.folder.name}",
-                f"{found[0]} layers of width {found[1]}",
-                f"{expected[0]} layers of width {expected[1]}, as {model.name} has",
-                "Name the model that this folder holds, or download this one.",
+                f"transformer in {owner.name}",
+                f"no weights for {len(missing)} tensors, {missing[0]} first",
+                f"all weights that diffusers {diffusers.__version__} has",
+                "Download it again.",
             )
         transformer.lm_head = torch.nn.Identity()  # a gigabyte that generation never reads
         return transformer.eval()
 
     def load_sound_tokenizer(self, *, dtype: Any) -> Module | None:
         """The decoder of sound, on the CPU; None where the checkpoint has none."""
-        if not (self.layout.folder / "sound_tokenizer").is_dir():
+        if not (self.path / "sound_tokenizer").is_dir():
             return None
         diffusers = import_diffusers()
-        return diffusers.Cosmos3AVAEAudioTokenizer.from_pretrained(
-            self.layout.part("sound_tokenizer"), dtype=dtype
-        ).eval()
+        with warnings.catch_warnings():
+            # diffusers 0.42.1 builds it with a function that torch calls deprecated
+            warnings.filterwarnings("ignore", ".*weight_norm", FutureWarning)
+            return diffusers.Cosmos3AVAEAudioTokenizer.from_pretrained(
+                self.path / "sound_tokenizer", dtype=dtype
+            ).eval()
+
+
+def _part(folder: Path, name: str) -> Path:
+    if not (folder / name).is_dir():
+        raise MalformedRecordError(
+            f"model folder {folder.name}",
+            f"no {name}/",
+            "all parts of a Cosmos 3 folder",
+            f"Run: worldloop models download {folder.name}",
+        )
+    return folder / name
+
+
+def _check_size(config: Any, model: Model, folder: Path) -> None:
+    found = (config.num_hidden_layers, config.hidden_size)
+    expected = (model.num_layers, model.token_width)
+    if found != expected:
+        raise MalformedRecordError(
+            f"transformer in {folder.name}",
+            f"{found[0]} layers of width {found[1]}",
+            f"{expected[0]} layers of width {expected[1]}, as {model.name} has",
+            "Name the model that this folder holds, or download this one.",
+        )
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -19,11 +19,11 @@ class VideoItem:
     """A video in the sequence.
 
     Attributes:
-        latent_BCTHW: Of its shape; batch axis of 1.
+        latent: Of its shape, (1, C, T, H, W).
         num_clean: Leading latent frames without noise.
     """
 
-    latent_BCTHW: torch.Tensor
+    latent: torch.Tensor
     num_clean: int
 
 
@@ -32,16 +32,16 @@ class Extras:
     """What stands behind the video.
 
     Attributes:
-        sound_CL: Latents of sound, or None.
+        sound: Latents of sound (C, L), or None.
         sound_rate: Latents of sound per second.
-        actions_LC: Actions in the model's width, or None.
+        actions: Actions (L, C) in the model's width, or None.
         actions_are_given: Whether they are conditions instead of noise.
         domain_id: Number of the embodiment, shape (1,).
     """
 
-    sound_CL: torch.Tensor | None = None
+    sound: torch.Tensor | None = None
     sound_rate: float = 25.0
-    actions_LC: torch.Tensor | None = None
+    actions: torch.Tensor | None = None
     actions_are_given: bool = False
     domain_id: torch.Tensor | None = None
 
@@ -87,7 +87,7 @@ def build_pack(
     parts = []
     for video in videos:
         part = pipeline._prepare_vision_segment(
-            input_vision_tokens=video.latent_BCTHW,
+            input_vision_tokens=video.latent,
             has_image_condition=video.num_clean > 0,
             mrope_offset=offset,
             vision_fps=rate_fps,
@@ -108,19 +108,19 @@ def build_pack(
     }
     positions = [text["text_mrope_ids"], *(part["vision_mrope_ids"] for part in parts)]
     noisy_actions = 0
-    if extras.sound_CL is not None:
+    if extras.sound is not None:
         sound = pipeline._prepare_sound_segment(
-            input_sound_tokens=extras.sound_CL,
+            input_sound_tokens=extras.sound,
             mrope_offset=offset,
             sound_fps=extras.sound_rate,
             curr=place,
             device=device,
         )
         place += _take(sound, "sound", full, positions)
-    if extras.actions_LC is not None:
-        count = extras.actions_LC.shape[0]
+    if extras.actions is not None:
+        count = extras.actions.shape[0]
         actions = pipeline._prepare_action_segment(
-            input_action_tokens=extras.actions_LC,
+            input_action_tokens=extras.actions,
             condition_frame_indexes=list(range(count)) if extras.actions_are_given else [],
             mrope_offset=offset,
             action_fps=rate_fps,

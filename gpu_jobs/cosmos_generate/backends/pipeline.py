@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from gpu_jobs.cosmos_generate.backends.samplers import Sampler
 from gpu_jobs.cosmos_generate.protocol import DenoiseOptions, Embedding, Media, Module
-from worldloop.cosmos.families import FAMILIES, Family
+from worldloop.cosmos.families import Family
 from worldloop.cosmos.models import COMPANIONS, Model, Role
 from worldloop.cosmos.requests import ClipRequest
 from worldloop.errors import ClipRejectedError, MalformedRecordError
@@ -149,12 +149,12 @@ class T5WorldModel:
         from gpu_jobs.cosmos_generate.lora import apply_loras
 
         layout.check()
-        text_tokenizer = AutoTokenizer.from_pretrained(layout.text("tokenizer"))
-        text_encoder = T5EncoderModel.from_pretrained(layout.text("text_encoder"), dtype=dtype)
-        autoencoder = load_autoencoder(layout.autoencoder(), dtype)
         weights = layout.checkpoint_dir / transformer_dir if transformer_dir else layout.folder
         transformer = load_transformer(weights, layout.model, dtype)
         apply_loras(transformer, loras)
+        autoencoder = load_autoencoder(layout.autoencoder(), dtype)
+        text_tokenizer = AutoTokenizer.from_pretrained(layout.text("tokenizer"))
+        text_encoder = T5EncoderModel.from_pretrained(layout.text("text_encoder"), dtype=dtype)
         parts = {
             "text_encoder": text_encoder.eval(),
             "transformer": transformer.eval(),
@@ -165,7 +165,7 @@ class T5WorldModel:
     @property
     def family(self) -> Family:
         """The family of the model."""
-        return FAMILIES[self.model.family]
+        return self.model.record
 
     def encode(self, prompt: str, negative_prompt: str) -> Embedding:
         """Encode a prompt and its negative, each (L, D) on the CPU with zeros after its end.

@@ -25,16 +25,18 @@ from typing import Any
 import torch
 
 from gpu_jobs.common.torch_ops import import_diffusers
+from gpu_jobs.cosmos_generate.backends.autoencoders import WAN_FILE, load_wan_autoencoder
 from gpu_jobs.cosmos_generate.backends.pipeline import (
     Layout,
     Prompts,
     check_finite,
     generators,
-    load_transformer_part,
     noise,
     to_frames,
     to_model_range,
 )
+from gpu_jobs.cosmos_generate.checkpoints import load_transformer
+from gpu_jobs.cosmos_generate.lora import apply_loras
 from gpu_jobs.cosmos_generate.protocol import Decoded, DenoiseOptions, Embedding, Media, Module
 from worldloop.cosmos.families import FAMILIES, ClipShape, Family
 from worldloop.cosmos.models import Model
@@ -389,7 +391,7 @@ def load_chat_tokenizer(layout: Layout) -> Any:
     import_diffusers()
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(layout.part("tokenizer", "text_encoder"))
+    return AutoTokenizer.from_pretrained(layout.text("tokenizer"))
 
 
 def load_reason_parts(
@@ -399,23 +401,20 @@ def load_reason_parts(
     loras: Sequence[dict[str, Any]],
     dtype: torch.dtype,
 ) -> dict[str, Module]:
-    """Text encoder, transformer and video autoencoder, on the CPU."""
-    diffusers = import_diffusers()
+    """Text encoder, transformer with its adapters, and video autoencoder, on the CPU."""
+    import_diffusers()
     from transformers import Qwen2_5_VLForConditionalGeneration
 
+    weights = layout.checkpoint_dir / transformer_dir if transformer_dir else layout.folder
+    transformer = load_transformer(weights, layout.model, dtype)
+    apply_loras(transformer, loras)
     encoder = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-        layout.part("text_encoder", "text_encoder"), dtype=dtype
+        layout.text("text_encoder"), dtype=dtype
     )
+    # the makers' layout of this line keeps the autoencoder beside the weights
+    beside = (layout.folder / WAN_FILE).is_file()
     return {
         "text_encoder": encoder.eval(),
-        "transformer": load_transformer_part(
-            layout,
-            transformer_dir=transformer_dir,
-            loras=loras,
-            dtype=dtype,
-            conditioned=True,
-        ),
-        "tokenizer": diffusers.AutoencoderKLWan.from_pretrained(
-            layout.part("vae", "tokenizer"), torch_dtype=dtype
-        ).eval(),
+        "transformer": transformer.eval(),
+        "tokenizer": load_wan_autoencoder(layout.folder if beside else layout.autoencoder(), dtype),
     }

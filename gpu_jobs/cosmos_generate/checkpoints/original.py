@@ -155,7 +155,7 @@ def read_original(path: Path, *, averaged: bool = False) -> tuple[str, State]:
     Raises:
         MalformedRecordError: If it cannot be read, is of neither layout, or lacks or has other tensors.
     """
-    state = with_loras_merged(_named(_unpacked(path, averaged=averaged)))
+    state = with_loras_merged(network_tensors(path, averaged=averaged))
     layout = layout_of(state)
     if layout is None:
         raise MalformedRecordError(
@@ -237,6 +237,15 @@ def read_tensors(path: Path) -> State:
         if isinstance(saved.get(wrapper), dict):
             saved = saved[wrapper]
     return dict(saved)
+
+
+def network_tensors(path: Path, *, averaged: bool = False) -> State:
+    """Tensors of the network in a file by the makers' names, without `net.` and what diffusers does not have.
+
+    Raises:
+        MalformedRecordError: If it cannot be read.
+    """
+    return _named(_unpacked(path, averaged=averaged))
 
 
 def _unpacked(path: Path, *, averaged: bool) -> State:

@@ -53,7 +53,7 @@ _BUCKET = str.maketrans(
 )  # fmt: skip
 _CONFUSABLES = str.maketrans("авекмнорстухіјѕԁɡοαερτυικν", "abekmhopctyxijsdgoaeptuikv")
 _SEPARATORS = re.compile(r"[^\w@*$!|+€]+|_+")
-_WORDY = re.compile(r"[^\W_]")
+_WORDY = re.compile(r"[^\W_]|[*@$]")
 _REPEATED = re.compile(r"(.)\1{2,}")
 
 
@@ -163,6 +163,8 @@ class Blocklist:
             if word in self._joined:
                 yield self._entries[self._joined[word]], self._joined[word]
         for candidate in self._candidates(pieces):
+            if candidate in self._entries:
+                yield self._entries[candidate], candidate
             for form in self._forms(candidate):
                 for entry in self._buckets.get(form.translate(_BUCKET), ()):
                     if _looks_like(form, entry):
@@ -203,7 +205,7 @@ class Blocklist:
     def _forms(self, candidate: str) -> set[str]:
         """The candidate, without repeated letters and signs, and the lemmas of all that."""
         if not any(char.isalpha() for char in candidate):
-            return set()  # a number, not a word in disguise
+            return set()  # a number may be an entry, but it is not a word in disguise
         bare = {candidate, candidate.strip(_SIGNS)}
         bare |= {_REPEATED.sub(r"\1", form) for form in bare} | {
             _REPEATED.sub(r"\1\1", form) for form in bare
@@ -238,7 +240,7 @@ def split_pieces(text: str) -> list[Piece]:
     """Words of a text, with what parted them."""
     pieces: list[Piece] = []
     for chunk in normalise(text).split():
-        parts = [part.rstrip("!|+*") for part in _SEPARATORS.split(chunk)]
+        parts = [part.rstrip("!|+") for part in _SEPARATORS.split(chunk)]
         words = [part for part in parts if part and _WORDY.search(part)]
         pieces.extend(Piece(word, i > 0) for i, word in enumerate(words))
     return pieces
@@ -248,6 +250,10 @@ def _looks_like(form: str, entry: str) -> bool:
     return len(form) == len(entry) and all(
         a == b or a in _LOOK_ALIKES.get(b, "") for a, b in zip(form, entry, strict=True)
     )
+
+
+def _is_list(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(".")
 
 
 def _is_unspaced(entry: str) -> bool:
@@ -275,7 +281,7 @@ def _read_lists(folder: Path) -> Iterator[tuple[str, str]]:
     """(Stem of the file, entry) of each line of each file; a list that cannot be read is an error."""
     if not folder.is_dir():
         return
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+    for path in sorted(path for path in folder.iterdir() if _is_list(path)):
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
@@ -284,6 +290,6 @@ def _read_lists(folder: Path) -> Iterator[tuple[str, str]]:
                 "models download --guardrail"
             ) from error
         for line in lines:
-            entry = " ".join(piece.text for piece in split_pieces(line.partition("#")[0]))
+            entry = " ".join(piece.text for piece in split_pieces(line))
             if entry:
                 yield path.stem, entry

@@ -101,7 +101,7 @@ class VideoContentFilter:
 
         if not (folder / WEIGHTS).is_file():
             raise not_installed(CONTENT, folder / WEIGHTS, "the classifier's weights")
-        roots = [folder, folder.parent, folder.parent.parent]
+        roots = [folder, *folder.parents[:3]]
         siglip = find_model(roots, SIGLIP)
         if siglip is None:
             raise not_installed(CONTENT, folder / SIGLIP, f"the picture encoder {SIGLIP}")
@@ -155,6 +155,8 @@ def _load_encoder(folder: Path) -> Any:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         whole = config.get("model_type") == "siglip"
+        if not whole and config.get("model_type") != "siglip_vision_model":
+            raise ValueError(f"it holds a {config.get('model_type')!r} and not SigLIP")
         vision = (
             SiglipConfig.from_pretrained(folder).vision_config
             if whole

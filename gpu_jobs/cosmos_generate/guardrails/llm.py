@@ -150,7 +150,7 @@ class LlmGuard:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         kind = KINDS[name]
-        roots = [*(folder / sub for sub in kind.subfolders), folder, folder.parent]
+        roots = [*(folder / sub for sub in kind.subfolders), folder, *_beside(folder)]
         base = _require(name, kind.repo_id, roots, "config.json")
         dtype = torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
         try:
@@ -179,7 +179,7 @@ class LlmGuard:
             ValueError: If the prompt is longer than the model can read.
         """
         kind = KINDS[self.name]
-        for marker in (*kind.markers, *self.tokenizer.all_special_tokens):
+        for marker in (*kind.markers, *_special_tokens(self.tokenizer)):
             if marker.lower() in prompt.lower():
                 reason = f"The prompt holds {marker!r}, which steers the guard."
                 return Verdict(False, self.name, "jailbreak", reason, (self.name,))
@@ -309,6 +309,17 @@ KINDS: Mapping[str, LlmKind] = MappingProxyType(
 )
 
 
+def _beside(folder: Path) -> tuple[Path, Path]:
+    """The folder of all models, whether the guardrail folder is named with its owner or not."""
+    return folder.parent, folder.parent.parent
+
+
+def _special_tokens(tokenizer: Any) -> set[str]:
+    """Every token that is not mere text, also those that the tokenizer only added."""
+    added = tokenizer.added_tokens_decoder.values()
+    return {*tokenizer.all_special_tokens, *(token.content for token in added if token.special)}
+
+
 def _require(name: str, repo_id: str, roots: list[Path], marker: str) -> Path:
     from gpu_jobs.cosmos_generate.guardrails.guards import not_installed
 
@@ -331,7 +342,7 @@ def _add_adapter(model: Any, adapter: Path) -> None:
 
     if find_spec("peft") is None:
         raise MissingExtraError("peft", "cosmos")
-    model.load_adapter(str(adapter), local_files_only=True)
+    model.load_adapter(str(adapter))
     arrived = [bool(w.any()) for name, w in model.named_parameters() if "lora_B" in name]
     if not arrived or not all(arrived):
         raise JobFailedError(

@@ -70,7 +70,8 @@ class Attending:
         if self.order is not None:
             q, k, v = (one[:, : self.order.num_places] for one in (q, k, v))
         out = self._sparse(q, k, v, prefix) if self.is_sparse else self._full(q, k, v, prefix)
-        out = F.pad(out, (0, 0, 0, 0, 0, num_all - out.shape[1]))
+        if out.shape[1] < num_all:
+            out = F.pad(out, (0, 0, 0, 0, 0, num_all - out.shape[1]))
         return self.ranks.tokens_for_heads(out)
 
     def _full(self, q: Any, k: Any, v: Any, prefix: Any) -> torch.Tensor:

@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from gpu_jobs.cosmos_generate.speed.attention import Attending, cross_attention, self_attention
+from gpu_jobs.cosmos_generate.speed.fp8 import FP8Linear
+from gpu_jobs.cosmos_generate.speed.fused import gelu_rows, modulated_rows, rotated_heads
 from gpu_jobs.cosmos_generate.speed.parallel import Ranks
 from gpu_jobs.cosmos_generate.speed.sparse import TokenOrder, order_of
 from worldloop.cosmos.tiles import Grid, tiling, window
@@ -200,65 +202,99 @@ def compute(
     attending: int,
 ) -> torch.Tensor:
     """One block: self-attention, attention to text, feed-forward, each modulated by the noise level."""
-    if extra_BLD is not None:
-        x_BLD = x_BLD + extra_BLD
-    y_BLD, gate = _modulated(block.norm1, x_BLD, embedded_BFD, temb_BFD, frame_L)
-    x_BLD = x_BLD + gate * _attend_to_video(block.attn1, y_BLD, cos_LE, sin_LE, attending)
-    y_BLD, gate = _modulated(block.norm2, x_BLD, embedded_BFD, temb_BFD, frame_L)
-    if mask is None and isinstance(text, torch.Tensor):
-        x_BLD = x_BLD + gate * _attend_to_text(block.attn2, y_BLD, text)
+    rope = (cos_LE, sin_LE)
+    rows1, rows2, rows3 = (
+        norm.linear_2(norm.linear_1(F.silu(embedded_BFD))) + temb_BFD
+        for norm in (block.norm1, block.norm2, block.norm3)
+    )
+    x_BLD, y = _modulated(block.norm1, x_BLD, extra_BLD, None, rows1, frame_L, block.attn1)
+    out_BLD = _attend_to_video(block.attn1, x_BLD, y, rope, attending)
+    plain = mask is None and isinstance(text, torch.Tensor)
+    reader = block.attn2.to_q if plain else None
+    x_BLD, y = _modulated(block.norm2, x_BLD, out_BLD, rows1, rows2, frame_L, reader)
+    if plain:
+        out_BLD = _attend_to_text(block.attn2, x_BLD, y, text)
     else:  # masks and pictures: as diffusers does it
-        x_BLD = x_BLD + gate * block.attn2(y_BLD, encoder_hidden_states=text, attention_mask=mask)
-    y_BLD, gate = _modulated(block.norm3, x_BLD, embedded_BFD, temb_BFD, frame_L)
-    x_BLD = x_BLD + gate * block.ff(y_BLD)
+        out_BLD = block.attn2(y, encoder_hidden_states=text, attention_mask=mask)
+    proj = block.ff.net[0].proj
+    x_BLD, y = _modulated(block.norm3, x_BLD, out_BLD, rows2, rows3, frame_L, proj)
+    out_BLD = _feed_forward(block.ff, x_BLD, y)
+    x_BLD = x_BLD + _row_part(rows3, 2, frame_L) * out_BLD
     return x_BLD if residual_BLD is None else x_BLD + residual_BLD
 
 
 def _modulated(
     norm: Any,
     x_BLD: torch.Tensor,
-    embedded_BFD: torch.Tensor,
-    temb_BFD: torch.Tensor,
+    added_BLD: torch.Tensor | None,
+    gates_BFD: torch.Tensor | None,
+    rows_BFD: torch.Tensor,
     frame_L: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Normalised, scaled and shifted tokens, and the gate of what is made of them."""
-    rows_BFD = norm.linear_2(norm.linear_1(F.silu(embedded_BFD))) + temb_BFD
-    shift, scale, gate = (
-        part if frame_L is None else part.index_select(1, frame_L)
-        for part in rows_BFD.chunk(3, dim=-1)
-    )
-    return norm.norm(x_BLD) * (1 + scale) + shift, gate
+    reader: Any,
+) -> tuple[torch.Tensor, Any]:
+    """Tokens with what was made of them added, and what the next layer reads of them.
+
+    Returns:
+        The tokens, and them normalised, scaled and shifted; as float8 rows where an `FP8Linear`
+        reads them.
+    """
+    if isinstance(getattr(reader, "to_qkv", reader), FP8Linear):
+        x_BLD, x8, scales = modulated_rows(
+            x_BLD, added_BLD, gates_BFD, rows_BFD, frame_L, norm.norm.eps
+        )
+        return x_BLD, (x8, scales)
+    if added_BLD is not None and gates_BFD is not None:
+        x_BLD = x_BLD + _row_part(gates_BFD, 2, frame_L) * added_BLD
+    elif added_BLD is not None:
+        x_BLD = x_BLD + added_BLD
+    scale, shift = _row_part(rows_BFD, 1, frame_L), _row_part(rows_BFD, 0, frame_L)
+    return x_BLD, norm.norm(x_BLD) * (1 + scale) + shift
+
+
+def _row_part(rows_BFD: torch.Tensor, number: int, frame_L: torch.Tensor | None) -> torch.Tensor:
+    """Shift, scale or gate of each token."""
+    part = rows_BFD.chunk(3, dim=-1)[number]
+    return part if frame_L is None else part.index_select(1, frame_L)
+
+
+def _product(linear: Any, x_BLD: torch.Tensor, y: Any) -> torch.Tensor:
+    """A layer's product with what `_modulated` made."""
+    out: torch.Tensor = linear.product(y, x_BLD) if isinstance(y, tuple) else linear(y)
+    return out
 
 
 def _attend_to_video(
-    attn: Any, y_BLD: torch.Tensor, cos_LE: torch.Tensor, sin_LE: torch.Tensor, attending: int
+    attn: Any, x_BLD: torch.Tensor, y: Any, rope: Rope, attending: int
 ) -> torch.Tensor:
     if hasattr(attn, "to_qkv"):
-        q, k, v = attn.to_qkv(y_BLD).chunk(3, dim=-1)
+        q, k, v = _product(attn.to_qkv, x_BLD, y).chunk(3, dim=-1)
     else:
-        q, k, v = attn.to_q(y_BLD), attn.to_k(y_BLD), attn.to_v(y_BLD)
+        q, k, v = attn.to_q(y), attn.to_k(y), attn.to_v(y)
     q, k, v = (one.unflatten(2, (attn.heads, -1)) for one in (q, k, v))
-    q = _rotated(attn.norm_q(q), cos_LE, sin_LE)
-    k = _rotated(attn.norm_k(k), cos_LE, sin_LE)
-    out_BLHE = self_attention(q, k, v.contiguous(), None, None, attending)
+    q = rotated_heads(q, attn.norm_q.weight, *rope, attn.norm_q.eps)
+    k = rotated_heads(k, attn.norm_k.weight, *rope, attn.norm_k.eps)
+    out_BLHE = self_attention(q, k, v, None, None, attending)
     out_BLD: torch.Tensor = attn.to_out[0](out_BLHE.flatten(2))
     return out_BLD
 
 
-def _attend_to_text(attn: Any, y_BLD: torch.Tensor, text_BSD: torch.Tensor) -> torch.Tensor:
-    q, k, v = attn.to_q(y_BLD), attn.to_k(text_BSD), attn.to_v(text_BSD)
+def _attend_to_text(
+    attn: Any, x_BLD: torch.Tensor, y: Any, text_BSD: torch.Tensor
+) -> torch.Tensor:
+    q, k, v = _product(attn.to_q, x_BLD, y), attn.to_k(text_BSD), attn.to_v(text_BSD)
     q, k, v = (one.unflatten(2, (attn.heads, -1)) for one in (q, k, v))
     out_BLHE = cross_attention(attn.norm_q(q), attn.norm_k(k), v)
     out_BLD: torch.Tensor = attn.to_out[0](out_BLHE.flatten(2))
     return out_BLD
 
 
-def _rotated(x_BLHE: torch.Tensor, cos_LE: torch.Tensor, sin_LE: torch.Tensor) -> torch.Tensor:
-    """Rotary positions in float32; the two halves of a head turn together."""
-    first, second = x_BLHE.chunk(2, dim=-1)
-    turned = torch.cat([-second, first], dim=-1)
-    rotated = x_BLHE.float() * cos_LE[:, None] + turned.float() * sin_LE[:, None]
-    return rotated.to(x_BLHE.dtype)
+def _feed_forward(ff: Any, x_BLD: torch.Tensor, y: Any) -> torch.Tensor:
+    """The feed-forward layers; GELU is part of the quantisation where both are `FP8Linear`."""
+    proj, down = ff.net[0].proj, ff.net[2]
+    if isinstance(proj, FP8Linear) and isinstance(down, FP8Linear):
+        return down.product(gelu_rows(_product(proj, x_BLD, y)), x_BLD)
+    out_BLD: torch.Tensor = ff(y)
+    return out_BLD
 
 
 def install(

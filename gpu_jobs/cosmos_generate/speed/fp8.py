@@ -1,6 +1,6 @@
 """FP8 linear layers: weights quantised once, one scale a row; inputs as they come, one scale a token.
 
-The matrix product is `torch._scaled_mm` (CUTLASS, row-wise scales). The scale of a token is its
+Weights are quantised in plain torch, inputs by the operators of `fused.py`. The matrix product is `torch._scaled_mm` (CUTLASS, row-wise scales). The scale of a token is its
 largest absolute value over the largest of float8_e4m3fn, 448. On a CPU the same rounding is done
 and the product is computed in float32, so that what the layers change can be seen without a GPU.
 """
@@ -13,13 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from gpu_jobs.cosmos_generate.speed.fused import FP8, Rows8, quantise, quantise_rows
 from worldloop.errors import MalformedRecordError
 
-FP8 = torch.float8_e4m3fn
-FP8_MAX = 448.0  # torch.finfo(torch.float8_e4m3fn).max
 FIRST_CAPABILITY = (8, 9)  # Ada; Hopper is 9.0
 _MULTIPLE = 16  # sides of the matrices that the kernel takes
-_LEAST_SCALE = 1e-12  # of a row of zeros
 
 
 class FP8Linear(nn.Module):
@@ -60,8 +58,17 @@ class FP8Linear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The product in the precision that the layer had, (..., O)."""
-        x8_LI, scale_L1 = quantise(x.reshape(-1, x.shape[-1]))
-        if x.is_cuda:
+        return self.product(quantise_rows(x), x)
+
+    def product(self, rows: Rows8, like: torch.Tensor) -> torch.Tensor:
+        """The product of rows that are quantised already.
+
+        Args:
+            rows: As `speed.fused` makes them.
+            like: Has the shape, but for the last axis, and the precision of what is wanted.
+        """
+        x8_LI, scale_L1 = rows
+        if x8_LI.is_cuda:
             out_LO = torch._scaled_mm(
                 x8_LI,
                 self.weight8_OI.t(),
@@ -71,24 +78,11 @@ class FP8Linear(nn.Module):
                 use_fast_accum=True,
             )
         else:
-            out_LO = (x8_LI.float() * scale_L1) @ (
-                self.weight8_OI.float() * self.weight_scale_1O.t()
-            ).t()
+            weight_OI = self.weight8_OI.float() * self.weight_scale_1O.t()
+            out_LO = (x8_LI.float() * scale_L1) @ weight_OI.t()
         if self.bias is not None:
             out_LO = out_LO + self.bias
-        return out_LO.to(x.dtype).unflatten(0, x.shape[:-1])
-
-
-def quantise(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows as float8 and the scale of each, float32 (rows, 1).
-
-    Example:
-        >>> quantise(torch.tensor([[448.0, 1.0]]))[1]
-        tensor([[1.]])
-    """
-    wide = rows.float()
-    scale = (wide.abs().amax(1, keepdim=True) / FP8_MAX).clamp(min=_LEAST_SCALE)
-    return (wide / scale).clamp(-FP8_MAX, FP8_MAX).to(FP8), scale
+        return out_LO.to(like.dtype).view(*like.shape[:-1], self.out_features)
 
 
 def check_gpu(device: torch.device) -> None:

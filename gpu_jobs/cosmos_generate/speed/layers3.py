@@ -18,6 +18,8 @@ from torch import nn
 
 from gpu_jobs.cosmos_generate.speed.attention import Attending, self_attention
 from gpu_jobs.cosmos_generate.speed.blocks import Compile, Stack
+from gpu_jobs.cosmos_generate.speed.fp8 import FP8Linear
+from gpu_jobs.cosmos_generate.speed.fused import gated_rows, rotated_heads
 from gpu_jobs.cosmos_generate.speed.parallel import Ranks
 
 TEXT_PLACES = 512  # texts are filled up to a multiple of this, so that few lengths are compiled
@@ -145,11 +147,12 @@ def compute(
     else:
         q, k, v = attn.add_q_proj(y_LD), attn.add_k_proj(y_LD), attn.add_v_proj(y_LD)
     q, k, v = (one.unflatten(1, (-1, attn.head_dim)) for one in (q, k, v))
-    q = _rotated(attn.norm_added_q(q), cos_LE, sin_LE)
-    k = _rotated(attn.norm_added_k(k), cos_LE, sin_LE)
-    out_1LHE = self_attention(
-        q[None], k[None], v[None].contiguous(), text_k_1PHE, text_v_1PHE, attending
+    norms = (attn.norm_added_q, attn.norm_added_k)
+    q, k = (
+        rotated_heads(one[None], norm.weight, cos_LE, sin_LE, norm.eps)
+        for one, norm in zip((q, k), norms, strict=True)
     )
+    out_1LHE = self_attention(q, k, v[None], text_k_1PHE, text_v_1PHE, attending)
     x_LD = x_LD + attn.to_add_out(out_1LHE[0].flatten(1))
     y_LD = layer.post_attention_layernorm_moe_gen(x_LD)
     return x_LD + _mlp(layer.mlp_moe_gen, y_LD)
@@ -157,7 +160,10 @@ def compute(
 
 def _mlp(mlp: Any, y_LD: torch.Tensor) -> torch.Tensor:
     if hasattr(mlp, "gate_up_proj"):
-        gate, up = mlp.gate_up_proj(y_LD).chunk(2, dim=-1)
+        gate_up = mlp.gate_up_proj(y_LD)
+        if isinstance(mlp.down_proj, FP8Linear):
+            return mlp.down_proj.product(gated_rows(gate_up), y_LD)
+        gate, up = gate_up.chunk(2, dim=-1)
         out_LD: torch.Tensor = mlp.down_proj(F.silu(gate) * up)
         return out_LD
     out_LD = mlp(y_LD)
@@ -204,4 +210,31 @@ def install(
         reading.see(given["input_ids"])
 
     transformer.register_forward_pre_hook(see, with_kwargs=True)
+    transformer.time_embedder = PerFrame(transformer.time_embedder, stack)
     return stack
+
+
+class PerFrame(nn.Module):
+    """Embeds a noise level once per frame.
+
+    diffusers embeds that of every token, in float32; all tokens of a frame have the same.
+    """
+
+    def __init__(self, embedder: nn.Module, stack: Stack):
+        """Wrap an embedder.
+
+        Args:
+            embedder: `TimestepEmbedding` of diffusers.
+            stack: Knows how many tokens a frame has.
+        """
+        super().__init__()
+        self.embedder = embedder
+        self._stack = stack
+
+    def forward(self, rows_LD: torch.Tensor) -> torch.Tensor:
+        """Embedded noise levels, a row a token; what is not whole frames is embedded as it is."""
+        each = self._stack.grid[1] * self._stack.grid[2]
+        if rows_LD.shape[0] % each:
+            out_LD: torch.Tensor = self.embedder(rows_LD)
+            return out_LD
+        return torch.repeat_interleave(self.embedder(rows_LD[::each]), each, dim=0)

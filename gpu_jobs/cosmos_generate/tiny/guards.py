@@ -15,11 +15,11 @@ from gpu_jobs.cosmos_generate.tiny.text import seeded
 WORDS = {
     "custom": "stab\nmurder\nhand grenade\n",
     "exact_match": "corpse\n",
-    "whitelist": "mystery\n",
+    "whitelist": "murder mystery\n",
 }
 SAFE = {"aegis": "safe", "llama_guard": "safe", "qwen3guard": "Safety: Safe\nCategories: None"}
 _WORDNET = {
-    "index.noun": "  1 A licence stands here.\nstab n 1 0 1 0 00000001\nknife n 1 0 1 0 00000002\n",
+    "index.noun": "  1 A licence stands here.\nstab n 1 0 1 0 00000001\nknife n 1 0 1 0 00000002\ngrenade n 1 0 1 0 00000005\n",
     "noun.exc": "knives knife\n",
     "index.verb": "stab v 1 0 1 0 00000003\nmurder v 1 0 1 0 00000004\n",
     "verb.exc": "stabbed stab\nstabbing stab\n",
@@ -48,8 +48,8 @@ def write_tiny_guardrail(
     write_tiny_blocklist(folder / "blocklist")
     for name in KINDS:
         write_tiny_llm_guard(folder, name, says={**SAFE, **(says or {})}[name])
-    seeded(seed, lambda: _write_content(folder / "video_content_safety_filter", content_class))
-    seeded(seed, lambda: _write_faces(folder / "face_blur_filter", sees_faces))
+    seeded(seed, lambda: write_tiny_content(folder / "video_content_safety_filter", content_class))
+    seeded(seed, lambda: write_tiny_faces(folder / "face_blur_filter", sees_faces=sees_faces))
 
 
 def write_tiny_blocklist(folder: Path) -> None:
@@ -96,7 +96,8 @@ def _write_adapter(base: Path, folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def _write_content(folder: Path, content_class: int) -> None:
+def write_tiny_content(folder: Path, content_class: int = 0) -> None:
+    """Write `video_content_safety_filter/` that sees the same in every frame."""
     import_diffusers()
     from transformers import SiglipConfig, SiglipModel
 
@@ -118,7 +119,8 @@ def _write_content(folder: Path, content_class: int) -> None:
     torch.save({"model": weights}, folder / WEIGHTS)
 
 
-def _write_faces(folder: Path, sees_faces: bool) -> None:
+def write_tiny_faces(folder: Path, *, sees_faces: bool = False) -> None:
+    """Write `face_blur_filter/` that sees a face everywhere or nowhere."""
     folder.mkdir(parents=True, exist_ok=True)
     network = RetinaFace(stem=8, planes=(4, 4, 8, 8), depths=(1, 1, 1, 1), width=16)
     with torch.no_grad():

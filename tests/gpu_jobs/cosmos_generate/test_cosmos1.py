@@ -62,6 +62,27 @@ def test_video2world_equals_diffusers_bit_for_bit(video2world, checkpoint_dir, n
     np.testing.assert_array_equal(clips[0], made[0])
 
 
+def test_a_batch_equals_the_batch_of_diffusers_bit_for_bit(text2world, checkpoint_dir):
+    latents, clips = denoise(text2world, [request(3), request(4)], sampler="edm_euler")
+    expected, frames = diffusers_run(
+        checkpoint_dir / TEXT, seeds=(3, 4), num_frames=9, fps=24, num_inference_steps=3
+    )
+    np.testing.assert_array_equal(latents, expected)
+    np.testing.assert_allclose(np.stack(clips).astype(int), frames, atol=1)  # decoded one by one
+
+
+@pytest.mark.parametrize("extra", [{"input_frames_guidance": True}, {"augment_sigma": 1.0}])
+def test_settings_of_given_frames_equal_those_of_diffusers(video2world, checkpoint_dir, extra):
+    frames = picture_frames(1)
+    latents, _ = denoise(
+        video2world, [request()], frames=frames, sampler="edm_euler", extra=extra, num_steps=5
+    )
+    expected, _ = diffusers_run(
+        checkpoint_dir / VIDEO, frames=frames, num_frames=9, fps=24, num_inference_steps=5, **extra
+    )
+    np.testing.assert_array_equal(latents, expected)
+
+
 def test_it_equals_diffusers_in_bfloat16_too(text2world, checkpoint_dir):
     world = load_tiny(TEXT, checkpoint_dir, dtype="bfloat16")
     latents, clips = denoise(world, [request()], sampler="edm_euler")
@@ -160,7 +181,9 @@ def test_video2world_needs_a_legal_number_of_frames(video2world):
 
 
 def test_weights_of_another_task_are_refused(checkpoint_dir, text2world, video2world):
-    with pytest.raises(MalformedRecordError, match=r"17 input channels.*expected.*16 input channels"):
+    with pytest.raises(
+        MalformedRecordError, match=r"17 input channels.*expected.*16 input channels"
+    ):
         load_tiny(TEXT, checkpoint_dir, transformer_dir=VIDEO)
 
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_jobs.cosmos_generate.backends.extension import (
@@ -53,6 +53,7 @@ def extended(world, *, total_frames, overlap_frames=9, frames=None):
     )
 
 
+@settings(deadline=None)  # machines are shared
 @given(st.integers(1, 400), st.integers(2, 60), st.data())
 def test_parts_fill_the_length_without_gap_or_repetition(total, clip, data):
     overlap = data.draw(st.integers(1, clip - 1))

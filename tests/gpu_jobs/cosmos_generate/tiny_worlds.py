@@ -51,7 +51,7 @@ def request(seed: int = 3) -> ClipRequest:
     return ClipRequest(f"clip{seed}", PROMPT, seed=seed)
 
 
-def diffusers_run(folder: Path, *, seed: int = 3, frames=None, dtype="float32", **call) -> Any:
+def diffusers_run(folder: Path, *, seeds=(3,), frames=None, dtype="float32", **call) -> Any:
     """What the diffusers pipeline of a folder makes of a call: latents and uint8 frames."""
     import torch
     from diffusers import DiffusionPipeline
@@ -60,14 +60,20 @@ def diffusers_run(folder: Path, *, seed: int = 3, frames=None, dtype="float32", 
         folder, safety_checker=_passes_all(), dtype=getattr(torch, dtype)
     )
     pipe.set_progress_bar_config(disable=True)
-    call = {"prompt": PROMPT, "negative_prompt": NEGATIVE, "height": 48, "width": 64, **call}
+    texts = {"prompt": [PROMPT] * len(seeds), "negative_prompt": [NEGATIVE] * len(seeds)}
+    call = {**texts, "height": 48, "width": 64, **call}
     if frames is not None:
         pictures = [Image.fromarray(frame) for frame in frames]
         call["image" if len(pictures) == 1 else "video"] = (
             pictures[0] if len(pictures) == 1 else pictures
         )
     latents, outputs = (
-        pipe(**call, generator=torch.Generator().manual_seed(seed), output_type=kind)[0]
+        pipe(
+            **call,
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            output_type=kind,
+            return_dict=False,
+        )[0]
         for kind in ("latent", "np")
     )
     return latents, np.round(outputs * 255).astype(np.uint8)

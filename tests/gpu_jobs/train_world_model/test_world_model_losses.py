@@ -1,7 +1,6 @@
 import math
 
 import pytest
-import torch
 
 from gpu_jobs.train_world_model import recipes
 from gpu_jobs.train_world_model.model import (
@@ -13,6 +12,8 @@ from gpu_jobs.train_world_model.model import (
     draw_sigma,
     encode_captions,
 )
+
+torch = pytest.importorskip("torch")
 
 
 @pytest.fixture(scope="module")

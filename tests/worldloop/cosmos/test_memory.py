@@ -83,7 +83,7 @@ def test_7b_fits_24_gb_with_everything_offloaded_and_a_chunked_decode():
     plan = choose_offload(model("Cosmos-1.0-Diffusion-7B-Text2World"), HERO, 24)
 
     assert plan.offload == set(PARTS) - {"prompt_upsampler"}
-    assert plan.chunked_decode
+    assert (plan.chunked_decode, plan.frames_per_chunk) == (True, 4)
     assert plan.title.endswith("decode in chunks")
 
 

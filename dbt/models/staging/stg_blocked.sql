@@ -1,0 +1,41 @@
+{% set columns = {
+    'recipe_id': 'varchar',
+    'scene_id': 'varchar',
+    'wave': 'varchar',
+    'city': 'varchar',
+    'institution': 'varchar',
+    'guard': 'varchar',
+    'category': 'varchar',
+    'reason': 'varchar',
+    'index': 'integer',
+} %}
+
+with log_rows as (
+
+    {{ committed_rows('private', 'blocked', columns) }}
+
+),
+
+final as (
+
+    select
+        -- ids
+        recipe_id,
+        scene_id,
+        wave,
+
+        -- strings
+        city,
+        institution,
+        guard,
+        category,
+        reason,
+
+        -- numerics
+        index as clip_index
+
+    from log_rows
+
+)
+
+select * from final

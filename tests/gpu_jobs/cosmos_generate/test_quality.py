@@ -1,0 +1,120 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gpu_jobs.cosmos_generate import quality, quality_report
+from gpu_jobs.cosmos_generate.quality_frames import compare, read_frames, write_frames
+from gpu_jobs.cosmos_generate.quality_report import bootstrap
+from gpu_jobs.cosmos_generate.tiny import write_tiny_checkpoint
+from worldloop.cosmos.gates import METRICS, Measured, judge
+from worldloop.errors import MalformedRecordError
+from worldloop.seeds import stream
+
+NAME = "Tiny-Cosmos-1.0-Text2World"
+
+
+def clip(seed: int = 0, *, noise: float = 0.0) -> np.ndarray:
+    """A smooth moving pattern, uint8 (9, 32, 64, 3), with some noise."""
+    t, y, x = np.meshgrid(np.arange(9), np.arange(32), np.arange(64), indexing="ij")
+    wave = 127 + 100 * np.sin((x + 3 * t + 11 * seed) / 7) * np.cos(y / 9)
+    rough = noise * stream(seed, "noise").normal(size=wave.shape)
+    return np.repeat(np.clip(wave + rough, 0, 255).astype(np.uint8)[..., None], 3, axis=-1)
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("quality")
+    checkpoint = write_tiny_checkpoint(NAME, folder)
+    given = {
+        "checkpoint": checkpoint,
+        "profiles": "sparse,cached,fast_fp8_attention",
+        "out": folder / "out",
+        "frames": 9,
+        "width": 64,
+        "height": 32,
+        "steps": 6,
+        "prompts": 2,
+        "device": "cpu",
+    }
+    assert quality.main([f"--{name}={value}" for name, value in given.items()]) == 0
+    return folder / "out"
+
+
+def test_a_clip_equals_itself_and_noise_is_seen():
+    same, noisy = compare(clip(), clip()), compare(clip(noise=10.0), clip())
+    assert same == {
+        "psnr_db": 100.0,
+        "ssim": pytest.approx(1),
+        "detail_ratio": 1,
+        "motion_ratio": 1,
+    }
+    assert noisy["psnr_db"] == pytest.approx(20 * np.log10(255 / 10), abs=0.5)
+    assert noisy["ssim"] < 0.9
+    assert noisy["detail_ratio"] > 1.2
+    assert compare(clip(1), clip())["psnr_db"] < 20
+
+
+def test_a_clip_that_stands_still_has_lost_its_motion():
+    frozen = np.repeat(clip()[:1], 9, axis=0)
+    assert compare(frozen, clip())["motion_ratio"] == 0
+    assert compare(frozen, clip())["detail_ratio"] == pytest.approx(1, abs=0.05)
+
+
+def test_kept_frames_are_what_was_written_in_files_of_bounded_size(tmp_path, monkeypatch):
+    monkeypatch.setattr("gpu_jobs.cosmos_generate.quality_frames.PART_MB", 0.01)
+    paths = write_frames(tmp_path, {"exact": [clip(0), clip(1)], "a/b": [clip(2)]})
+    assert len(paths) > 1
+    found = read_frames(tmp_path)
+    assert {name: len(shown) for name, shown in found.items()} == {"exact": 2, "a/b": 1}
+    assert np.array_equal(found["exact"][1], clip(1)[[0, 2, 4, 6, 8]])
+
+
+def test_every_profile_is_compared_with_the_dense_run(generated):
+    record = json.loads((generated / "paired.json").read_text())
+    variants = record["variants"]
+    assert list(variants) == sorted(variants)
+    assert {pair["psnr_db"] for pair in variants["exact"]["pairs"]} == {100.0}
+    assert all(30 < pair["psnr_db"] < 100 for pair in variants["noise_floor"]["pairs"])
+    assert all(pair["psnr_db"] < 30 for pair in variants["other_seed"]["pairs"])
+    assert variants["cached"]["num_forwards"] < variants["sparse"]["num_forwards"]
+    with Image.open(generated / "sheet-sparse.png") as sheet:
+        assert sheet.size == (6 * 64, 2 * 32)
+
+
+def test_a_profile_that_cannot_run_here_is_noted_and_left_out(generated):
+    record = json.loads((generated / "paired.json").read_text())
+    row = record["variants"]["fast_fp8_attention"]
+    assert row["problem"].startswith("MissingExtraError")
+    assert row["pairs"] == []
+    assert "fast_fp8_attention" not in read_frames(generated)
+
+
+def test_the_report_has_every_metric_of_every_profile_and_a_verdict(generated, tmp_path, capsys):
+    out = tmp_path / "found.json"
+    arguments = ["--frames", str(generated), "--out", str(out), "--date", "2026-01-02"]
+    assert quality_report.main(arguments) == 0
+    found = json.loads(out.read_text())
+    assert set(found["profiles"]) == {"sparse", "cached"}
+    assert set(found["not_run"]) == {"fast_fp8_attention"}
+    for name, row in found["profiles"].items():
+        measured = Measured.from_record(row)
+        assert set(measured.metrics) == set(METRICS)
+        assert judge(name, row).state in ("passed", "failed")
+        assert measured.controls["other_seed"]["feature_distance"].mean > 0
+    assert "| other_seed |" in capsys.readouterr().out
+
+
+def test_an_interval_is_wider_for_values_that_differ_and_the_same_each_time():
+    narrow, wide = bootstrap([1.0, 1.1, 0.9], "a"), bootstrap([0.0, 1.0, 2.0], "a")
+    assert wide.high - wide.low > 5 * (narrow.high - narrow.low)
+    assert wide == bootstrap([0.0, 1.0, 2.0], "a")
+
+
+def test_an_unknown_profile_and_an_empty_folder_are_clear_errors(tmp_path, capsys):
+    given = ["--checkpoint", str(tmp_path), "--out", str(tmp_path / "o"), "--profiles", "sparce"]
+    assert quality.main(given) == 1
+    assert "Did you mean 'sparse'?" in capsys.readouterr().err
+    with pytest.raises(MalformedRecordError, match=r"no frames-\*\.npz"):
+        read_frames(tmp_path)
