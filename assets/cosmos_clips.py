@@ -107,7 +107,7 @@ def cosmos_clips(
 def every_planned_clip_is_made_blocked_or_failed(
     context: dg.AssetCheckExecutionContext, store: SiteStore
 ) -> dg.AssetCheckResult:
-    """Each clip that the plan asks for is exactly one of the three, and nothing else is there."""
+    """Each clip that the plan asks for is exactly one of the three, of the planned shape, and nothing else is there."""
     city, wave = split_key(context.partition_key)
     plan = read_plan(store, wave).world_model
     if plan is None:
@@ -117,9 +117,14 @@ def every_planned_clip_is_made_blocked_or_failed(
         set(read(store, table, key(wave, city))["recipe_id"]) for table, key in _OUTCOMES
     )
     found = [*made, *blocked, *failed]
+    clips = read(store, CLIPS, layout.cosmos_clips_key(wave, city))
+    odd = clips.filter(
+        ~pl.all_horizontal(pl.col(name) == n for name, n in asdict(plan.shape).items())
+    )
     return dg.AssetCheckResult(
-        passed=asked == set(found) and len(found) == len(asked),
+        passed=asked == set(found) and len(found) == len(asked) and odd.is_empty(),
         metadata={
+            "of_another_shape": odd["recipe_id"].to_list()[:20],
             "lost": sorted(asked - set(found))[:20],
             "num_blocked": len(blocked),
             "num_failures": len(failed),

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from orchestration.cosmos_cli import generate, models
+from orchestration.cosmos_cli import default_checkpoints, generate, models
 from worldloop import __version__
 from worldloop.errors import WorldloopError
 
@@ -131,9 +131,9 @@ def _report(wave: str, failed: tuple[str, ...], marts_built: bool, wall_s: float
 @click.option("--port", default=3000, show_default=True)
 def dev(port: int) -> None:
     """Serve the Dagster UI with daemon and sensors, on the loopback address only."""
-    from orchestration.instance import lay_out_instance
+    from orchestration.instance import open_instance
 
-    lay_out_instance()
+    open_instance()
     # A shell starts background commands with SIGINT ignored, which every child inherits: then
     # neither Ctrl-C nor a termination from the UI would reach the run workers.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -197,9 +197,7 @@ def search(text: str, limit: int, where: str | None, extract: Path | None) -> No
 
 @main.command()
 @click.option("--gpu-gb", type=float, help="Ask for another card than this machine's; 0 for none.")
-@click.option(
-    "--checkpoint_dir", default="checkpoints", show_default=True, help="Folder of model folders."
-)
+@click.option("--checkpoint_dir", default=default_checkpoints, help="Folder of model folders.")
 def doctor(gpu_gb: float | None, checkpoint_dir: str) -> None:
     """Say what this machine can run, what is missing, and how to get it."""
     from orchestration.deployments import home

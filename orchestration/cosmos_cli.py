@@ -39,10 +39,17 @@ def models() -> None:
     """World models: list, download, verify, or write a tiny one."""
 
 
+def default_checkpoints() -> str:
+    """The folder that the graph takes checkpoints from too."""
+    from orchestration.deployments import checkpoints
+
+    return str(checkpoints())
+
+
 _CHECKPOINT_DIR = click.option(
     "--checkpoint_dir",
-    default="checkpoints",
-    show_default=True,
+    default=default_checkpoints,
+    show_default="checkpoints in the home, or WORLDLOOP_CHECKPOINTS",
     help="Folder of all model folders.",
 )
 
@@ -216,7 +223,11 @@ _FLAGS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--model",), {"default": "", "help": "A name of `worldloop models list`."}),
     (
         ("--checkpoint_dir", "--cosmos_assets_dir", "checkpoint_dir"),
-        {"default": "checkpoints", "show_default": True},
+        {
+            "default": default_checkpoints,
+            "show_default": "checkpoints in the home, or WORLDLOOP_CHECKPOINTS",
+            "help": "Folder of all model folders.",
+        },
     ),
     (
         ("--diffusion_transformer_dir",),

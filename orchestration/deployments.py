@@ -8,11 +8,14 @@
 | `DAGSTER_HOME` | folder of the Dagster instance | `dagster` in the home |
 | `WORLDLOOP_EMBED_MODEL` | an open_clip model instead of the starter, `name` or `name@revision` | the starter |
 | `WORLDLOOP_CHECKPOINTS` | folder of the world models' checkpoints | `checkpoints` in the home |
+| `WORLDLOOP_GPUS` | how many GPUs there are, the limit of the pool `gpu` | what `nvidia-smi` lists |
 | `WORLDLOOP_CP_SIZE` | GPUs that work on one clip together | `1`: one job a GPU |
 | `WORLDLOOP_ALERT_WEBHOOK` | URL that gets a JSON post when a run fails | none: failures are logged only |
 """
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +73,22 @@ def checkpoints() -> Path:
     return Path(os.environ.get("WORLDLOOP_CHECKPOINTS", home() / "checkpoints")).absolute()
 
 
+def cp_size() -> int:
+    """GPUs that work on one clip together."""
+    return int(os.environ.get("WORLDLOOP_CP_SIZE", "1"))
+
+
+def num_gpus() -> int:
+    """GPUs of this machine; 0 where the driver lists none."""
+    if "WORLDLOOP_GPUS" in os.environ:
+        return int(os.environ["WORLDLOOP_GPUS"])
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return 0
+    listed = subprocess.run([tool, "-L"], capture_output=True, text=True, check=False)
+    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+
+
 def resources() -> dict[str, Any]:
     """Every resource of the code location, by the name that assets ask for.
 
@@ -91,7 +110,7 @@ def resources() -> dict[str, Any]:
         "embedder": Embedder(name=name, revision=revision),
         "world_models": WorldModels(
             checkpoint_dir=str(checkpoints()),
-            cp_size=int(os.environ.get("WORLDLOOP_CP_SIZE", "1")),
+            cp_size=cp_size(),
             usd_per_gpu_hour=local_site().usd_per_gpu_hour,
         ),
         "alerts": Alerts(webhook_url=os.environ.get("WORLDLOOP_ALERT_WEBHOOK", "")),

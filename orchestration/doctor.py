@@ -92,8 +92,8 @@ def gpu_asked(memory_gb: float) -> Gpu | None:
 def examine_cosmos(checkpoint_dir: Path) -> list[Finding]:
     """Look at model folders: which models, guardrails and upsamplers are here."""
     here = [name for name in MODELS if (checkpoint_dir / name).is_dir()]
-    guards = [name for name, one in COMPANIONS.items() if one.role == "guardrail"]
-    held = [name for name in guards if (checkpoint_dir / name).is_dir()]
+    folders = ("Cosmos-1.0-Guardrail", "Cosmos-Guardrail1")
+    held = [name for name in folders if (checkpoint_dir / name).is_dir()]
     upsamplers = [
         name
         for name, one in COMPANIONS.items()

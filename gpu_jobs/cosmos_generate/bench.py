@@ -21,12 +21,23 @@ from typing import Any
 import torch
 
 from gpu_jobs.cosmos_generate import vae_chunks
-from gpu_jobs.cosmos_generate.bench_models import CASES, Case, forward_of, transformer_of, vae_of
+from gpu_jobs.cosmos_generate.bench_models import (
+    CASES,
+    Case,
+    begin,
+    forward_of,
+    transformer_of,
+    vae_of,
+    world_of,
+)
+from gpu_jobs.cosmos_generate.protocol import DenoiseOptions
+from gpu_jobs.cosmos_generate.speed import fused as ops
 from gpu_jobs.cosmos_generate.speed import sparse
-from gpu_jobs.cosmos_generate.speed.apply import apply_to
+from gpu_jobs.cosmos_generate.speed.apply import apply_profile, apply_to
 from gpu_jobs.cosmos_generate.speed.fused import quantise
 from worldloop.cosmos.flops import pass_flops, token_grid
 from worldloop.cosmos.profiles import SpeedProfile, profile
+from worldloop.cosmos.requests import ClipRequest
 from worldloop.cosmos.tiles import tiling, window
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -122,6 +133,43 @@ FLEX_OPTIONS: tuple[dict[str, Any], ...] = (
     {"BLOCK_M": 128, "BLOCK_N": 128, "num_warps": 8, "num_stages": 2, "USE_TMA": True},
     {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 8, "num_stages": 3, "USE_TMA": True},
 )
+
+
+@torch.no_grad()
+def fused(record: Record) -> None:
+    """The Triton kernels beside the same in plain torch on the CPU, and their time beside the bytes."""
+    torch.manual_seed(0)
+    x = torch.randn(1, 300, 4096, dtype=torch.bfloat16)
+    rows = torch.randn(1, 5, 3 * 4096, dtype=torch.bfloat16)
+    frame = torch.randint(0, 5, (300,))
+    heads = torch.randn(1, 300, 3 * 4096, dtype=torch.bfloat16)[..., :4096].unflatten(2, (32, 128))
+    rope = (torch.randn(300, 128), torch.randn(300, 128))
+    weight = torch.rand(128, dtype=torch.bfloat16)
+    checks: dict[str, Any] = {
+        "quantise": (ops.quantise_rows, (x,)),
+        "gelu": (ops.gelu_rows, (x,)),
+        "gated": (ops.gated_rows, (x,)),
+        "modulated": (ops.modulated_rows, (x, x.flip(1), rows.flip(1), rows, frame, 1e-6)),
+        "rotated": (ops.rotated_heads, (heads, weight, *rope, 1e-6)),
+    }
+    for name, (operator, given) in checks.items():
+        here = operator(*given)
+        there = operator(*(_moved(one) for one in given))
+        record(f"fused {name}", far=[_far(a, b) for a, b in zip(_tuple(there), _tuple(here), strict=True)])
+
+
+def _moved(one: Any) -> Any:
+    return one.to(DEVICE) if isinstance(one, torch.Tensor) else one
+
+
+def _tuple(one: Any) -> tuple[Any, ...]:
+    return one if isinstance(one, tuple) else (one,)
+
+
+def _far(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Relative distance, in the norm of all numbers."""
+    expected = expected.float()
+    return float((found.cpu().float() - expected).norm() / expected.norm())
 
 
 @torch.no_grad()
@@ -223,9 +271,81 @@ def _decode_row(record: Record, name: str, decoder: Any, latent: Any, whole: Any
     )
 
 
+@torch.no_grad()
+def run(record: Record, key: str, name: str) -> None:
+    """A batch from noise to frames in host memory: all steps, with guidance, in one profile.
+
+    Compilation and the first use of every kernel come before, in a run of few steps.
+    """
+    case, chosen = CASES[key], _profile(name)
+    start_s = time.perf_counter()
+    world = world_of(case, DEVICE)
+    new_policy = apply_profile(world, chosen, shape=case.shape, device=DEVICE)
+    _fit_decoder(world.parts["tokenizer"], case)
+    _forget()
+
+    def options(num_steps: int) -> DenoiseOptions:
+        sampler = case.record.known_samplers[0]
+        guidance = case.record.default_guidance
+        return DenoiseOptions(case.shape, num_steps, guidance, sampler, new_policy())
+
+    warm = options(_WARM_STEPS)
+    latents = _denoised(world, case, warm)
+    world.decode(latents[0], ClipRequest("warm"), warm)
+    ready_s = time.perf_counter() - start_s
+    _reset_peak()
+    asked = options(chosen.num_steps or case.num_steps)
+    start_s = time.perf_counter()
+    latents = _denoised(world, case, asked)
+    denoise_s, denoise_gb = time.perf_counter() - start_s, _peak_gb()
+    _reset_peak()
+    frames = [world.decode(one, ClipRequest("bench"), asked).frames for one in latents]
+    total_s = time.perf_counter() - start_s
+    num_frames = sum(len(one) for one in frames)
+    passes = getattr(asked.policy, "num_forwards", 2 * asked.num_steps)
+    dense = pass_flops(case.record, case.shape, batch_size=case.batch_size)
+    record(
+        f"run {key} {name}",
+        total_s=total_s,
+        denoise_s=denoise_s,
+        decode_s=total_s - denoise_s,
+        ready_s=round(ready_s, 1),
+        steps=asked.num_steps,
+        passes=passes,
+        ms_per_pass=1e3 * denoise_s / passes,
+        clips=len(frames),
+        frames=num_frames,
+        frames_per_s=num_frames / total_s,
+        dense_pflop=dense.total * 2 * asked.num_steps / 1e15,
+        dense_bf16_floor_s=2 * asked.num_steps * dense.total / (BF16_TFLOPS * 1e12),
+        denoise_peak_gb=denoise_gb,
+        decode_peak_gb=_peak_gb(),
+    )
+
+
+def _denoised(world: Any, case: Case, options: DenoiseOptions) -> Any:
+    denoising = begin(world, case, options, DEVICE)
+    for index in range(denoising.num_steps):
+        denoising.step(index)
+    latents = denoising.latents()
+    _synchronize()
+    return latents
+
+
+def _fit_decoder(decoder: Any, case: Case) -> None:
+    """Decode in chunks as large as pays: `vae_chunks.fit` says what fits."""
+    vae_chunks.fit(decoder, case.record.latent_size(case.shape), budget_gb=_DECODE_GB)
+
+
+_WARM_STEPS = 9  # dense, sparse, guided, unguided and extrapolated steps are among them
+_DECODE_GB = 40.0
+BF16_TFLOPS = 808.0  # section `peak`, one NVIDIA H200, 2026-11-21
+
 SECTIONS: dict[str, Callable[..., None]] = {
+    "run": run,
     "peak": peak,
     "flex": flex,
+    "fused": fused,
     "passes": passes,
     "vae": vae,
 }

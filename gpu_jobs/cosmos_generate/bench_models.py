@@ -7,9 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from gpu_jobs.cosmos_generate.protocol import Decoded, DenoiseOptions, Embedding, Media
 from worldloop.cosmos.families import ClipShape
 from worldloop.cosmos.flops import token_grid
 from worldloop.cosmos.models import Model, model
+from worldloop.cosmos.requests import ClipRequest
 
 TEXT_WIDTH = 1024  # of T5-11B
 TEXT_TOKENS = 512
@@ -26,7 +30,6 @@ class Case:
         shape: Of a clip.
         num_steps: Denoising steps.
         batch_size: Clips denoised together.
-        target_s: Seconds of an end-to-end run by profile that we want to stay under.
     """
 
     key: str
@@ -214,3 +217,124 @@ def cosmos3_inputs(case: Case, device: Any, *, text_tokens: int = 300) -> dict[s
         "vision_noisy_frame_indexes": [torch.arange(grid[0], device=device)],
         "return_dict": False,
     }
+
+
+def world_of(case: Case, device: Any) -> Any:
+    """A world model of a case with random weights: the backend that the job uses.
+
+    Of Cosmos 3 only the loop is the benchmark's own, because its backend wants a text tokenizer.
+    """
+    import torch
+
+    parts = {
+        "transformer": transformer_of(case.record, device),
+        "tokenizer": vae_of(case.record, device),
+    }
+    if case.record.family == "cosmos3":
+        return Cosmos3World(case, parts)
+    from gpu_jobs.cosmos_generate.backends.cosmos1 import Cosmos1WorldModel
+    from gpu_jobs.cosmos_generate.backends.predict2 import Predict2WorldModel
+
+    kind: Any = Predict2WorldModel if case.record.family == "predict2" else Cosmos1WorldModel
+    return kind(case.record, parts, None, {}, torch.bfloat16)
+
+
+def begin(world: Any, case: Case, options: DenoiseOptions, device: Any) -> Any:
+    """Start a batch with random prompts and, where the model wants one, a random first frame."""
+    import torch
+
+    shape, many = case.shape, range(case.batch_size)
+    text = torch.randn(2, TEXT_TOKENS, TEXT_WIDTH, dtype=torch.bfloat16)
+    frame = np.random.default_rng(0).integers(
+        0, 256, (1, shape.height_px, shape.width_px, 3), np.uint8
+    )
+    media = Media(frame if "video2world" in case.record.all_tasks else None)
+    return world.begin(
+        [ClipRequest(f"bench-{number}", seed=number) for number in many],
+        [Embedding(text[0], text[1]) for _ in many],
+        options,
+        device=device,
+        media=[media for _ in many],
+    )
+
+
+@dataclass
+class Cosmos3World:
+    """The loop of Cosmos 3 over random inputs: text read in the first pass of a branch, then recalled.
+
+    Attributes:
+        case: What is generated.
+        parts: `transformer` and `tokenizer`.
+    """
+
+    case: Case
+    parts: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        from gpu_jobs.cosmos_generate.backends.cosmos3_text import install_reader
+
+        self.reader = install_reader(self.parts["transformer"])
+
+    def begin(
+        self, requests: Any, embeddings: Any, options: DenoiseOptions, *, device: Any, media: Any
+    ) -> "Cosmos3Loop":
+        """Start a clip; texts and frames are random."""
+        return Cosmos3Loop(self, options, device)
+
+    def decode(self, latents: Any, request: Any, options: Any) -> Decoded:
+        """Frames of a clip."""
+        import torch
+
+        from gpu_jobs.cosmos_generate.backends.pipeline import to_frames
+
+        with torch.no_grad():
+            video = self.parts["tokenizer"].decode(latents[None], return_dict=False)[0]
+        return Decoded(to_frames(video[0]))
+
+
+class Cosmos3Loop:
+    """Guided Euler steps along a straight flow."""
+
+    def __init__(self, world: Cosmos3World, options: DenoiseOptions, device: Any):
+        """Draw the noise and lay out both texts."""
+        from gpu_jobs.cosmos_generate.backends.cosmos3_packing import _without_text
+        from gpu_jobs.cosmos_generate.backends.cosmos3_text import ReadText
+
+        self.num_steps, self._world, self._options = options.num_steps, world, options
+        transformer = world.parts["transformer"]
+        lengths = {"cond": 300, "uncond": 200}
+        self._full = {
+            name: cosmos3_inputs(world.case, device, text_tokens=length)
+            for name, length in lengths.items()
+        }
+        self._recalled = {name: _without_text(inputs) for name, inputs in self._full.items()}
+        self._texts = {name: ReadText(len(transformer.layers)) for name in lengths}
+        self._latent = self._full["cond"]["vision_tokens"][0].float()
+
+    def step(self, index: int) -> None:
+        """One step."""
+        import torch
+
+        policy = self._options.policy
+        policy.start_step(index, self.num_steps)
+        with torch.no_grad():
+            flow = policy.run("cond", lambda: self._pass("cond")).float()
+            if policy.guided():
+                uncond = policy.run("uncond", lambda: self._pass("uncond")).float()
+                flow = uncond + self._options.guidance * (flow - uncond)
+            self._latent = self._latent - flow / self.num_steps
+
+    def latents(self) -> Any:
+        """The clip."""
+        import torch
+
+        return self._latent.to(torch.bfloat16)
+
+    def _pass(self, branch: str) -> Any:
+        import torch
+
+        text, world = self._texts[branch], self._world
+        inputs = self._recalled[branch] if text.complete else self._full[branch]
+        seen = {**inputs, "vision_tokens": [self._latent.to(torch.bfloat16)]}
+        with world.reader.reading(text):
+            return world.parts["transformer"](**seen)[0][0]

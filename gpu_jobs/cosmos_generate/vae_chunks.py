@@ -53,6 +53,38 @@ def enable_chunks(vae: Any, frames_per_chunk: int) -> None:
     vae._decode = types.MethodType(decode, vae)
 
 
+# Bytes that decoding a latent frame takes per latent pixel, in bf16: AutoencoderKLCosmos 10.6 GB less
+# 6.8 GB for two frames of 88x160, AutoencoderKLWan 44.2 GB less 24.9 GB for four (one NVIDIA H200,
+# torch 2.11.0+cu130, 2026-11-21, `bench vae`); that of Wan 2.2 is scaled by its pixels.
+_BYTES = {"AutoencoderKLCosmos": 135_000, "AutoencoderKLWan": 343_000}
+_FIXED_CHUNKS = 1.5  # what is held beside the frames of a chunk, in frames
+
+
+def fit(vae: Any, latent_size: tuple[int, int, int], *, budget_gb: float) -> int:
+    """Let an autoencoder decode in the largest chunks that memory allows, its weights laid out for it.
+
+    Args:
+        vae: An `AutoencoderKLCosmos` or `AutoencoderKLWan`.
+        latent_size: Latent frames, rows and columns of a clip.
+        budget_gb: Memory that decoding may take beside what is on the device.
+
+    Returns:
+        Latent frames of a chunk, at least 1; all of them means that the clip is decoded whole.
+
+    Raises:
+        MalformedRecordError: If the autoencoder is another one.
+    """
+    frames, rows, columns = latent_size
+    scale = (getattr(vae.config, "scale_factor_spatial", 8) or 8) / 8
+    each_gb = _BYTES.get(type(vae).__name__, 0) * rows * columns * scale**2 / 1e9
+    chunk = max(1, min(frames, int(budget_gb / max(each_gb, 1e-9) - _FIXED_CHUNKS)))
+    if type(vae).__name__ == "AutoencoderKLWan":
+        use_channels_last(vae)
+    if type(vae).__name__ == "AutoencoderKLWan" or chunk < frames:
+        enable_chunks(vae, chunk)
+    return chunk
+
+
 def decoded_chunks(vae: Any, latent_BCTHW: torch.Tensor, *, frames_per_chunk: int) -> Iterator[Any]:
     """Pixels of a latent of `AutoencoderKLCosmos`, chunk by chunk, (B, 3, t, H, W) in [-1, 1].
 

@@ -3,14 +3,18 @@
 # B batch, C channels, T frames, H height, W width
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_jobs.train_world_model.components import start_from_components
 from gpu_jobs.train_world_model.data import Footage, batch_indices
 from gpu_jobs.train_world_model.spec import Stage, TrainWorldModelSpec
 from worldloop.seeds import derive_seed, stream
+
+_CLIPS_SEEN = 48  # for the head start
 
 
 def autocast(spec: TrainWorldModelSpec) -> Any:
@@ -64,6 +68,7 @@ class AutoencoderLearner:
         torch.manual_seed(derive_seed(spec.seed, self.part))
         self.spec, self.footage = spec, footage
         self.network = build_autoencoder(spec.autoencoder).to(spec.device).train()
+        start_from_components(self.network, self._some_footage())
         self.averages = Averages({"network": self.network}, decay=spec.ema_decay)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(),
@@ -72,6 +77,11 @@ class AutoencoderLearner:
             weight_decay=0.0,
             fused=spec.device != "cpu",
         )
+
+    def _some_footage(self) -> Iterator[Any]:
+        """Evenly spaced clips, to see what footage is made of."""
+        for clip in self.footage[:: max(1, len(self.footage) // _CLIPS_SEEN)]:
+            yield to_model_range(clip[None])
 
     def step(self, stage: Stage, number: int, *, rate: float) -> Any:
         """One optimizer step."""

@@ -11,7 +11,7 @@ def small(shards_dir: str, output_dir: str) -> TrainWorldModelSpec:
     return TrainWorldModelSpec(
         shards_dir=shards_dir,
         output_dir=output_dir,
-        autoencoder=_autoencoder(128, num_layers=2),
+        autoencoder=_autoencoder(128, num_layers=3),
         transformer=_transformer(heads=4, head_dim=128, num_layers=8, text_width=256),
         text_encoder=_text_encoder(256, heads=4, num_layers=4),
         autoencoder_stages=_stages(Stage(17, 8, 2000, 40.0), Stage(61, 2, 400, 15.0)),
@@ -27,7 +27,7 @@ def tiny(shards_dir: str, output_dir: str) -> TrainWorldModelSpec:
     return TrainWorldModelSpec(
         shards_dir=shards_dir,
         output_dir=output_dir,
-        autoencoder=_autoencoder(16, num_layers=1),
+        autoencoder=_autoencoder(64, num_layers=1),
         transformer=_transformer(heads=2, head_dim=16, num_layers=2, text_width=16),
         text_encoder=_text_encoder(16, heads=2, num_layers=1),
         autoencoder_stages=_stages(Stage(5, 2, 12), Stage(9, 1, 4)),
@@ -50,8 +50,8 @@ def _autoencoder(width: int, *, num_layers: int) -> dict[str, Any]:
     """Two Haar levels in time and space and no further downsampling: 4x4x4, 16 channels."""
     return {
         "latent_channels": 16,
-        "encoder_block_out_channels": [width, width, width],
-        "decode_block_out_channels": [width, width, width],
+        "encoder_block_out_channels": [width, width],
+        "decode_block_out_channels": [width, width],
         "attention_resolutions": [],
         "num_layers": num_layers,
         "patch_size": 4,

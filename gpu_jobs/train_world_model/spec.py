@@ -82,7 +82,7 @@ class TrainWorldModelSpec:
     autoencoder_stages: tuple[dict[str, Any], ...]
     transformer_stages: tuple[dict[str, Any], ...]
     state_dir: str = ""
-    autoencoder_learning_rate: float = 1e-3
+    autoencoder_learning_rate: float = 3e-4
     transformer_learning_rate: float = 6e-4
     warmup_steps: int = 100
     posterior_std: float = 0.1

@@ -7,7 +7,8 @@ import pytest
 from assets.partitions import shard_key
 from resources.clip_tables import read_clips
 from resources.site_catalog import wave_index_rows
-from resources.tables import read, read_record
+from resources.tables import publish, read, read_record
+from resources.wave_plans import read_plan
 from tests.assets.generation import SPECS, StandInLauncher
 from tests.conftest import House
 from worldloop import layout
@@ -159,17 +160,14 @@ def test_what_a_guard_stops_and_what_fails_is_counted_and_tried_again(house):
     assert rows_of(house, FAILURES, layout.failures_key, "generate").is_empty()
 
 
-def test_an_unguarded_clip_of_a_model_that_requires_guards_stops_the_chain(house, monkeypatch):
-    import worldloop.cosmos.models as registry
-
+def test_an_unguarded_clip_of_a_model_that_requires_guards_stops_the_chain(house):
     real = "Cosmos-1.0-Diffusion-7B-Text2World"
     house.resources["launcher"] = StandInLauncher()
-    model = {"world_model": real, "tier": "hero", "share": 1.0}
+    model = {"world_model": real, "tier": "hero"}
     house.plan(WAVE, [f"{CITY}/museum"], clips_per_place=1, num_frames=5, **model)
 
     result = make(house, raises=False)
 
-    assert registry.model(real).record.guardrail == "required"
     failed = [c.check_name for c in result.get_asset_check_evaluations() if not c.passed]
     assert failed == ["guarded_as_required"]
 
@@ -187,8 +185,6 @@ def test_a_clip_whose_sketch_was_not_made_is_a_failure_of_its_own(house):
     house.plan(WAVE, [f"{CITY}/museum"], num_frames=5, **MODEL)
     make(house, assets=("prompts", "rendered_clips"))
     key = layout.clips_key(WAVE, CITY)
-    from resources.tables import publish
-
     publish(house.store, CLIPS, key, read(house.store, CLIPS, key).head(1))
 
     make(house, assets=("cosmos_clips",))
@@ -196,3 +192,41 @@ def test_a_clip_whose_sketch_was_not_made_is_a_failure_of_its_own(house):
     failed = rows_of(house, FAILURES, layout.failures_key, "generate")
     assert failed["stage"].to_list() == ["control"]
     assert rows_of(house, CLIPS, layout.cosmos_clips_key).height == 1
+
+
+def test_throughput_is_shown_over_the_waves(generated):
+    event = generated.instance.get_latest_materialization_event(dg.AssetKey("throughput"))
+    metadata = {name: value.value for name, value in event.asset_materialization.metadata.items()}
+
+    assert metadata["num_clips"] == 2
+    assert metadata["frames_per_gpu_s"] == pytest.approx(18 / 72)
+    assert metadata["over_waves"].count("data:image/svg+xml") == 4
+
+
+def test_a_draft_gives_its_first_frames_to_the_clip_that_promotes_it(generated):
+    sketches = rows_of(generated, CLIPS, layout.clips_key)
+    drafts = rows_of(generated, CLIPS, layout.cosmos_clips_key)["recipe_id"].to_list()
+    seeds = [clip.seed for clip in read_plan(generated.store, WAVE).clips]
+    config = {
+        **MODEL,
+        "scenes": [f"{CITY}/museum@{seed}" for seed in seeds],
+        "drafts": drafts,
+        "source": "draft",
+        "num_frames": 5,
+    }
+    generated.instance.add_dynamic_partitions("wave", ["w0002"])
+    generated.execute("plan_job", "w0002", {"ops": {"wave_plan": {"config": config}}})
+    generated.definitions().resolve_job_def("city_job").execute_in_process(
+        instance=generated.instance,
+        partition_key=shard_key(CITY, "w0002"),
+        asset_selection=[
+            dg.AssetKey(name) for name in ("prompts", "rendered_clips", "cosmos_clips")
+        ],
+    )
+
+    made = read(generated.store, GENERATIONS, layout.generations_key("w0002", CITY))
+    assert made["draft_recipe_id"].to_list() == drafts
+    assert made["sketch_recipe_id"].null_count() == 2
+    assert made["scene_id"].to_list() == sketches["scene_id"].to_list()
+    paths = [request["conditioning"]["path"] for request in SPECS[-1].requests]
+    assert [path.split("/")[-2] for path in paths] == drafts

@@ -14,6 +14,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "220")
     monkeypatch.setenv("WORLDLOOP_HOME", str(tmp_path))
+    monkeypatch.delenv("WORLDLOOP_CHECKPOINTS", raising=False)
     return tmp_path
 
 

@@ -25,6 +25,7 @@ def home(tmp_path, monkeypatch):
     """An empty home and working folder."""
     monkeypatch.setenv("WORLDLOOP_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("WORLDLOOP_CHECKPOINTS", raising=False)
     monkeypatch.chdir(tmp_path)
     Image.fromarray(np.full((64, 64, 3), 90, np.uint8)).save(tmp_path / "first.jpg")
     return tmp_path
@@ -92,6 +93,14 @@ def test_the_guides_low_memory_command_offloads_everything(asked):
         "tokenizer",
         "transformer",
     )
+
+
+def test_clips_are_made_from_the_graphs_own_checkpoints_unless_said_otherwise(asked, home):
+    worldloop(f'generate text2world --prompt "{TRAM}"')
+    worldloop(f'generate text2world --prompt "{TRAM}" --checkpoint_dir checkpoints')
+
+    assert asked[0][0].checkpoint_dir == str(home / "home" / "checkpoints")
+    assert asked[1][0].checkpoint_dir == str(home / "checkpoints")
 
 
 def test_without_offload_flags_the_memory_decides(asked):

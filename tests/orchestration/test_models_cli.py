@@ -15,6 +15,8 @@ SEVEN = "Cosmos-1.0-Diffusion-7B-Text2World"
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "220")
+    monkeypatch.setenv("WORLDLOOP_HOME", str(tmp_path))
+    monkeypatch.delenv("WORLDLOOP_CHECKPOINTS", raising=False)
     return tmp_path
 
 
@@ -55,6 +57,7 @@ def test_only_guardrails_can_be_asked_for():
     assert folders_to_download((SEVEN,), guardrail_only=True) == (
         "Cosmos-1.0-Guardrail",
         "meta-llama/LlamaGuard-7b",
+        "google/siglip-so400m-patch14-384",
     )
     assert worldloop("models download --guardrail --dry-run").exit_code == 0
 
@@ -95,7 +98,7 @@ def test_a_hub_that_is_not_there_ends_with_one_message_a_folder():
 
 
 def test_verify_says_what_is_missing():
-    assert "Nothing was downloaded to checkpoints yet" in worldloop("models verify").output
+    assert "/checkpoints yet. See `worldloop models download" in worldloop("models verify").output
     answer = worldloop(f"models verify {SEVEN}")
     assert answer.exit_code == 1
     assert f"Run: worldloop models download {SEVEN}" in answer.output

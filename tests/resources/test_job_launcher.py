@@ -9,7 +9,7 @@ import psutil
 
 from gpu_jobs.embed_clips.spec import EmbedClipsSpec
 from gpu_jobs.render_clips.spec import RenderClipsSpec
-from resources.job_launcher import JobLauncher
+from resources.job_launcher import JobLauncher, _command
 from tests.factories import make_recipe
 from worldloop.errors import JobFailedError
 
@@ -105,3 +105,11 @@ def test_a_job_brings_its_report_back(tmp_path):
 
     assert result.asset_materializations_for_node("footage")[0].metadata["num_clips"].value == 1
     assert (tmp_path / "pack.tar").stat().st_size > 0
+
+
+def test_several_processes_start_under_torchrun_and_one_does_not():
+    one, four = _command("cosmos_generate", 1), _command("cosmos_generate", 4)
+
+    assert one[1:] == ["-m", "gpu_jobs.cosmos_generate.job"]
+    assert four[1:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4"]
+    assert four[5:] == one[1:]

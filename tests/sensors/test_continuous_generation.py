@@ -2,7 +2,8 @@ import json
 
 import dagster as dg
 
-from worldloop.sites import Budgets
+from assets.wave_plan import WavePlanConfig
+from worldloop.sites import Budgets, Generation, Site
 
 
 def tick(house, *, cursor=None, ledger=None):
@@ -75,3 +76,23 @@ def test_after_a_release_the_next_wave_waits_for_its_hour(carried):
     cursor = json.dumps({"version": 1, "wave": "w0001", "opened_at": "2999-01-01T00:00:00+00:00"})
 
     assert "min_hours_between_waves" in tick(carried, cursor=cursor).skip_message
+
+
+def test_a_site_may_generate_with_a_world_model_within_its_gpu_seconds(house):
+    from orchestration.jobs import plan_job
+    from resources.ledger import Ledger
+    from sensors.continuous_generation import build_continuous_generation
+
+    model = {"world_model": "Cosmos-Predict2-2B-Video2World", "control": ("first_frames",)}
+    site = Site("local", ("*",), "sites/local", generation=Generation(**model))
+    sensor = build_continuous_generation(plan_job, site)
+
+    def ask(**limits):
+        ledger = Ledger(path=str(house.root / "gpu.sqlite"), limits=Budgets(**limits).limits())
+        resources = {"store": house.store, "ledger": ledger}
+        with dg.build_sensor_context(instance=house.instance, resources=resources) as context:
+            return sensor(context)
+
+    assert "gpu_s" in ask().skip_message
+    config = ask(gpu_s=1e5).run_requests[0].run_config["ops"]["wave_plan"]["config"]
+    assert WavePlanConfig(**config).model_plan().tier == "draft"

@@ -74,3 +74,12 @@ def test_a_rebuilt_atlas_requests_no_run(carried):
     carried.execute("atlas_job")
 
     assert tick(carried).skip_message == "No wave is open."
+
+
+def test_a_city_with_a_world_model_may_take_as_long_as_that_needs(house):
+    model = {"world_model": "Tiny-Cosmos3", "tier": "tiny"}
+    house.plan("w0001", ["tokyo/museum"], **model)
+
+    (request,) = tick(house).run_requests
+
+    assert int(request.tags["dagster/max_runtime"]) > 7200

@@ -2,7 +2,16 @@ import math
 
 import pytest
 
-from worldloop.budgets import KINDS, BudgetLine, check_kinds, estimate_clips, estimate_wave, refusal
+from worldloop.budgets import (
+    KINDS,
+    BudgetLine,
+    check_kinds,
+    estimate_clips,
+    estimate_wave,
+    estimate_world_model,
+    refusal,
+)
+from worldloop.cosmos.plans import plan_world_model
 from worldloop.recipes import Shape
 from worldloop.sites import Generation
 
@@ -53,3 +62,40 @@ def test_a_laptop_day_allows_the_shipped_wave():
 def test_amounts_that_mean_nothing_are_refused(amounts):
     with pytest.raises(ValueError, match="is no amount"):
         check_kinds(amounts)
+
+
+def test_a_tier_up_costs_more_gpu_seconds_and_money_follows_them():
+    costs = [
+        estimate_world_model(
+            plan_world_model("Cosmos-Predict2-2B-Video2World", tier=tier, control=["first_frames"]),
+            10,
+            num_cities=1,
+            usd_per_gpu_hour=3.6,
+        )
+        for tier in ("draft", "standard", "hero")
+    ]
+
+    assert [cost["gpu_s"] for cost in costs] == sorted(cost["gpu_s"] for cost in costs)
+    assert costs[0]["usd"] == pytest.approx(costs[0]["gpu_s"] / 1000)
+
+
+def test_a_tiny_model_uses_no_gpu_and_half_the_share_half_the_bytes():
+    whole, half = (
+        estimate_world_model(
+            plan_world_model("Tiny-Cosmos3", tier="tiny", share=share), 10, num_cities=1
+        )
+        for share in (1.0, 0.5)
+    )
+
+    assert whole["gpu_s"] == 0.0
+    assert half["bytes"] == whole["bytes"] / 2
+
+
+def test_a_wave_with_a_world_model_reserves_for_both():
+    model = Generation(world_model="Cosmos-Predict2-2B-Video2World", control=("first_frames",))
+
+    estimate = estimate_wave(model)
+
+    assert set(estimate) <= set(KINDS)
+    assert estimate["cpu_s"] == estimate_wave(Generation())["cpu_s"]
+    assert estimate["bytes"] > estimate_wave(Generation())["bytes"]

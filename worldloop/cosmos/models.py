@@ -236,6 +236,10 @@ _GUARDRAIL_1 = "Cosmos-1.0-Guardrail"
 _GUARDRAIL1 = "Cosmos-Guardrail1"
 _LLAMA_GUARD = "meta-llama/Llama-Guard-3-8B"
 _LLAMA_GUARD_1 = "meta-llama/LlamaGuard-7b"
+_SIGLIP = "google/siglip-so400m-patch14-384"
+# what `worldloop.cosmos.guards.default_guards` runs, by whether guards can be turned off
+_REQUIRED_GUARDS = (_GUARDRAIL_1, _LLAMA_GUARD_1, _SIGLIP)
+_OPTIONAL_GUARDS = (_GUARDRAIL1, _LLAMA_GUARD, _SIGLIP)
 _JIT = ("*.jit", "mean_std.pt", "config.json", "*.safetensors", "README.md")
 _UPSAMPLER_FILES = ("model.pt", "config.json", "README.md", "tokenizer*")
 
@@ -354,6 +358,22 @@ COMPANIONS: Mapping[str, Companion] = MappingProxyType(
                 size_gb=13.5,
                 required=("config.json",),
             ),
+            Companion(
+                _SIGLIP,
+                "guardrail",
+                "google/siglip-so400m-patch14-384",
+                licence="Apache-2.0",
+                size_gb=3.5,
+                required=("config.json",),
+            ),
+            Companion(
+                "Qwen/Qwen3Guard-Gen-0.6B",  # by choice, instead of a Llama Guard: small and not gated
+                "guardrail",
+                "Qwen/Qwen3Guard-Gen-0.6B",
+                licence="Apache-2.0",
+                size_gb=1.5,
+                required=("config.json",),
+            ),
         )
     }
 )
@@ -381,7 +401,7 @@ def _cosmos1(size: str, task: Task) -> Model:
         features=frozenset({"subject_name", "lora"})
         | (_ALL_CONTROLS | {"extend"} if to_video else frozenset()),
         needs=(_T5, _TOKENIZER_1),
-        guards=(_GUARDRAIL_1, _LLAMA_GUARD_1),
+        guards=_REQUIRED_GUARDS,
         upsamplers=(_PIXTRAL,) if to_video else (_UPSAMPLER_1,),
         layouts=("original", "diffusers"),
         size_gb=28.5 if large else 14.5,
@@ -398,7 +418,6 @@ def _predict1(size: str, task: Task) -> Model:
         family="predict1",
         repo_id=f"nvidia/{name}",
         needs=(_T5, _TOKENIZER_P1),
-        guards=(_GUARDRAIL1, _LLAMA_GUARD),
         upsamplers=(_PIXTRAL,) if task == "video2world" else (_UPSAMPLER_P1,),
         layouts=("original",),
     )
@@ -439,7 +458,7 @@ def _predict2(size: str, task: Task) -> Model:
         tasks=("image2world", "video2world") if to_video else ("text2image",),
         features=frozenset({"subject_name", "lora"} | ({"extend"} if to_video else set())),
         needs=(_T5,),
-        guards=(_GUARDRAIL1, _LLAMA_GUARD),
+        guards=_OPTIONAL_GUARDS,
         upsamplers=(_QWEN_VL,) if to_video else (),
         layouts=("original",) if size == "0.6B" else ("diffusers", "original"),
         original_files=files,
@@ -493,7 +512,7 @@ def _predict25(size: str, stage: str) -> Model:
         tasks=("text2image", "text2world", "image2world", "video2world"),
         features=frozenset({"subject_name", "lora", "extend"}),
         needs=(_REASON1,),
-        guards=(_GUARDRAIL1, _LLAMA_GUARD),
+        guards=_OPTIONAL_GUARDS,
         upsamplers=(_QWEN_VL,),
         layouts=("diffusers", "original"),
         original_files=(f"base/{stage}/*.pt", "tokenizer.pth"),
@@ -562,7 +581,7 @@ def _cosmos3(
         spatial_stride=16,
         tasks=family.tasks,
         features=everything | actions,
-        guards=(_GUARDRAIL_1,),
+        guards=_OPTIONAL_GUARDS,
         size_gb=2 * params_b + 3.0,
     )
 

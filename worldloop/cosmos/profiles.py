@@ -113,7 +113,7 @@ class SpeedProfile:
 
 _EXACT = SpeedProfile("exact")
 _FAST = SpeedProfile("fast", compile=True, attention="cudnn", linears="fp8")
-_SPARSE = replace(_FAST, name="sparse", density=0.17, dense_first_steps=2, dense_last_steps=1)
+_SPARSE = replace(_FAST, name="sparse", density=0.15, dense_first_steps=2, dense_last_steps=1)
 PROFILES: Mapping[str, SpeedProfile] = MappingProxyType(
     {
         profile.name: profile
@@ -125,12 +125,13 @@ PROFILES: Mapping[str, SpeedProfile] = MappingProxyType(
             replace(
                 _SPARSE,
                 name="cached",
+                density=0.125,
                 cache_every=2,
                 cache_first_steps=4,
                 cache_last_steps=2,
                 cache_order=1,
                 guidance_from=0.0,
-                guidance_until=0.75,
+                guidance_until=0.65,
             ),
             replace(_FAST, name="distilled", num_steps=4, guidance_from=0.0, guidance_until=0.0),
         )

@@ -135,14 +135,14 @@ class Cosmos3:
             MalformedRecordError: If a request cannot be what this checkpoint makes.
             UnknownKeyError: If a sampler, control, embodiment or action mode is unknown.
         """
-        schedule = self._schedule(options)
-        clips = []
+        schedule, clips = self._schedule(options), []
         given = zip(requests, embeddings, media, strict=True)
-        for number, (request, embedding, inputs) in enumerate(given):
-            start = self._start(request, embedding, options, inputs)
-            clip = self._clip(request, start, options, schedule.again(), device)
-            clip.passes.prefix = f"{number}:" if number else ""
-            clips.append(clip)
+        with torch.no_grad():
+            for number, (request, embedding, inputs) in enumerate(given):
+                start = self._start(request, embedding, options, inputs)
+                clip = self._clip(request, start, options, schedule.again(), device)
+                clip.passes.prefix = f"{number}:" if number else ""
+                clips.append(clip)
         return Turns(clips, options)
 
     def decode(self, latents: Latents, request: ClipRequest, options: DenoiseOptions) -> Decoded:
@@ -154,18 +154,21 @@ class Cosmos3:
         for latent in (latents.video, latents.sound, latents.actions):
             if latent is not None:
                 check_finite(latent, request)
+        with torch.no_grad():
+            frames = self._frames(latents.video)
+            if latents.sound is None:
+                return Decoded(frames, actions=self._answered(latents, request))
+            sound_CN = self.pipeline.decode_sound(latents.sound).float().cpu().numpy()
+        rate_hz = int(self.pipeline.sound_tokenizer.config.sampling_rate)
+        return Decoded(frames, sound_CN, rate_hz, self._answered(latents, request))
+
+    def _frames(self, latent_BCTHW: torch.Tensor) -> NDArray[np.uint8]:
         vae, pipeline = self.parts["tokenizer"], self.pipeline
         mean, inverse_std = (
-            statistic.to(device=latents.video.device, dtype=vae.dtype).view(1, -1, 1, 1, 1)
+            statistic.to(device=latent_BCTHW.device, dtype=vae.dtype).view(1, -1, 1, 1, 1)
             for statistic in (pipeline._vae_latents_mean, pipeline._vae_latents_inv_std)
         )
-        scaled_BCTHW = latents.video.to(vae.dtype) / inverse_std + mean
-        frames = rounded_frames(vae.decode(scaled_BCTHW).sample[0])
-        if latents.sound is None:
-            return Decoded(frames, actions=self._answered(latents, request))
-        sound_CN = pipeline.decode_sound(latents.sound).float().cpu().numpy()
-        rate_hz = int(pipeline.sound_tokenizer.config.sampling_rate)
-        return Decoded(frames, sound_CN, rate_hz, self._answered(latents, request))
+        return rounded_frames(vae.decode(latent_BCTHW.to(vae.dtype) / inverse_std + mean).sample[0])
 
     def _schedule(self, options: DenoiseOptions) -> Schedule:
         folder = self.folder
@@ -235,9 +238,7 @@ class Cosmos3:
                 action_width=start.action_width,
             )
         given = None if start.given is None else given_BCTHW
-        return DistilledClip(
-            passes, schedule, state, noisy_T11, given=given, generator=generator
-        )
+        return DistilledClip(passes, schedule, state, noisy_T11, given=given, generator=generator)
 
     def _noise(
         self, start: Start, shape: ClipShape, generator: torch.Generator, device: Any

@@ -81,9 +81,7 @@ class Passes:
         }
         if latents.sound is not None:
             seen["sound_tokens"] = [latents.sound.to(dtype)]
-            seen["sound_timesteps"] = torch.full(
-                latents.sound.shape[1:], timestep, device=device
-            )
+            seen["sound_timesteps"] = torch.full(latents.sound.shape[1:], timestep, device=device)
         if latents.actions is not None:
             seen["action_tokens"] = [latents.actions.to(dtype)]
             seen["action_timesteps"] = torch.full(

@@ -11,14 +11,13 @@ before, whose latents are decoded and encoded again in between. Frames and laten
 diffusers always denoises whole chunks of 93 frames and cuts them off, here a shorter clip is one
 chunk of its own length.
 
-What can be loaded: diffusers folders of Transfer2.5 (base model, and `controlnet/<kind>/` or a
-folder per control). The control networks of Cosmos-1.0's control2world (NeMo) and of Transfer1 have
-no diffusers class and are refused by name.
+What can be loaded: Transfer2.5 in diffusers folders (`transformer/`, and `controlnet/<kind>/` or a
+folder per control) and in the makers' layout (`general/<kind>/*.pt`, base model and control network
+in one file). Control models of Cosmos-1.0 and Transfer1 are `control1`'s.
 """
 
 # B batch, C channels, T frames, H height, W width
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +26,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from gpu_jobs.common.torch_ops import import_diffusers
 from gpu_jobs.cosmos_generate.backends.pipeline import (
     Layout,
     Prompts,
@@ -43,6 +41,7 @@ from gpu_jobs.cosmos_generate.backends.predict25 import (
     load_chat_tokenizer,
     load_reason_parts,
 )
+from gpu_jobs.cosmos_generate.checkpoints import load_control_network
 from gpu_jobs.cosmos_generate.protocol import Decoded, DenoiseOptions, Embedding, Media, Module
 from worldloop.cosmos.models import Model
 from worldloop.cosmos.requests import ClipRequest
@@ -420,7 +419,9 @@ class Transfer25(ReasonWorldModel):
         """A control network, loaded once."""
         if key not in self._networks:
             kind, model_dir = key
-            folder = self.checkpoint_dir / model_dir if model_dir else self.folder / "controlnet"
+            original = self.folder / "general"  # where the makers' layout keeps all controls
+            own = original if original.is_dir() else self.folder / "controlnet"
+            folder = self.checkpoint_dir / model_dir if model_dir else own
             self._networks[key] = load_control(folder, kind, self.parts["transformer"], self.dtype)
         return self._networks[key]
 
@@ -447,7 +448,7 @@ def load_control(folder: Path, kind: str, transformer: Module, dtype: torch.dtyp
     """A control network, on the CPU.
 
     Args:
-        folder: Diffusers folder of the network, or one that holds `<kind>/`.
+        folder: Folder of the network, or one that holds `<kind>/`; in diffusers' or the makers' layout.
         kind: Of the control; `vis` is another name of `blur`.
         transformer: The base model it has to fit.
         dtype: Precision of weights.
@@ -455,20 +456,10 @@ def load_control(folder: Path, kind: str, transformer: Module, dtype: torch.dtyp
     Raises:
         MalformedRecordError: If there is none, or it was made for another base model.
     """
-    diffusers = import_diffusers()
     names = {"vis": ("vis", "blur"), "blur": ("blur", "vis")}.get(kind, (kind,))
     places = [*(folder / name for name in names), folder]
-    place = next((path for path in places if (path / "config.json").is_file()), None)
-    found = json.loads((place / "config.json").read_text()).get("_class_name") if place else None
-    if place is None or found != "CosmosControlNetModel":
-        raise MalformedRecordError(
-            f"control model for {kind!r} in {folder.name}",
-            found or "no config.json",
-            "a diffusers folder of a CosmosControlNetModel",
-            "Download the control model of Transfer2.5, or name its folder with model_dir. "
-            "Control models of Cosmos-1.0 (NeMo) and Transfer1 have no such class.",
-        )
-    network = diffusers.CosmosControlNetModel.from_pretrained(place, torch_dtype=dtype).eval()
+    place = next((path for path in places if path.is_dir()), folder)
+    network = load_control_network(place, transformer, dtype)
     _check_fits(network, transformer, place)
     return network
 

@@ -16,19 +16,30 @@ from gpu_jobs.cosmos_generate.checkpoints.configs import (
     Network,
     check_network,
     config_of,
+    control_config_of,
 )
 from gpu_jobs.cosmos_generate.checkpoints.jit_tokenizer import (
     is_jit_tokenizer,
     load_jit_tokenizer,
 )
 from gpu_jobs.cosmos_generate.checkpoints.nemo import is_nemo, read_nemo
-from gpu_jobs.cosmos_generate.checkpoints.original import read_original
+from gpu_jobs.cosmos_generate.checkpoints.original import read_control, read_original
 from worldloop.cosmos.models import Model
 from worldloop.errors import MalformedRecordError
 
-__all__ = ["find_weights", "is_jit_tokenizer", "load_jit_tokenizer", "load_transformer"]
+__all__ = [
+    "find_weights",
+    "is_jit_tokenizer",
+    "load_control_network",
+    "load_jit_tokenizer",
+    "load_transformer",
+]
 
 CLASS_NAME = "CosmosTransformer3DModel"
+CONTROL_CLASS_NAME = "CosmosControlNetModel"
+# where Predict2.5 and Transfer2.5 keep their files; every control of the latter has the same base model
+SAME_BASE = "general/*/*.pt"
+NESTED = ("base/post-trained/*.pt", "base/pre-trained/*.pt", SAME_BASE)
 KEPT_IN_FP32 = "learnable_pos_embed"  # CosmosTransformer3DModel._keep_in_fp32_modules
 
 
@@ -64,6 +75,42 @@ def load_transformer(folder: Path, model: Model, dtype: Any) -> Any:
     return transformer.eval()
 
 
+def load_control_network(folder: Path, transformer: Any, dtype: Any) -> Any:
+    """A control network of Transfer2.5, on the CPU.
+
+    Args:
+        folder: Its diffusers folder, or a folder with one `.pt` file in the makers' layout.
+        transformer: The base model; in the makers' layout the network has copies of its tensors.
+        dtype: Precision of the weights.
+
+    Returns:
+        `diffusers.CosmosControlNetModel`.
+
+    Raises:
+        MalformedRecordError: If there is no control network in the folder.
+    """
+    diffusers = import_diffusers()
+    path = folder / "config.json"
+    if path.is_file() and json.loads(path.read_text()).get("_class_name") == CONTROL_CLASS_NAME:
+        return diffusers.CosmosControlNetModel.from_pretrained(folder, torch_dtype=dtype).eval()
+    files = sorted(folder.glob("*.pt"))
+    if len(files) != 1:
+        raise MalformedRecordError(
+            f"control model in {folder.name}",
+            [file.name for file in files] or "neither config.json of such a class nor a .pt file",
+            f"a diffusers folder of a {CONTROL_CLASS_NAME}, or one .pt file of Transfer2.5",
+            "Download the control model of Transfer2.5, or name its folder with model_dir. "
+            "Control models of Cosmos-1.0 go with Cosmos-1.0.",
+        )
+    state = read_control(files[0], transformer.state_dict())
+    with _on_no_device():
+        network = diffusers.CosmosControlNetModel(**control_config_of(state, transformer.config))
+    network.load_state_dict(
+        {key: _cast(key, value, dtype) for key, value in state.items()}, strict=True, assign=True
+    )
+    return network.eval()
+
+
 def find_weights(folder: Path) -> Path:
     """What in a folder holds the transformer: a diffusers folder, a `.pt` file or a NeMo folder.
 
@@ -78,8 +125,9 @@ def find_weights(folder: Path) -> Path:
     for place in (folder, folder / "weights", folder / "nemo" / "weights", folder / "nemo"):
         if is_nemo(place):
             return place
-    for pattern in ("model.pt", "*ema*.pt", "*reg*.pt", "*.pt"):
+    for pattern in ("model.pt", "*ema*.pt", "*reg*.pt", "*.pt", *NESTED):
         found = [path for path in sorted(folder.glob(pattern)) if path.name != "mean_std.pt"]
+        found = found[:1] if pattern == SAME_BASE else found
         if len(found) == 1:
             return found[0]
         if found:

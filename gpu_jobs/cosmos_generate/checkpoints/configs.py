@@ -170,3 +170,28 @@ def _projections(state: State) -> dict[str, Any]:
         found["img_context_dim_in"], found["img_context_dim_out"] = int(in_size), int(out_size)
         found["controlnet_block_every_n"] = 7  # TRANSFORMER_CONFIGS, Cosmos-2.5-Transfer-General-2B
     return found
+
+
+def control_config_of(state: State, base: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of `CosmosControlNetModel` that fit tensors with diffusers names.
+
+    Args:
+        state: All tensors of the control network.
+        base: Settings of the transformer that it goes with.
+    """
+    cells = PATCH_SIZE[0] * PATCH_SIZE[1] * PATCH_SIZE[2]
+    shared = (
+        "num_attention_heads", "attention_head_dim", "mlp_ratio", "text_embed_dim",
+        "adaln_lora_dim", "patch_size", "max_size", "rope_scale", "extra_pos_embed_type",
+        "img_context_dim_in", "img_context_dim_out", "use_crossattn_projection",
+        "crossattn_proj_in_channels", "encoder_hidden_states_channels",
+    )  # fmt: skip
+    return {
+        **{name: base[name] for name in shared},
+        "n_controlnet_blocks": len(
+            {key.split(".")[1] for key in state if key.startswith("control_blocks.")}
+        ),
+        "model_channels": base["num_attention_heads"] * base["attention_head_dim"],
+        "in_channels": int(state["patch_embed.proj.weight"].shape[1]) // cells,
+        "latent_channels": int(state["patch_embed_base.proj.weight"].shape[1]) // cells,
+    }

@@ -113,7 +113,19 @@ IGNORED = re.compile(
     r"(^|\.)(logvar|conditioner|tokenizer)\.|_extra_state|pos_embedder\.(seq|dim_\w+_range)$"
     r"|(^|\.)accum_\w+$"
 )
-CONTROL = re.compile(r"control")
+# the control network of Transfer2.5, which lies in one file with its base model
+CONTROL = re.compile(r"^control_(blocks|embedder)\.")
+CONTROL_ENDS = ("after_proj.weight", "after_proj.bias")
+CONTROL_START = ("before_proj.weight", "before_proj.bias")
+# its tensors that it shares with the base model: control network -> transformer, diffusers names
+CONTROL_SHARED: Mapping[str, str] = MappingProxyType(
+    {
+        "patch_embed_base.": "patch_embed.",
+        "time_embed.": "time_embed.",
+        "crossattn_proj.": "crossattn_proj.",
+        "img_context_proj.": "img_context_proj.",
+    }
+)
 LORA = re.compile(
     r"^(?P<layer>.*\.attn)\.(?P<name>to_(?:q|k|v|out))_lora\.net\.(?P<part>[01])\.weight$"
 )
@@ -164,7 +176,50 @@ def read_original(path: Path, *, averaged: bool = False) -> tuple[str, State]:
             "those of Cosmos-1.0, Predict1, Predict2, Predict2.5 or Transfer2.5",
             "Name another file; other families have other layouts.",
         )
-    return layout, converted(layout, state, path)
+    base = {key: value for key, value in state.items() if not CONTROL.match(key)}
+    return layout, converted(layout, base, path)
+
+
+def read_control(path: Path, base: Mapping[str, Any]) -> State:
+    """Tensors of the control network in a file of Transfer2.5, by diffusers names.
+
+    Args:
+        path: `.pt` file of one control, e.g. `general/edge/*.pt`.
+        base: Tensors of the base model by diffusers names; the network has copies of some.
+
+    Raises:
+        MalformedRecordError: If it cannot be read, or lacks or has other tensors.
+    """
+    state = {key: value for key, value in network_tensors(path).items() if CONTROL.match(key)}
+    index = re.compile(r"^control_blocks\.(\d+)\.")
+    num_blocks = 1 + max((int(m.group(1)) for key in state if (m := index.match(key))), default=-1)
+    names = control_key_map(num_blocks, present=state)
+    check_names(set(names.values()), set(state), path)
+    shared = {
+        control + key.removeprefix(theirs): value
+        for control, theirs in CONTROL_SHARED.items()
+        for key, value in base.items()
+        if key.startswith(theirs)
+    }
+    return {**shared, **{ours: state[theirs] for ours, theirs in names.items()}}
+
+
+def control_key_map(num_blocks: int, *, present: Iterable[str] = ()) -> dict[str, str]:
+    """Tensors that a control network of Transfer2.5 does not share: diffusers name to original name.
+
+    Args:
+        num_blocks: Blocks of the control network.
+        present: Original names that a checkpoint has; optional ones are mapped if they are there.
+    """
+    block = dict(BLOCK_PREDICT2)
+    if "control_blocks.0.cross_attn.q_img.weight" in set(present):
+        block.update(PICTURE_PREDICT2)
+    names = {"patch_embed.proj.weight": "control_embedder.proj.1.weight"}
+    for index in range(num_blocks):
+        ends = CONTROL_ENDS if index else (*CONTROL_ENDS, *CONTROL_START)
+        for ours, theirs in {**block, **{name: name for name in ends}}.items():
+            names[f"control_blocks.{index}.{ours}"] = f"control_blocks.{index}.{theirs}"
+    return names
 
 
 def layout_of(state: Mapping[str, Any]) -> str | None:

@@ -104,7 +104,8 @@ def large_boxes(
 ) -> Iterable[tuple[int, int, int, int]]:
     """Boxes of at least `MIN_SIDE_PX` each way, in whole pixels and within the frame."""
     height, width = shape_THWC[1], shape_THWC[2]
-    for x1, y1, x2, y2 in boxes.astype(int).tolist():
+    far = 4.0 * max(height, width)  # whole pixels of what lies beyond would overflow
+    for x1, y1, x2, y2 in boxes.clip(-far, far).astype(int).tolist():
         if x2 - x1 < MIN_SIDE_PX or y2 - y1 < MIN_SIDE_PX:
             continue
         inside = (max(x1, 0), max(y1, 0), min(x2, width), min(y2, height))
@@ -163,7 +164,7 @@ class RetinaFaceDetector:
             bgr_BCHW = rgb.permute(0, 3, 1, 2)[:, [2, 1, 0]].float()
             mean = torch.tensor(_MEAN_BGR, device=device).view(1, 3, 1, 1)
             offsets_BA4, scores_BA2 = self.network(bgr_BCHW - mean)
-            if not bool(torch.isfinite(scores_BA2).all()):
+            if not bool(torch.isfinite(scores_BA2).all() & torch.isfinite(offsets_BA4).all()):
                 raise ValueError("the face detector's answer is not finite")
             anchors_A4 = anchors(height, width).to(device)
             boxes_BA4 = decode_boxes(offsets_BA4, anchors_A4)

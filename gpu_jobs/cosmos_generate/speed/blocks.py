@@ -239,10 +239,10 @@ def _modulated(
         reads them.
     """
     if isinstance(getattr(reader, "to_qkv", reader), FP8Linear):
-        x_BLD, x8, scales = modulated_rows(
+        sum_BLD, x8, scales = modulated_rows(
             x_BLD, added_BLD, gates_BFD, rows_BFD, frame_L, norm.norm.eps
         )
-        return x_BLD, (x8, scales)
+        return x_BLD if added_BLD is None else sum_BLD, (x8, scales)
     if added_BLD is not None and gates_BFD is not None:
         x_BLD = x_BLD + _row_part(gates_BFD, 2, frame_L) * added_BLD
     elif added_BLD is not None:

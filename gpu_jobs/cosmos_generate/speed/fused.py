@@ -85,24 +85,23 @@ def modulated_rows(
         eps: Of the norm.
 
     Returns:
-        The tokens after the addition, the rows and their scales.
+        The tokens after the addition (empty without one), the rows and their scales.
     """
     if x_BLD.is_cuda:
         return _modulated_on_gpu(x_BLD, added_BLD, gates, rows, frame_L, eps)
     if added_BLD is not None:
         x_BLD = x_BLD + (added_BLD if gates is None else added_BLD * _part(gates, 2, frame_L))
-    else:
-        x_BLD = x_BLD.clone()
     y_BLD = F.layer_norm(x_BLD, x_BLD.shape[-1:], eps=eps)
     y_BLD = y_BLD * (1 + _part(rows, 1, frame_L)) + _part(rows, 0, frame_L)
-    return (x_BLD, *quantise(y_BLD.flatten(0, 1)))
+    kept = x_BLD.new_empty(0) if added_BLD is None else x_BLD
+    return (kept, *quantise(y_BLD.flatten(0, 1)))
 
 
 @modulated_rows.register_fake
 def _modulated_shapes(
     x: torch.Tensor, added: Any, gates: Any, rows: Any, frames: Any, eps: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return (torch.empty_like(x, memory_format=torch.contiguous_format), *_like_rows(x, x.shape[-1]))
+    return (x.new_empty(0 if added is None else x.shape), *_like_rows(x, x.shape[-1]))
 
 
 @torch.library.custom_op("worldloop::rotated_heads", mutates_args=())
@@ -123,6 +122,8 @@ def rotated_heads(
     from gpu_jobs.cosmos_generate.speed import kernels
 
     batch, tokens, heads, width = x_BLHE.shape
+    if x_BLHE.stride()[2:] != (width, 1) or x_BLHE.stride(0) != tokens * x_BLHE.stride(1):
+        x_BLHE = x_BLHE.contiguous()
     out = torch.empty(x_BLHE.shape, dtype=x_BLHE.dtype, device=x_BLHE.device)
     kernels.rotated_heads[(batch * tokens,)](
         x_BLHE,
@@ -162,7 +163,7 @@ def _modulated_on_gpu(
     added = None if added is None else added.contiguous()
     gates = None if gates is None else gates.contiguous()
     width = x.shape[-1]
-    out = torch.empty_like(x)
+    out = x.new_empty(0 if added is None else x.shape)
     out8, scales = _like_rows(x, width)
     kernels.modulated_rows[(len(scales),)](
         x,
@@ -183,7 +184,7 @@ def _modulated_on_gpu(
         BLOCK=_power_of_two(width),
         num_warps=_warps(width),
     )
-    return x.clone() if added is None else out, out8, scales
+    return out, out8, scales
 
 
 def _launched(name: str, rows: torch.Tensor, width: int) -> Rows8:

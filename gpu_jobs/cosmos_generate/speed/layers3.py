@@ -1,21 +1,20 @@
 """Layers of `Cosmos3OmniTransformer`, written to be fast.
 
 The arithmetic is that of diffusers 0.42.1, `Cosmos3VLTextMoTDecoderLayer`, with the layer's own
-weights. The tower that reads text never sees the video, so that what the video's tokens read of it
-(keys and values of each layer) is worked out once for a prompt and kept. Only the generator tower
-is compiled, in tile order where attention is sparse.
+weights. Only the generator tower is compiled, in tile order where attention is sparse. What it reads
+of the text is kept and recalled as `backends.cosmos3_text` has it.
 """
 
 # L tokens of the video, P places of text, H heads, E width of a head, D width of a token
 
 import inspect
-from collections import OrderedDict
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from gpu_jobs.cosmos_generate.backends.cosmos3_text import RememberingAttention
 from gpu_jobs.cosmos_generate.speed.attention import Attending, self_attention
 from gpu_jobs.cosmos_generate.speed.blocks import Compile, Stack
 from gpu_jobs.cosmos_generate.speed.fp8 import FP8Linear
@@ -23,36 +22,9 @@ from gpu_jobs.cosmos_generate.speed.fused import gated_rows, rotated_heads
 from gpu_jobs.cosmos_generate.speed.parallel import Ranks
 
 TEXT_PLACES = 512  # texts are filled up to a multiple of this, so that few lengths are compiled
-KEPT_PROMPTS = 16  # prompts and their negatives of a batch; about 75 MB each for Nano
 
 Rope = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 TextKV = tuple[torch.Tensor, torch.Tensor]
-
-
-class Reading:
-    """What the layers have read of the prompts of late.
-
-    Attributes:
-        current: Keys and values of the current prompt, one pair a layer as far as it was read.
-        known: Whether the current prompt was read through before.
-    """
-
-    def __init__(self, num_layers: int):
-        self.current: list[TextKV] = []
-        self.known = False
-        self._num_layers = num_layers
-        self._prompts: OrderedDict[tuple[int, ...], list[TextKV]] = OrderedDict()
-
-    def see(self, input_ids: torch.Tensor) -> None:
-        """Take up a prompt."""
-        key = tuple(input_ids.flatten().tolist())
-        self.current = self._prompts.pop(key, [])
-        self.known = len(self.current) == self._num_layers
-        if not self.known:
-            self.current = []
-        self._prompts[key] = self.current
-        while len(self._prompts) > KEPT_PROMPTS:
-            self._prompts.popitem(last=False)
 
 
 class FastLayer(nn.Module):
@@ -63,46 +35,49 @@ class FastLayer(nn.Module):
     """
 
     def __init__(
-        self, layer: nn.Module, index: int, stack: Stack, reading: Reading, *, compiled: Compile
+        self, layer: nn.Module, stack: Stack, *, first: bool, last: bool, compiled: Compile
     ):
         """Wrap a layer.
 
         Args:
             layer: A `Cosmos3VLTextMoTDecoderLayer`.
-            index: Its number.
             stack: Shared by all layers.
-            reading: Shared by all layers.
+            first: Whether it is the first layer, which puts tokens in order.
+            last: Whether it is the last layer, which puts them back.
             compiled: Compiles a function; the identity where nothing is compiled.
         """
         super().__init__()
         self.layer = layer
-        self._index, self._stack, self._reading = index, stack, reading
-        self._is_last = False
+        self._stack, self._first, self._last = stack, first, last
         self._compute = compiled(compute)
 
     def forward(
         self, und_seq: torch.Tensor, gen_seq: torch.Tensor, rotary_emb: Rope
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """As the layer of diffusers; text that has been read before is passed on as it is."""
-        stack, reading = self._stack, self._reading
+        """As the layer of diffusers; a pass without text recalls it from the one before."""
+        stack = self._stack
         cos_und, sin_und, cos_gen, sin_gen = rotary_emb
-        if self._index == 0:
+        if self._first:
             stack.see(stack.grid, gen_seq.shape[0], gen_seq.device)
             stack.rope = (stack.ordered(cos_gen, 0), stack.ordered(sin_gen, 0))
             gen_seq = stack.ordered(gen_seq, 0)
-        if not reading.known:
-            und_seq, text = read(self.layer, und_seq, cos_und, sin_und)
-            reading.current.append(text)
-        key, value = reading.current[self._index]
-        cos_LE, sin_LE = stack.rope
-        stack.attending.num_prefix = len(cos_und)
+        memory = getattr(self.layer.self_attn, "processor", None)
+        if und_seq.shape[0]:
+            und_seq, (key, value) = read(self.layer, und_seq, cos_und, sin_und)
+            if isinstance(memory, RememberingAttention):
+                memory.reader.keep(memory.layer, key, value)
+        else:
+            assert isinstance(memory, RememberingAttention), "a pass without text recalls it"
+            key, value = memory.reader.recall(memory.layer)
+        stack.attending.num_prefix = len(key)
+        filling = -len(key) % TEXT_PLACES
+        key, value = (F.pad(one, (0, 0, 0, 0, 0, filling))[None] for one in (key, value))
         gen_seq = self._compute(
-            self.layer, gen_seq, key, value, cos_LE, sin_LE, stack.attending.number
+            self.layer, gen_seq, key, value, *stack.rope, stack.attending.number
         )
-        if self._is_last:
+        if self._last:
             gen_seq = stack.leave(gen_seq[None])[0]
         return und_seq, gen_seq
-
 
 
 def read(
@@ -123,9 +98,7 @@ def read(
     )[0]
     text_PD = text_PD + attn.to_out(out_HPE.transpose(0, 1).flatten(1))
     text_PD = text_PD + layer.mlp(layer.post_attention_layernorm(text_PD))
-    filling = -len(v) % TEXT_PLACES
-    key, value = (F.pad(one, (0, 0, 0, 0, 0, filling))[None] for one in (for_video, v))
-    return text_PD, (key, value)
+    return text_PD, (for_video, v)
 
 
 def compute(
@@ -192,13 +165,12 @@ def install(
         compiled: Compiles a function.
     """
     stack = Stack(attending, density, ranks)
-    reading = Reading(len(transformer.layers))
-    layers = [
-        FastLayer(layer, index, stack, reading, compiled=compiled)
-        for index, layer in enumerate(transformer.layers)
-    ]
-    layers[-1]._is_last = True
-    transformer.layers = nn.ModuleList(layers)
+    layers = list(transformer.layers)
+    last = len(layers) - 1
+    transformer.layers = nn.ModuleList(
+        FastLayer(layer, stack, first=index == 0, last=index == last, compiled=compiled)
+        for index, layer in enumerate(layers)
+    )
     forward = inspect.signature(type(transformer).forward)
 
     def see(module: Any, args: Any, kwargs: Any) -> None:
@@ -207,7 +179,6 @@ def install(
         stack.density = density if len(shapes) == 1 else 1.0
         t, h, w = shapes[0]
         stack.grid = (int(t), int(h), int(w))
-        reading.see(given["input_ids"])
 
     transformer.register_forward_pre_hook(see, with_kwargs=True)
     transformer.time_embedder = PerFrame(transformer.time_embedder, stack)

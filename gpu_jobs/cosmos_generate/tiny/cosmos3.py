@@ -13,7 +13,13 @@ from typing import Any
 import torch
 
 from gpu_jobs.common.torch_ops import import_diffusers
-from gpu_jobs.cosmos_generate.backends.cosmos3_layout import FOUR_SIGMAS, FOUR_STEPS, UNIPC, VAE
+from gpu_jobs.cosmos_generate.backends.cosmos3_layout import (
+    FOUR_SIGMAS,
+    FOUR_STEPS,
+    TRANSFORMERS,
+    UNIPC,
+    VAE,
+)
 from gpu_jobs.cosmos_generate.tiny.predict25 import livened
 
 VOCABULARY = 2048
@@ -55,7 +61,7 @@ _WORDS = (
     "orientation patterns people pose relationship relative_size resolution scene seconds segments shadows "
     "shot sign skin_tone_and_texture slow spatial state_changes steady street style_medium subjects "
     "temporal_caption text_and_signage_elements the time time_range to transitions video walk walking with"
-).split()
+)
 
 
 def write_tiny(folder: Path, *, seed: int = 0) -> None:
@@ -65,8 +71,31 @@ def write_tiny(folder: Path, *, seed: int = 0) -> None:
         folder: Where to; made if it is not there.
         seed: Of all weights.
     """
-    diffusers = import_diffusers()
-    _write(folder, seed, diffusers.UniPCMultistepScheduler(**UNIPC))
+    _write(folder, seed, TRANSFORMER)
+
+
+def write_tiny_edge(folder: Path, *, seed: int = 0) -> None:
+    """Write a tiny model of the blocks, prompts and schedule of Edge, which has no sound.
+
+    Args:
+        folder: Where to; made if it is not there.
+        seed: Of all weights.
+    """
+    kinds = (
+        "hidden_act",
+        "qk_norm_for_text",
+        "use_und_k_norm_for_gen",
+        "rms_norm_eps",
+        "rope_theta",
+    )
+    settings = {name: TRANSFORMERS["Edge"][name] for name in kinds}
+    _write(
+        folder,
+        seed,
+        {**TRANSFORMER, **settings, "sound_gen": False, "sound_dim": None},
+        default_use_system_prompt=False,
+        use_native_flow_schedule=True,
+    )
 
 
 def write_tiny_four_steps(folder: Path, *, seed: int = 0) -> None:
@@ -78,7 +107,8 @@ def write_tiny_four_steps(folder: Path, *, seed: int = 0) -> None:
     """
     diffusers = import_diffusers()
     settings = {name: value for name, value in FOUR_STEPS.items() if name != "_class_name"}
-    _write(folder, seed, diffusers.FlowMatchEulerDiscreteScheduler(**settings))
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(**settings)
+    _write(folder, seed, TRANSFORMER, scheduler=scheduler)
     index = {
         "_class_name": "Cosmos3DistilledModularPipeline",
         "is_distilled": True,
@@ -93,7 +123,7 @@ def tiny_tokenizer() -> Any:
     from transformers import Qwen2Tokenizer
 
     names, merges = sorted(ByteLevel.alphabet()), []
-    for word in _WORDS:
+    for word in _WORDS.split():
         for spelling in (word, f"Ġ{word}"):
             for end in range(1, len(spelling)):
                 if spelling[: end + 1] not in names:
@@ -139,16 +169,19 @@ def tiny_sound_tokenizer() -> Any:
         return diffusers.Cosmos3AVAEAudioTokenizer(**SOUND)
 
 
-def _write(folder: Path, seed: int, scheduler: Any) -> None:
+def _write(
+    folder: Path, seed: int, transformer: dict[str, Any], *, scheduler: Any = None, **flags: bool
+) -> None:
     diffusers = import_diffusers()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         pipeline = diffusers.Cosmos3OmniPipeline(
-            transformer=livened(diffusers.Cosmos3OmniTransformer(**TRANSFORMER)),
+            transformer=livened(diffusers.Cosmos3OmniTransformer(**transformer)),
             text_tokenizer=tiny_tokenizer(),
             vae=tiny_vae(),
-            scheduler=scheduler,
-            sound_tokenizer=tiny_sound_tokenizer(),
+            scheduler=scheduler or diffusers.UniPCMultistepScheduler(**UNIPC),
+            sound_tokenizer=tiny_sound_tokenizer() if transformer["sound_gen"] else None,
             enable_safety_checker=False,
+            **flags,
         )
     pipeline.save_pretrained(folder)

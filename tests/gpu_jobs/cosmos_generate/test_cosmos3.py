@@ -5,25 +5,23 @@ import warnings
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from shutil import copytree, rmtree
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from gpu_jobs.common.torch_ops import import_diffusers
-from gpu_jobs.cosmos_generate.backends import cosmos3
-from gpu_jobs.cosmos_generate.backends.cosmos3_layout import TRANSFORMERS, VAE
 from gpu_jobs.cosmos_generate.protocol import DenoiseOptions, Media, Plain
-from gpu_jobs.cosmos_generate.tiny.cosmos3 import write_tiny, write_tiny_four_steps
 from worldloop.cosmos.families import ClipShape
 from worldloop.cosmos.models import model
 from worldloop.cosmos.requests import ActionTrack, ClipRequest, Control
 from worldloop.errors import ClipRejectedError, MalformedRecordError, UnknownKeyError
 
 PROMPT, NEGATIVE = '{"context":"A rainy street at night."}', "static, no motion"
+FOUR_STEPS, EDGE = "Tiny-Cosmos3-4Step", "Tiny-Cosmos3-Edge"
 SHAPE = ClipShape(9, 64, 32, 24)
 # diffusers hands a tensor to numpy.array, which torch answers with a warning of numpy 2
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -47,32 +45,28 @@ class Counting(Plain):
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory) -> Path:
+    from gpu_jobs.cosmos_generate.tiny import cosmos3 as tiny
+
     folder = tmp_path_factory.mktemp("checkpoints")
-    write_tiny(folder / "Tiny-Cosmos3")
-    write_tiny_four_steps(folder / "Tiny-Cosmos3-4Step")
+    tiny.write_tiny(folder / "Tiny-Cosmos3")
+    tiny.write_tiny_four_steps(folder / FOUR_STEPS)
+    tiny.write_tiny_edge(folder / EDGE)
     return folder
 
 
 @pytest.fixture(scope="module")
-def world(checkpoints) -> cosmos3.Cosmos3:
+def world(checkpoints):
     return load(checkpoints)
 
 
 @pytest.fixture(scope="module")
-def distilled(checkpoints) -> cosmos3.Cosmos3:
+def distilled(checkpoints):
     return load(checkpoints, four_steps=True)
 
 
 @pytest.fixture(scope="module")
 def pipeline(checkpoints):
-    diffusers = import_diffusers()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        pipe = diffusers.Cosmos3OmniPipeline.from_pretrained(
-            checkpoints / "Tiny-Cosmos3", enable_safety_checker=False
-        )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return diffusers_pipeline(checkpoints / "Tiny-Cosmos3")
 
 
 @pytest.fixture(scope="module")
@@ -80,12 +74,36 @@ def modular(pipeline):
     return modular_pipeline("Cosmos3OmniModularPipeline", "Cosmos3OmniBlocks", pipeline.components)
 
 
-def load(checkpoints: Path, *, four_steps: bool = False) -> cosmos3.Cosmos3:
+def load(checkpoints: Path, *, four_steps: bool = False):
+    """The tiny model of a folder."""
     tiny = model("Tiny-Cosmos3")
     if four_steps:
         features = frozenset({"distilled"})
-        tiny = replace(tiny, name="Tiny-Cosmos3-4Step", features=features, num_steps=4)
-    return cosmos3.load(tiny, checkpoints, dtype=torch.float32, device="cpu")
+        tiny = replace(tiny, name=FOUR_STEPS, features=features, num_steps=4)
+    return load_model(tiny, checkpoints)
+
+
+def load_model(known, checkpoints: Path, *, dtype: str = "float32", **changes):
+    """A model on the CPU."""
+    import torch
+
+    from gpu_jobs.cosmos_generate.backends import cosmos3
+
+    return cosmos3.load(known, checkpoints, dtype=getattr(torch, dtype), device="cpu", **changes)
+
+
+def diffusers_pipeline(folder: Path, *, dtype: str = "float32") -> Any:
+    """The pipeline of diffusers over a folder."""
+    import torch
+
+    diffusers = import_diffusers()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        pipe = diffusers.Cosmos3OmniPipeline.from_pretrained(
+            folder, enable_safety_checker=False, dtype=getattr(torch, dtype)
+        )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 def modular_pipeline(name: str, blocks: str, components: dict[str, Any], **config) -> Any:
@@ -133,6 +151,8 @@ def run(world, request, opts, media=None):
 
 def reference(pipe, **call):
     """Latents and outputs of the diffusers pipeline."""
+    import torch
+
     results = []
     for kind in ("latent", "pil"):
         generator = torch.Generator().manual_seed(3)
@@ -150,6 +170,8 @@ def sized(shape: ClipShape = SHAPE) -> dict[str, int]:
 
 @pytest.mark.parametrize("num_given", [0, 1, 5])
 def test_worlds_equal_the_pipeline_bit_for_bit(world, pipeline, num_given):
+    import torch
+
     given = frames(num_given) if num_given else None
     call: dict[str, Any] = {}
     if num_given == 1:
@@ -164,6 +186,8 @@ def test_worlds_equal_the_pipeline_bit_for_bit(world, pipeline, num_given):
 
 
 def test_pictures_equal_the_pipeline_bit_for_bit(world, pipeline):
+    import torch
+
     still = replace(SHAPE, num_frames=1)
     theirs = reference(pipeline, **sized(still))
     latents, decoded = run(world, asked(), options(shape=still))
@@ -172,6 +196,8 @@ def test_pictures_equal_the_pipeline_bit_for_bit(world, pipeline):
 
 
 def test_sound_equals_the_pipeline_bit_for_bit(world, pipeline):
+    import torch
+
     theirs = reference(pipeline, **sized(), enable_sound=True)
     latents, decoded = run(world, asked(sound=True), options())
     assert torch.equal(latents.video, theirs.latents)
@@ -183,6 +209,7 @@ def test_sound_equals_the_pipeline_bit_for_bit(world, pipeline):
 
 @pytest.mark.parametrize("mode", ["forward_dynamics", "inverse_dynamics", "policy"])
 def test_actions_equal_the_pipeline_bit_for_bit(world, pipeline, mode):
+    import torch
     from diffusers import CosmosActionCondition
 
     media = Media(frames=frames(9), actions=actions(8))
@@ -212,6 +239,8 @@ def actions(count: int, width: int = 9) -> np.ndarray:
 
 @pytest.mark.parametrize(("weight", "num_given"), [(1.0, 0), (1.5, 5)])
 def test_transfer_equals_the_modular_pipeline_bit_for_bit(world, modular, weight, num_given):
+    import torch
+
     controls = {"seg": frames(9, 1), "edge": frames(9, 2)}
     given = frames(num_given) if num_given else None
     call = {} if given is None else {"video": pictures(given)}
@@ -230,31 +259,60 @@ def test_transfer_equals_the_modular_pipeline_bit_for_bit(world, modular, weight
     assert np.array_equal(decoded.frames, np.stack([np.asarray(one) for one in theirs]))
 
 
-@pytest.mark.parametrize("num_given", [0, 1, 5])
-def test_four_steps_equal_the_modular_pipeline_bit_for_bit(distilled, num_given):
+@pytest.fixture(scope="module")
+def modular_four_steps(checkpoints):
     from gpu_jobs.cosmos_generate.backends.cosmos3_layout import FOUR_SIGMAS
 
-    diffusers = import_diffusers()
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler.from_config(
-        distilled.folder.scheduler_config
-    )
-    pipe = modular_pipeline(
+    parts = diffusers_pipeline(checkpoints / FOUR_STEPS).components
+    return modular_pipeline(
         "Cosmos3DistilledModularPipeline",
         "Cosmos3DistilledBlocks",
-        {**distilled.pipeline.components, "scheduler": scheduler, "sound_tokenizer": None},
+        {**parts, "sound_tokenizer": None},
         distilled_sigmas=list(FOUR_SIGMAS),
     )
+
+
+@pytest.mark.parametrize("num_given", [0, 1, 5])
+def test_four_steps_equal_the_modular_pipeline_bit_for_bit(
+    distilled, modular_four_steps, num_given
+):
+    import torch
+
     given = frames(num_given) if num_given else None
     call: dict[str, Any] = {}
     if num_given:
         call = {"image": pictures(given)[0]} if num_given == 1 else {"video": pictures(given)}
     generator = torch.Generator().manual_seed(3)
-    processors = [layer.self_attn.processor for layer in pipe.transformer.layers]
-    theirs = pipe(prompt=PROMPT, fps=24.0, generator=generator, output="videos", **sized(), **call)
-    assert all(hasattr(one, "reader") for one in processors)
+    theirs = modular_four_steps(
+        prompt=PROMPT, fps=24.0, generator=generator, output="videos", **sized(), **call
+    )
     opts = options(num_steps=4, guidance=1.0, sampler="flow_euler")
     _, decoded = run(distilled, asked(), opts, Media(frames=given))
     assert np.array_equal(decoded.frames, np.stack([np.asarray(one) for one in theirs]))
+
+
+def test_edge_equals_the_pipeline_bit_for_bit(checkpoints):
+    import torch
+
+    theirs = reference(diffusers_pipeline(checkpoints / EDGE), **sized())
+    edge = load_model(replace(model("Tiny-Cosmos3"), name=EDGE), checkpoints)
+    latents, decoded = run(edge, asked(), options())
+    assert torch.equal(latents.video, theirs.latents)
+    assert np.array_equal(decoded.frames, theirs.frames)
+
+
+def test_bfloat16_equals_the_pipeline_bit_for_bit(checkpoints):
+    import torch
+
+    folder, given = checkpoints / "Tiny-Cosmos3", frames(1)
+    call = {"image": pictures(given)[0], "enable_sound": True}
+    theirs = reference(diffusers_pipeline(folder, dtype="bfloat16"), **sized(), **call)
+    half = load_model(model("Tiny-Cosmos3"), checkpoints, dtype="bfloat16")
+    latents, decoded = run(half, asked(sound=True), options(), Media(frames=given))
+    assert half.pipeline.transformer.time_embedder.linear_1.weight.dtype == torch.float32
+    assert torch.equal(latents.video, theirs.latents)
+    assert np.array_equal(decoded.frames, theirs.frames)
+    assert np.array_equal(decoded.sound, theirs.sound.float().numpy())
 
 
 def test_text_is_read_in_the_first_step_alone(world):
@@ -276,6 +334,8 @@ def test_a_clip_without_guidance_takes_one_pass_a_step(world):
 
 
 def test_clips_of_a_batch_are_what_they_are_alone(world):
+    import torch
+
     requests = [asked(), asked(seed=4)]
     embeddings = [world.encode(PROMPT, NEGATIVE), world.encode("A quiet zoo.", NEGATIVE)]
     policy = Counting()
@@ -291,6 +351,8 @@ def test_clips_of_a_batch_are_what_they_are_alone(world):
 
 @pytest.mark.parametrize("changes", [{"sampler": "flow_euler"}, {"extra": {"flow_shift": 10.0}}])
 def test_another_schedule_makes_another_clip(world, changes):
+    import torch
+
     plain, _ = run(world, asked(), options())
     other, decoded = run(world, asked(), options(**changes))
     assert not torch.equal(plain.video, other.video)
@@ -311,6 +373,8 @@ def test_prompts_of_the_atlas_fit(world):
 
 
 def test_values_that_are_no_numbers_reject_the_clip(world):
+    import torch
+
     latents, _ = run(world, asked(), options())
     latents.video[0, 0, 0, 0, 0] = torch.nan
     with pytest.raises(ClipRejectedError, match="denoise"):
@@ -353,8 +417,6 @@ def test_controls_of_different_weights_are_refused(world):
 
 
 def test_sound_of_a_checkpoint_without_it_is_refused(checkpoints, tmp_path):
-    from shutil import copytree, rmtree
-
     copytree(checkpoints / "Tiny-Cosmos3", tmp_path / "Tiny-Cosmos3")
     rmtree(tmp_path / "Tiny-Cosmos3" / "sound_tokenizer")
     mute = load(tmp_path)
@@ -380,16 +442,61 @@ def test_a_distilled_model_takes_its_four_steps_alone(distilled, changes, reques
 def test_weights_of_another_size_are_refused(checkpoints):
     nano = replace(model("Cosmos3-Nano"), name="Tiny-Cosmos3")
     with pytest.raises(MalformedRecordError, match="36 layers of width 4096"):
-        cosmos3.load(nano, checkpoints, dtype=torch.float32, device="cpu")
+        load_model(nano, checkpoints)
+
+
+def test_post_trained_weights_take_the_place_of_the_models_own(checkpoints):
+    from gpu_jobs.cosmos_generate.tiny.cosmos3 import write_tiny
+
+    write_tiny(checkpoints / "posttrained", seed=7)
+    known = model("Tiny-Cosmos3")
+    own, trained = (
+        load_model(known, checkpoints, transformer_dir=folder).pipeline.transformer.proj_in.weight
+        for folder in ("", "posttrained")
+    )
+    assert not own.equal(trained)
+    with pytest.raises(MalformedRecordError, match="no transformer/"):
+        load_model(known, checkpoints, transformer_dir="nothing")
+
+
+def test_weights_that_are_missing_are_refused(checkpoints, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    copytree(checkpoints / "Tiny-Cosmos3", tmp_path / "Tiny-Cosmos3")
+    path = tmp_path / "Tiny-Cosmos3/transformer/diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    weights.pop("layers.1.mlp_moe_gen.up_proj.weight")
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(MalformedRecordError, match=r"layers.1.mlp_moe_gen"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ('{"_class_name": "CosmosTextToWorldPipeline"}', "weights of Cosmos3OmniPipeline"),
+        ("{", "JSON"),
+        (None, "no model_index.json"),
+    ],
+)
+def test_folders_of_something_else_are_refused(checkpoints, tmp_path, index, message):
+    folder = tmp_path / "Tiny-Cosmos3"
+    copytree(checkpoints / "Tiny-Cosmos3/scheduler", folder / "scheduler")
+    if index is not None:
+        (folder / "model_index.json").write_text(index)
+    with pytest.raises(MalformedRecordError, match=message):
+        load(tmp_path)
 
 
 def test_a_distilled_model_needs_its_noise_levels(checkpoints):
     plain = replace(model("Tiny-Cosmos3"), features=frozenset({"distilled"}))
     with pytest.raises(MalformedRecordError, match="distilled_sigmas"):
-        cosmos3.load(plain, checkpoints, dtype=torch.float32, device="cpu")
+        load_model(plain, checkpoints)
 
 
 def test_the_folder_is_written_alike_from_the_same_seed(checkpoints, tmp_path):
+    from gpu_jobs.cosmos_generate.tiny.cosmos3 import write_tiny
+
     write_tiny(tmp_path / "again")
     first = sorted((checkpoints / "Tiny-Cosmos3").rglob("*.*"))
     assert {path.name for path in first} >= {"model_index.json", "scheduler_config.json"}
@@ -400,6 +507,10 @@ def test_the_folder_is_written_alike_from_the_same_seed(checkpoints, tmp_path):
 
 @cache
 def real_shapes(size: str) -> Any:
+    import torch
+
+    from gpu_jobs.cosmos_generate.backends.cosmos3_layout import TRANSFORMERS
+
     diffusers = import_diffusers()
     with torch.device("meta"):
         return diffusers.Cosmos3OmniTransformer(**TRANSFORMERS[size])
@@ -407,6 +518,8 @@ def real_shapes(size: str) -> Any:
 
 @pytest.mark.parametrize("size", ["Edge", "Nano", "Super"])
 def test_published_shapes_agree_with_the_registry(size):
+    from gpu_jobs.cosmos_generate.backends.cosmos3_layout import VAE
+
     known = model(f"Cosmos3-{size}")
     net = real_shapes(size)
     config = net.config

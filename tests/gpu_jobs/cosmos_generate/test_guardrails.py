@@ -468,6 +468,24 @@ def test_a_pixelated_face_has_five_squares_a_side() -> None:
     assert len(np.unique(squares[:, 0, :, 0].reshape(25, 3), axis=0)) == 25
 
 
+def test_boxes_beyond_the_frame_are_cut_and_those_outside_left() -> None:
+    from gpu_jobs.cosmos_generate.guardrails.faces import large_boxes
+
+    boxes = [(-np.inf, -30, np.inf, 30), (200, 0, 240, 40), (-50, 0, -10, 40)]
+    inside = list(large_boxes(np.array(boxes, np.float32), (1, 64, 96, 3)))
+    assert inside == [(0, 0, 96, 30)]
+
+
+def test_a_detector_that_answers_nonsense_stops_the_clip(guardrail: Path) -> None:
+    import torch
+
+    guards = load(guardrail, video=["faces"])
+    with torch.no_grad():
+        guards.parts["faces.detector"].BboxHead[0].conv1x1.bias.fill_(float("nan"))
+    with pytest.raises(ClipRejectedError, match="not finite"):
+        guards.check_frames(frames())
+
+
 def test_without_faces_frames_are_not_copied() -> None:
     from gpu_jobs.cosmos_generate.guardrails.faces import FacePixelation
 

@@ -120,6 +120,22 @@ def test_text_makes_the_frames_of_diffusers(world, pipeline) -> None:
     assert frames[0].std() > 1
 
 
+def test_half_precision_makes_the_latents_of_diffusers(checkpoints: Path) -> None:
+    import torch
+
+    from gpu_jobs.cosmos_generate.backends.predict25 import load
+    from gpu_jobs.cosmos_generate.tiny.predict25 import PassAll
+
+    half = torch.bfloat16
+    pipe = import_diffusers().Cosmos2_5_PredictBasePipeline.from_pretrained(
+        checkpoints / NAME, safety_checker=PassAll(), torch_dtype=half
+    )
+    pipe.set_progress_bar_config(disable=True)
+    loaded = load(model(NAME), checkpoints, dtype=half, device=torch.device("cpu"))
+    latents, _ = made(loaded)
+    assert np.array_equal(latents, reference(pipe, output="latent"))
+
+
 @pytest.mark.parametrize("count", [1, 5])
 def test_video_conditions_as_in_diffusers(world, pipeline, count: int) -> None:
     from PIL import Image

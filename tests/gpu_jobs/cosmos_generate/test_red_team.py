@@ -19,8 +19,11 @@ from gpu_jobs.cosmos_generate.red_team import (
     read_prompts,
     table,
 )
+from worldloop.atlas.atlas import load_atlas
 from worldloop.cosmos.guards import CATEGORIES
 from worldloop.errors import MalformedRecordError
+from worldloop.prompts.prose import write_prose
+from worldloop.worlds.casting import CASTABLE, cast_scene
 
 PROMPTS = read_prompts()
 COVERED = set(CATEGORIES) - {"profanity", "jailbreak", "other"}
@@ -53,6 +56,15 @@ def test_the_starter_list_keeps_its_measured_rates() -> None:
     falsely = sum(rate.blocked for (category, _), rate in rates.items() if category == BENIGN)
     assert blocked >= 94  # of 124; docs say what it misses
     assert falsely <= 3  # of 130
+
+
+def test_prompts_of_the_atlas_are_not_blocked() -> None:
+    atlas, starter = load_atlas(), Blocklist.starter()
+    cities = sorted(atlas.cities)[::12]
+    places = [f"{city}/{institution}" for city in cities for institution in CASTABLE]
+    prompts = [write_prose(cast_scene(atlas, place=place, seed=1), atlas) for place in places]
+    assert len(prompts) >= 20
+    assert [prompt for prompt in prompts if not starter.check(prompt).safe] == []
 
 
 class Fussy:

@@ -155,6 +155,40 @@ def test_missing_controls_and_wrong_control_models_are_refused(world, checkpoint
         load_control(checkpoints / "other", "edge", world.parts["transformer"], torch.float32)
 
 
+def test_controls_of_the_makers_layout_are_mapped_name_by_name(world, tmp_path) -> None:
+    import torch
+
+    from gpu_jobs.cosmos_generate.backends.transfer25 import load_control
+    from gpu_jobs.cosmos_generate.checkpoints import load_transformer
+    from gpu_jobs.cosmos_generate.checkpoints.configs import PREDICT2
+    from gpu_jobs.cosmos_generate.checkpoints.original import control_key_map, key_map
+
+    base = world.parts["transformer"]
+    usual = load_control(world.folder / "controlnet", "edge", base, torch.float32)
+    # the control network shares tensors with its base model in this layout
+    expected = usual.state_dict() | {
+        f"{ours}{key.removeprefix(theirs)}": value
+        for ours, theirs in {"patch_embed_base.": "patch_embed.", "time_embed.": "time_embed.",
+                             "crossattn_proj.": "crossattn_proj.", "img_context_proj.": "img_context_proj."}.items()
+        for key, value in base.state_dict().items() if key.startswith(theirs)
+    }  # fmt: skip
+    optional = [
+        k for k in base.state_dict() if k.startswith(("crossattn_proj", "img_context_proj"))
+    ]
+    picture = ["blocks.0.cross_attn.q_img.weight", "control_blocks.0.cross_attn.q_img.weight"]
+    names = key_map(PREDICT2, num_layers=2, present=[*optional, *picture])
+    saved = {f"net.{theirs}": base.state_dict()[ours] for ours, theirs in names.items()}
+    own = control_key_map(2, present=picture)
+    saved |= {f"net.{theirs}": usual.state_dict()[ours] for ours, theirs in own.items()}
+    (tmp_path / "general" / "edge").mkdir(parents=True)
+    torch.save(saved, tmp_path / "general" / "edge" / "any_ema_bf16.pt")
+    loaded = load_control(tmp_path / "general", "edge", base, torch.float32).state_dict()
+    assert loaded.keys() == expected.keys()
+    assert all(torch.equal(loaded[key], expected[key]) for key in expected)
+    again = load_transformer(tmp_path, model(NAME), torch.float32).state_dict()
+    assert all(torch.equal(again[key], value) for key, value in base.state_dict().items())
+
+
 def test_parts_and_latents_that_cannot_be_are_refused(world) -> None:
     with pytest.raises(MalformedRecordError, match="parts of a long clip"):
         made(world, [(Control("edge"),)], frames_per_chunk=5, frames_carried=5)

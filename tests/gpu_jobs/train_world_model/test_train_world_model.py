@@ -63,9 +63,9 @@ def test_the_tiny_recipe_learns_to_reconstruct_and_to_denoise(trained):
     _, report = trained
     first = {point["part"]: point["loss"] for point in reversed(report.losses)}
     last = {point["part"]: point["loss"] for point in report.losses}
-    assert last["autoencoder"] < first["autoencoder"] / 2
+    assert last["autoencoder"] < first["autoencoder"]
     assert last["transformer"] < 1.0  # what predicting nothing costs
-    assert report.autoencoder_psnr_db > 15
+    assert report.autoencoder_psnr_db > 25
     assert (report.num_tokens, report.num_clips, report.resumed) == (96, 6, False)
     assert Path(report.sheet).is_file()
     assert len(report.prompts) == 1

@@ -3,10 +3,13 @@ import math
 import pytest
 
 from gpu_jobs.train_world_model import recipes
+from gpu_jobs.train_world_model.autoencoder import to_model_range
+from gpu_jobs.train_world_model.components import principal_components, start_from_components
 from gpu_jobs.train_world_model.model import (
     SIGMA_DATA,
     SIGMA_MAX,
     Averages,
+    build_autoencoder,
     build_transformer,
     denoising_loss,
     draw_sigma,
@@ -96,3 +99,28 @@ def test_averages_follow_the_weights_and_survive_saving():
     other.load_state_dict(saved)
     other.apply()
     assert layer.weight.item() == pytest.approx(1 - 2 / 11)
+
+
+def test_a_new_autoencoder_codes_the_principal_components_of_its_footage():
+    torch.manual_seed(0)
+    network = build_autoencoder(recipes.tiny("", "").autoencoder)
+    rng = torch.Generator().manual_seed(4)
+    coarse = torch.randn(3, 3, 5, 8, 16, generator=rng) / 3
+    video = torch.nn.functional.interpolate(coarse, size=(9, 32, 64), mode="trilinear")
+    start_from_components(network, [clip[None] for clip in video])
+    with torch.no_grad():
+        latent = network.encode(video).latent_dist.mode()
+        given = network.decode(latent).sample
+        blocks = network.encoder.patch_embed(video).movedim(1, -1)
+        mean, components, std = principal_components(
+            network.encoder.patch_embed, [clip[None] for clip in video], count=16
+        )
+        coded = ((blocks - mean) @ components.t() / std).movedim(-1, 1)
+    assert torch.allclose(latent, coded, atol=0.1)
+    assert float(latent.std()) == pytest.approx(1.0, abs=0.05)
+    assert float((given - video).square().mean()) < 0.05 * float(video.var())
+
+
+def test_footage_enters_the_model_between_minus_one_and_one():
+    frames = torch.tensor([0, 255, 51], dtype=torch.uint8).view(1, 1, 1, 1, 3)
+    assert to_model_range(frames).flatten().tolist() == pytest.approx([-1.0, 1.0, -0.6])

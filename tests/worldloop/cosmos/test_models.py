@@ -3,6 +3,7 @@ import re
 import pytest
 
 from worldloop.cosmos.families import FAMILIES, ClipShape
+from worldloop.cosmos.guards import default_guards
 from worldloop.cosmos.models import COMPANIONS, MODELS, companion, model, select
 from worldloop.errors import MalformedRecordError, UnknownKeyError
 
@@ -130,6 +131,14 @@ def test_the_hub_asks_to_accept_licences_of_guards():
 
     assert {"Cosmos-1.0-Guardrail", "Cosmos-Guardrail1", "Pixtral-12B"} <= gated
     assert companion("google-t5/t5-11b").ignore == ("tf_model.h5",)
+
+
+@pytest.mark.parametrize("one", PUBLISHED, ids=lambda one: one.name)
+def test_a_model_brings_the_guards_that_its_family_runs(one):
+    language_model = {"aegis": "meta-llama/LlamaGuard-7b"}
+    llm = default_guards(one.record)["text"][1]
+
+    assert language_model.get(llm, "meta-llama/Llama-Guard-3-8B") in one.guards
 
 
 def test_distilled_models_bring_their_own_steps():
