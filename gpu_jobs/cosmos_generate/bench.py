@@ -294,6 +294,8 @@ def run(record: Record, key: str, name: str) -> None:
     world.decode(latents[0], ClipRequest("warm"), warm)
     ready_s = time.perf_counter() - start_s
     _reset_peak()
+    computed: list[int] = []
+    world.parts["transformer"].register_forward_hook(lambda *_: computed.append(1))
     asked = options(chosen.num_steps or case.num_steps)
     start_s = time.perf_counter()
     latents = _denoised(world, case, asked)
@@ -302,7 +304,6 @@ def run(record: Record, key: str, name: str) -> None:
     frames = [world.decode(one, ClipRequest("bench"), asked).frames for one in latents]
     total_s = time.perf_counter() - start_s
     num_frames = sum(len(one) for one in frames)
-    passes = getattr(asked.policy, "num_forwards", 2 * asked.num_steps)
     dense = pass_flops(case.record, case.shape, batch_size=case.batch_size)
     record(
         f"run {key} {name}",
@@ -311,8 +312,8 @@ def run(record: Record, key: str, name: str) -> None:
         decode_s=total_s - denoise_s,
         ready_s=round(ready_s, 1),
         steps=asked.num_steps,
-        passes=passes,
-        ms_per_pass=1e3 * denoise_s / passes,
+        passes=len(computed),
+        ms_per_pass=1e3 * denoise_s / len(computed),
         clips=len(frames),
         frames=num_frames,
         frames_per_s=num_frames / total_s,
