@@ -13,7 +13,7 @@ import polars as pl
 from assets.partitions import city_by_wave, split_key
 from gpu_jobs.cosmos_generate.spec import CosmosGenerateSpec
 from resources.clip_tables import read_every_clip
-from resources.control_inputs import clip_request, extract_inputs
+from resources.control_inputs import clip_request, lay_out_source
 from resources.job_launcher import JobLauncher
 from resources.site_store import SiteStore
 from resources.staging import Staging
@@ -220,7 +220,7 @@ def _take_inputs(
     ready = [clip for clip in asked if clip.recipe.source_recipe_id in sources]
     for clip in ready:
         source = clip.recipe.source_recipe_id
-        extract_inputs(store, sources[source], plan.control, inputs / source)
+        lay_out_source(store, sources[source], plan, inputs / source)
     return ready, [clip for clip in asked if clip.recipe.source_recipe_id not in sources]
 
 

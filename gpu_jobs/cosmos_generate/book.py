@@ -221,7 +221,7 @@ class Book:
                     folder,
                     Path(spec.save_dir),
                     name=request.clip_id,
-                    prompt=record_of(folder)["prompt"],
+                    prompt=record_of(folder)["upsampled_prompt"] or request.full_prompt,
                 )
         return report
 

@@ -1,6 +1,6 @@
 """Before the GPU is busy: inputs read, prompts guarded and upsampled. A clip that stops here costs nothing."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,10 @@ from typing import Any
 from gpu_jobs.cosmos_generate.book import Asked, Stopped, stopped_by
 from gpu_jobs.cosmos_generate.media import read_media
 from gpu_jobs.cosmos_generate.protocol import Decoded, Media
-from worldloop.cosmos.asking import is_upsampled
+from worldloop.cosmos.asking import task_of
 from worldloop.cosmos.families import ClipShape, Family
 from worldloop.cosmos.requests import ClipRequest
+from worldloop.cosmos.upsampling import UpsamplingPlan, plan_upsampling
 from worldloop.errors import ClipRejectedError, WorldloopError
 
 _GUARD_ERRORS = (WorldloopError, RuntimeError, ValueError, OSError)  # others end the job
@@ -44,11 +45,13 @@ def prepare(
         Clips that may be generated, and those that stopped here.
     """
     inputs, stopped = read_inputs(requests, asked.family, asked.shape)
-    safe: list[tuple[ClipRequest, Media]] = []
+    safe: list[tuple[ClipRequest, Media, UpsamplingPlan]] = []
     for request, media in inputs:
-        stop = guard_prompt(guards, request, request.full_prompt)
+        plan = upsampling_of(asked, request)
+        unread = plan.upsampler and not request.full_prompt  # written from the picture alone
+        stop = None if unread else guard_prompt(guards, request, request.full_prompt)
         if stop is None:
-            safe.append((request, media))
+            safe.append((request, media, plan))
         else:
             stopped.append(stop)
     prepared = []
@@ -60,6 +63,24 @@ def prepare(
             stopped.append(stop)
     guards.release_text()
     return prepared, stopped
+
+
+def upsampling_of(asked: Asked, request: ClipRequest) -> UpsamplingPlan:
+    """What happens to a clip's prompt.
+
+    Raises:
+        MalformedRecordError: If there is nothing to write a prompt from.
+    """
+    asks = asked.spec.upsampler
+    return plan_upsampling(
+        asked.family,
+        task_of(request, asked.shape),
+        request,
+        enabled=bool(asks),
+        upsampler=asks.get("name", ""),
+        mode=asks.get("mode"),
+        word_limit=asks.get("word_limit"),
+    )
 
 
 def read_inputs(
@@ -99,35 +120,29 @@ def guard_frames(guards: Any, request: ClipRequest, decoded: Decoded) -> Decoded
 
 def _upsample(
     asked: Asked,
-    clips: Sequence[tuple[ClipRequest, Media]],
+    clips: Sequence[tuple[ClipRequest, Media, UpsamplingPlan]],
     device: Any,
     stopped: list[Stopped],
 ) -> list[Prepared]:
     """The prompts that the model will read; the upsampler is loaded only if one of them needs it."""
-    asks = asked.spec.upsampler
-    limit = int(asks.get("word_limit", asked.family.word_limit_to_skip_upsampler))
-    upsampler, prepared = None, []
-    for request, media in clips:
-        prompt, upsampled = request.full_prompt, False
-        if asks and is_upsampled(request, model=asked.model, word_limit=limit):
+    loaded, prepared = None, []
+    for request, media, plan in clips:
+        prompt = request.full_prompt
+        if plan.upsampler:
             try:
-                if upsampler is None:
-                    upsampler = _load_upsampler(asks, device)
-                prompt = upsampler.upsample(
-                    prompt, media.frames, mode=asks["mode"], seed=request.seed
-                )
-                upsampled = True
+                loaded = loaded or _load_upsampler(asked, plan.upsampler, device)
+                prompt = loaded.upsample(prompt, media.frames, mode=plan.mode, seed=request.seed)
             except ClipRejectedError as error:
                 stopped.append(stopped_by(request, "upsample", error))
                 continue
         negative = request.negative_prompt
         if negative is None:
             negative = asked.family.negative_prompt
-        prepared.append(Prepared(request, prompt, upsampled, negative, media))
+        prepared.append(Prepared(request, prompt, bool(plan.upsampler), negative, media))
     return prepared
 
 
-def _load_upsampler(asks: Mapping[str, Any], device: Any) -> Any:
+def _load_upsampler(asked: Asked, name: str, device: Any) -> Any:
     from gpu_jobs.cosmos_generate.upsamplers import load_upsampler
 
-    return load_upsampler(asks["name"], Path(asks["dir"]), device)
+    return load_upsampler(name, Path(asked.spec.upsampler["dir"]), device)

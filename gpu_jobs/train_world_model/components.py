@@ -72,7 +72,7 @@ def principal_components(
     values_D, vectors_DD = torch.linalg.eigh(square / number - torch.outer(mean_D, mean_D))
     std_K = values_D.flip(0)[:count].clamp_min(_LEAST_STD**2).sqrt()
     found = (mean_D, vectors_DD.flip(1)[:, :count].t(), std_K)
-    return tuple(value.float().to(device) for value in found)  # type: ignore[return-value]
+    return tuple(value.float().to(device) for value in found)
 
 
 def _still_branches(autoencoder: Any) -> None:

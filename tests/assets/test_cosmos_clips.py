@@ -1,5 +1,7 @@
 """World-model clips through the real definitions: their tables, their links, and what releases take."""
 
+from pathlib import Path
+
 import dagster as dg
 import polars as pl
 import pytest
@@ -12,6 +14,7 @@ from resources.wave_plans import read_plan
 from tests.assets.generation import SPECS, StandInLauncher
 from tests.conftest import House
 from worldloop import layout
+from worldloop.annotations import read_clip
 from worldloop.records import (
     BLOCKED,
     CLIPS,
@@ -32,6 +35,17 @@ MODEL = {
     "control": ["first_frames"],
 }
 KEY = shard_key(CITY, WAVE)
+
+
+KEPT = []
+
+
+class KeepingLauncher(StandInLauncher):
+    """Reads the source clip as the job would, while it is there."""
+
+    def _report(self, spec):
+        KEPT.append(read_clip(Path(spec.requests[0]["controls"][0]["path"])))
+        return super()._report(spec)
 
 
 def rows_of(house, table, key, *more):
@@ -76,9 +90,21 @@ def test_each_scene_has_a_sketch_and_a_clip_that_names_it(generated):
 def test_the_job_gets_the_first_frames_of_the_sketch_as_a_file(generated):
     request = SPECS[0].requests[0]
 
-    assert request["conditioning"]["path"].endswith(f"{request['sketch_recipe_id']}/rgb.mp4")
+    assert request["conditioning"]["path"].endswith(f"{request['sketch_recipe_id']}/first_1.png")
     assert request["conditioning"]["num_frames"] == 1
     assert SPECS[0].guards["text"] == []
+
+
+def test_a_controlled_clip_gets_its_sketch_as_a_folder_with_annotations(house):
+    house.resources["launcher"] = KeepingLauncher()
+    model = {"world_model": "Tiny-Cosmos-Transfer2.5", "tier": "tiny", "control": ["depth", "seg"]}
+    house.plan(WAVE, [f"{CITY}/museum"], clips_per_place=1, num_frames=0, **model)
+    make(house)
+
+    (request,) = SPECS[-1].requests
+    assert [control["kind"] for control in request["controls"]] == ["depth", "seg"]
+    assert request["conditioning"] is None
+    assert KEPT[-1].depth_m.shape == (9, 54, 96)
 
 
 def test_signals_vectors_and_decisions_cover_both_kinds_of_clips(generated):

@@ -400,11 +400,11 @@ def _check_control(control: Control, request: ClipRequest, model: Model) -> None
             "a path; only edge and blur can be computed, from a conditioning video",
             "Name the control video.",
         )
-    if control.path and PurePath(control.path).suffix.lower() not in VIDEO_TYPES:
+    if control.path and PurePath(control.path).suffix.lower() not in (*VIDEO_TYPES, ""):
         raise MalformedRecordError(
             f"control video of {control.kind} for clip {request.clip_id!r}",
             control.path,
-            f"a video ({', '.join(VIDEO_TYPES)})",
+            f"a video ({', '.join(VIDEO_TYPES)}), or the folder of a procedural clip",
             "Convert it to .mp4.",
         )
 

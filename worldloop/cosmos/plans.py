@@ -281,6 +281,13 @@ def _check_control(
             "first_frames, edge or blur, as a draft has no depth and no segmentation",
             "Take the source 'sketch' for them.",
         )
+    if source == "draft" and {"edge", "blur"} & set(control) and tasks != {"control2world"}:
+        raise MalformedRecordError(
+            f"control from a draft for {known.name}",
+            list(control),
+            "first_frames, as only models of Transfer2.5 compute edge and blur from footage alone",
+            "Take the source 'sketch' for them.",
+        )
 
 
 def _takes(known: Model) -> str:

@@ -92,7 +92,7 @@ def load_control_network(folder: Path, transformer: Any, dtype: Any) -> Any:
     diffusers = import_diffusers()
     path = folder / "config.json"
     if path.is_file() and json.loads(path.read_text()).get("_class_name") == CONTROL_CLASS_NAME:
-        return diffusers.CosmosControlNetModel.from_pretrained(folder, torch_dtype=dtype).eval()
+        return diffusers.CosmosControlNetModel.from_pretrained(folder, dtype=dtype).eval()
     files = sorted(folder.glob("*.pt"))
     if len(files) != 1:
         raise MalformedRecordError(
@@ -159,7 +159,7 @@ def _from_diffusers(folder: Path, dtype: Any) -> Any:
     diffusers = import_diffusers()
     try:
         transformer, told = diffusers.CosmosTransformer3DModel.from_pretrained(
-            folder, torch_dtype=dtype, output_loading_info=True
+            folder, dtype=dtype, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise MalformedRecordError(

@@ -5,12 +5,15 @@ fewer and narrower layers; the text encoder is a real Qwen2.5-VL, also small, wi
 tokenizer that needs no download.
 """
 
+import functools
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from gpu_jobs.common.torch_ops import import_diffusers
+from worldloop.cosmos.families import FAMILIES
 
 HIDDEN_TEXT, TEXT_LAYERS = 16, 2
 TRANSFORMER: dict[str, Any] = {
@@ -38,6 +41,14 @@ SCHEDULER: dict[str, Any] = {
     "sigma_max": 200.0,
     "sigma_min": 0.01,
 }
+VOCABULARY = 640  # 256 bytes and what was merged
+ENGLISH = (
+    "A person walks along a quiet street past shops, signs and parked cars while the camera moves "
+    "slowly forward. Sunlight falls through the windows of the hall onto the floor, where visitors "
+    "stand in front of the paintings. People wait in a line at the counter of the station. It is a "
+    "clear morning in spring, and the trees beside the road are green. The robot in the kitchen "
+    "takes a cup from the table and turns to the left."
+)
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -93,13 +104,13 @@ def tiny_vae() -> Any:
 
 
 def tiny_tokenizer() -> Any:
-    """Qwen's tokenizer over single bytes, with a chat template of the published shape."""
+    """Qwen's byte-level tokenizer with a few hundred merges, and a chat template of the published shape."""
     from transformers import Qwen2Tokenizer
 
-    names = [*_byte_names(), *SPECIAL_TOKENS]
+    vocab, merges = _byte_pairs()
     tokenizer = Qwen2Tokenizer(
-        vocab={name: number for number, name in enumerate(names)},
-        merges=[],
+        vocab={**vocab, **{name: len(vocab) + i for i, name in enumerate(SPECIAL_TOKENS)}},
+        merges=merges,
         eos_token="<|im_end|>",
         additional_special_tokens=["<|im_start|>", "<|im_end|>"],
     )
@@ -111,7 +122,7 @@ def tiny_text_encoder() -> Any:
     """A Qwen2.5-VL of two layers, from the current seed."""
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-    vocab_size = 256 + len(SPECIAL_TOKENS)
+    vocab_size = len(_byte_pairs()[0]) + len(SPECIAL_TOKENS)
     config = Qwen2_5_VLConfig(
         text_config={
             "vocab_size": vocab_size,
@@ -153,8 +164,18 @@ def livened(module: Any) -> Any:
     return module
 
 
-def _byte_names() -> list[str]:
-    """The printable names that byte-level tokenizers give to the 256 bytes."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return [chr(byte) for byte in printable] + [chr(256 + n) for n in range(len(others))]
+@functools.cache
+def _byte_pairs() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Vocabulary and merges, learned from a little English, so that prompts of usual length fit."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    learner.train_from_iterator([FAMILIES["predict2.5"].negative_prompt, ENGLISH], trainer)
+    learned = json.loads(learner.to_str())["model"]
+    return learned["vocab"], [tuple(pair) for pair in learned["merges"]]

@@ -359,6 +359,22 @@ def test_another_schedule_makes_another_clip(world, changes):
     assert decoded.frames.shape == (9, 32, 64, 3)
 
 
+def test_a_clip_is_decoded_while_the_next_one_is_encoded(world):
+    from gpu_jobs.cosmos_generate.backends.cosmos3_inputs import encoded, from_video
+
+    latents, quiet = run(world, asked(), options())
+    video_BCTHW, seen = from_video(frames(5)), []
+
+    def encode_meanwhile(*_):
+        seen.append(encoded(world.pipeline, video_BCTHW, num_frames=9))
+
+    hook = world.parts["tokenizer"].decoder.register_forward_hook(encode_meanwhile)
+    busy = world.decode(latents, asked(), options())
+    hook.remove()
+    assert len(seen) == 3
+    assert np.array_equal(busy.frames, quiet.frames)
+
+
 def test_prompts_of_the_atlas_fit(world):
     from tests.factories import make_scene
     from worldloop.atlas.atlas import load_atlas

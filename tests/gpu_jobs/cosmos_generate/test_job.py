@@ -231,3 +231,22 @@ def test_two_processes_make_one_clip_together(tmp_path):
     ]
     assert np.abs(pair[0].astype(int) - pair[1].astype(int)).mean() < 1.0
     assert alone.clips
+
+
+def test_a_prompt_is_written_from_the_picture_alone(tmp_path):
+    from gpu_jobs.cosmos_generate.tiny.upsamplers import write_tiny_upsampler
+
+    picture = tmp_path / "first.png"
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (48, 64, 3), np.uint8)).save(picture)
+    write_tiny_upsampler("Pixtral-12B", tmp_path / "Pixtral-12B")
+    request = {"clip_id": "a", "conditioning": {"path": str(picture), "num_frames": 1}}
+    spec = small_spec(
+        tmp_path,
+        model=VIDEO2WORLD,
+        requests=(request,),
+        upsampler={"name": "Pixtral-12B", "mode": "picture", "dir": str(tmp_path / "Pixtral-12B")},
+        save_dir=str(tmp_path / "out"),
+    )
+    report = cosmos_generate(spec)
+    assert report.generations[0]["prompt"] == ""
+    assert report.generations[0]["upsampled_prompt"]

@@ -128,7 +128,7 @@ def test_half_precision_makes_the_latents_of_diffusers(checkpoints: Path) -> Non
 
     half = torch.bfloat16
     pipe = import_diffusers().Cosmos2_5_PredictBasePipeline.from_pretrained(
-        checkpoints / NAME, safety_checker=PassAll(), torch_dtype=half
+        checkpoints / NAME, safety_checker=PassAll(), dtype=half
     )
     pipe.set_progress_bar_config(disable=True)
     loaded = load(model(NAME), checkpoints, dtype=half, device=torch.device("cpu"))

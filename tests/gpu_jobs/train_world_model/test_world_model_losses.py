@@ -118,7 +118,7 @@ def test_a_new_autoencoder_codes_the_principal_components_of_its_footage():
         coded = ((blocks - mean) @ components.t() / std).movedim(-1, 1)
     assert torch.allclose(latent, coded, atol=0.1)
     assert float(latent.std()) == pytest.approx(1.0, abs=0.05)
-    assert float((given - video).square().mean()) < 0.05 * float(video.var())
+    assert float((given - video).square().mean()) < 0.1 * float(video.var())
 
 
 def test_footage_enters_the_model_between_minus_one_and_one():
