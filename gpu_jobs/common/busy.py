@@ -1,6 +1,7 @@
 """How busy a GPU is, sampled beside the work."""
 
 import threading
+import time
 from typing import Any, Self
 
 EVERY_S = 0.2
@@ -15,7 +16,7 @@ class BusyMeter:
 
     def __init__(self, device: Any) -> None:
         self._device = device
-        self._samples: list[float] = []
+        self._samples: list[tuple[float, float]] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
 
@@ -32,14 +33,24 @@ class BusyMeter:
     @property
     def share(self) -> float | None:
         """Mean of the samples so far, 0 to 1; None without any."""
-        samples = list(self._samples)
-        return round(sum(samples) / len(samples), 4) if samples else None
+        return self.between(0.0, float("inf"))
+
+    def between(self, start_s: float, stop_s: float) -> float | None:
+        """Mean of the samples between two readings of `time.perf_counter`; None without any."""
+        shares = [share for at_s, share in self.samples if start_s <= at_s <= stop_s]
+        return round(sum(shares) / len(shares), 4) if shares else None
+
+    @property
+    def samples(self) -> list[tuple[float, float]]:
+        """Readings of `time.perf_counter` and the shares at them."""
+        return list(self._samples)
 
     def _sample(self) -> None:
         import torch
 
         while not self._stop.wait(EVERY_S):
             try:
-                self._samples.append(torch.cuda.utilization(self._device) / 100.0)
+                share = torch.cuda.utilization(self._device) / 100.0
             except (ModuleNotFoundError, RuntimeError):  # no NVML here: not measured
                 return
+            self._samples.append((time.perf_counter(), share))

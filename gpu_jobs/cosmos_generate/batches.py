@@ -1,27 +1,38 @@
 """Batches on the device: while one is denoised, the one before is decoded and encoded beside it.
 
 The main thread denoises. A second thread decodes latents on a CUDA stream of its own and hands the
-frames to a small pool that guards and encodes them; at most two batches wait there, so memory is
-bounded. Where the offload plan lets the decoder onto the device only when the transformer has left
-it, decoding is done in between instead.
+frames to a small pool that guards and encodes them; at most two batches of latents and a few clips
+wait there, so memory is bounded. Where the offload plan lets the decoder onto the device only when
+the transformer has left it, decoding is done in between instead.
+
+Memory that runs out is met in the main thread alone, with nothing else at work on the device: first
+decoding leaves the side of denoising, then the offload plan grows, then decoding goes in chunks.
 """
 
+import copy
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from gpu_jobs.common.busy import BusyMeter
+from gpu_jobs.common.staged_clips import is_full_disk
 from gpu_jobs.cosmos_generate.book import Stopped, stopped_by
 from gpu_jobs.cosmos_generate.prepare import Prepared
 from gpu_jobs.cosmos_generate.protocol import Decoded, DenoiseOptions, Embedding, WorldModel
+from worldloop.cosmos.memory import OURS
 from worldloop.errors import ClipRejectedError, JobFailedError
 
 MAX_WAITING = 2  # batches of latents between denoising and decoding
 ENCODERS = 2  # threads that guard and encode
+MAX_FRAMES_WAITING = 2 * ENCODERS  # decoded clips in host memory
+_NO_ROOM = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+
+Answer = TypeVar("Answer")
 
 log = logging.getLogger(__name__)
 
@@ -41,23 +52,121 @@ class Work:
 
 @dataclass
 class Measured:
-    """What a batch took.
+    """What a clip took, and the batch that it was denoised in.
 
     Attributes:
-        denoise_s: Wall seconds of the denoising loop.
-        decode_s: Wall seconds of decoding, of the whole batch.
+        denoise_s: Seconds of denoising the batch, on the device.
+        warm_s: Of these, what the first step of a job took beyond the others: kernels are compiled in it.
+        decode_s: Wall seconds of decoding the clip.
+        beside: Whether the next batch was on the device meanwhile, whose seconds count these already.
+        num_clips: Clips of the batch.
         num_forwards: Passes of the transformer that were computed.
         num_steps: Denoising steps.
         peak_gpu_gb: Peak of allocated device memory; 0 on a CPU.
-        busy_share: Share of the time since the last batch in which the device was at work; None if unknown.
+        busy_share: Share of the time since the clip before in which the device was at work; None if unknown.
     """
 
     denoise_s: float = 0.0
+    warm_s: float = 0.0
     decode_s: float = 0.0
+    beside: bool = False
+    num_clips: int = 1
     num_forwards: int = 0
     num_steps: int = 0
     peak_gpu_gb: float = 0.0
     busy_share: float | None = None
+
+    @property
+    def step_s(self) -> float:
+        """Seconds of a step of the batch, without warming up."""
+        return (self.denoise_s - self.warm_s) / max(self.num_steps, 1)
+
+    @property
+    def gpu_s(self) -> float:
+        """Seconds of the device that the clip took: its share of the batch, and its decoding."""
+        return self.denoise_s / self.num_clips + (0.0 if self.beside else self.decode_s)
+
+
+class Stopwatch:
+    """Marks in the work of a device; nothing waits for them until they are read."""
+
+    def __init__(self, device: Any) -> None:
+        """Nothing is marked yet.
+
+        Args:
+            device: torch device; marks go into the current stream of a GPU.
+        """
+        self._device = device
+        self._marks: list[Any] = []
+
+    def mark(self) -> None:
+        """What the device was given so far lies before this mark, what follows behind it."""
+        if self._device.type != "cuda":
+            self._marks.append(time.perf_counter())
+            return
+        import torch
+
+        event = torch.cuda.Event(enable_timing=True, blocking=True)
+        event.record(torch.cuda.current_stream(self._device))
+        self._marks.append(event)
+
+    def wait(self) -> None:
+        """Wait until the device has come to the last mark."""
+        if self._device.type == "cuda":
+            self._marks[-1].synchronize()
+
+    def seconds(self, start: int, stop: int) -> float:
+        """Between two marks by number; wait first."""
+        first, last = self._marks[start], self._marks[stop]
+        if self._device.type != "cuda":
+            return float(last - first)
+        return float(first.elapsed_time(last)) / 1e3
+
+
+@dataclass
+class Batch:
+    """Clips that are denoised together.
+
+    Attributes:
+        works: The clips; those that are decoded already are left out when it comes back.
+        latents: Of each.
+        options: How they were denoised.
+        measured: What that took, filled in when the device is through.
+        watch: Marks at the start, after the first step and at the end.
+        number: Of the batch in this job.
+    """
+
+    works: Sequence[Work]
+    latents: Any
+    options: DenoiseOptions
+    measured: Measured
+    watch: Stopwatch
+    number: int
+
+    def clock(self) -> None:
+        """Wait for the device and read what denoising took."""
+        self.watch.wait()
+        measured = self.measured
+        measured.denoise_s = self.watch.seconds(0, 2)
+        others = measured.num_steps - 1
+        if self.number == 1 and others:
+            later_s = self.watch.seconds(1, 2) / others
+            measured.warm_s = max(0.0, self.watch.seconds(0, 1) - later_s)
+        words = {"event": "batch_denoised", "denoise_s": measured.denoise_s}
+        log.debug(json.dumps(words | {"warm_s": measured.warm_s, "clips": measured.num_clips}))
+
+
+@dataclass
+class NoRoom:
+    """A batch of which some clips could not be decoded for want of memory.
+
+    Attributes:
+        batch: What is left of it.
+        error: What torch said.
+    """
+
+    batch: Batch
+    error: RuntimeError
 
 
 @dataclass
@@ -84,8 +193,20 @@ class Studio:
     recoveries: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Nothing is measured before the first batch."""
+        """Nothing waits and nothing is measured before the first batch."""
         self._busy = BusyMeter(self.device)
+        self._beside = True
+        self._num_begun = 0
+        self._told_s = time.perf_counter()
+        self._stopped: list[Stopped] = []
+        self._fatal: list[BaseException] = []
+        self._waiting: list[Future[NoRoom | None]] = []
+        self._slots = threading.Semaphore(MAX_FRAMES_WAITING)
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether batches are decoded beside the denoising of the next."""
+        return self._beside and bool(self.residency.overlaps)
 
     def run(self, batches: Iterable[Sequence[Work]]) -> list[Stopped]:
         """Denoise, decode and finish every batch.
@@ -95,28 +216,24 @@ class Studio:
 
         Raises:
             JobFailedError: If the device is lost, or memory does not suffice with everything offloaded.
+            OSError: If the disk is full.
         """
-        stopped: list[Stopped] = []
         with (
             BusyMeter(self.device) as self._busy,
-            ThreadPoolExecutor(ENCODERS) as encoders,  # outlives the decoder that feeds it
-            ThreadPoolExecutor(1) as decoder,
+            _workers(ENCODERS, self.device) as encoders,  # outlives the decoder that feeds it
+            _workers(1, self.device) as decoder,
         ):
-            waiting: list[Future[list[Stopped]]] = []
-            for batch in batches:
-                while len(waiting) >= MAX_WAITING:
-                    stopped += waiting.pop(0).result()
-                latents, options, measured, failed = self._denoise(batch)
-                stopped += failed
-                if latents is None or not self.leads:
+            for works in batches:
+                self._wait(MAX_WAITING - 1, encoders)
+                batch = self._denoise(works, encoders)
+                if batch is None or not self.leads:
                     continue
-                task = decoder.submit(self._decode, batch, latents, options, measured, encoders)
-                waiting.append(task)
-                if not self.residency.overlaps:
-                    stopped += waiting.pop(0).result()
-            for task in waiting:
-                stopped += task.result()
-        return stopped
+                self._waiting.append(decoder.submit(self._decode, batch, encoders))
+                if not self.overlaps:
+                    self._wait(0, encoders)
+            self._wait(0, encoders)
+        self._raise_fatal()
+        return self._stopped
 
     def make(self, work: Work, measured: Measured) -> Decoded:
         """One clip, denoised and decoded here and now; the parts of a long video are made so.
@@ -129,124 +246,253 @@ class Studio:
             ClipRejectedError: If the clip fails.
             JobFailedError: As `run`.
         """
-        latents, options, part, failed = self._denoise([work])
-        if latents is None:
-            raise ClipRejectedError(failed[0].stage, failed[0].reason)
-        start_s = time.perf_counter()
-        self.residency.enter("decode")
-        decoded = self._decode_one(latents[0], work, options)
+        failed = len(self._stopped)
+        batch = self._denoise([work], None)
+        if batch is None:
+            stop = self._stopped[failed]
+            raise ClipRejectedError(stop.stage, stop.reason)
+        batch.clock()
+        part, start_s = batch.measured, time.perf_counter()
+        decoded = self.with_room(
+            "decode", lambda: self._decode_one(batch.latents[0], work, batch.options)
+        )
         measured.denoise_s += part.denoise_s
+        measured.warm_s += part.warm_s
         measured.num_steps += part.num_steps
         measured.num_forwards += part.num_forwards
         measured.decode_s += time.perf_counter() - start_s
         measured.peak_gpu_gb = max(measured.peak_gpu_gb, _peak_gb(self.device))
         return decoded
 
-    def _denoise(
-        self, batch: Sequence[Work]
-    ) -> tuple[Any, DenoiseOptions, Measured, list[Stopped]]:
-        """Latents of a batch, with one more try for every larger offload plan."""
-        while True:
-            options, measured = self.options(), Measured()
-            try:
-                return self._loop(batch, options, measured), options, measured, []
-            except ClipRejectedError as error:
-                failed = [stopped_by(work.prepared.request, error.stage, error) for work in batch]
-                return None, options, measured, failed
-            except RuntimeError as error:
-                self._recover(error)
+    def with_room(self, phase: str, compute: Callable[[], Answer]) -> Answer:
+        """What is computed in a phase; with one more try for every larger offload plan.
 
-    def _loop(self, batch: Sequence[Work], options: DenoiseOptions, measured: Measured) -> Any:
+        Call it while nothing else is at work on the device.
+
+        Raises:
+            JobFailedError: If the device is lost, or memory does not suffice with everything offloaded.
+        """
+        while True:
+            try:
+                self.residency.enter(phase)
+                return compute()
+            except RuntimeError as error:
+                failure = _no_room(error)
+            self._make_room(failure, phase)
+
+    def _denoise(self, works: Sequence[Work], encoders: ThreadPoolExecutor | None) -> Batch | None:
+        """A denoised batch; None, with its clips noted as stopped, if it was rejected."""
+        while True:
+            options, measured = self.options(), Measured(num_clips=len(works))
+            try:
+                latents, watch = self._loop(works, options, measured)
+                return Batch(works, latents, options, measured, watch, self._num_begun)
+            except ClipRejectedError as error:
+                for work in works:
+                    self._stopped.append(stopped_by(work.prepared.request, error.stage, error))
+                return None
+            except RuntimeError as error:
+                failure = _no_room(error)
+            crowded = any(not task.done() for task in self._waiting)
+            self._wait(0, encoders)
+            self._make_room(failure, "denoise", crowded=crowded)
+
+    def _loop(
+        self, works: Sequence[Work], options: DenoiseOptions, measured: Measured
+    ) -> tuple[Any, Stopwatch]:
+        """Latents of a batch, which the device may still be at work on, and the marks of that."""
+        import torch
+
+        watch = Stopwatch(self.device)
+        self._num_begun += 1
+        with torch.no_grad():
+            self.residency.enter("begin")
+            denoising = _with_own_autoencoder(self.world).begin(
+                [work.prepared.request for work in works],
+                [work.embedding for work in works],
+                options,
+                device=self.device,
+                media=[work.prepared.media for work in works],
+            )
+            self.residency.enter("denoise")
+            watch.mark()
+            for index in range(denoising.num_steps):
+                denoising.step(index)
+                if index == 0:
+                    watch.mark()
+            latents = denoising.latents()
+            watch.mark()
+        measured.num_steps = denoising.num_steps
+        measured.num_forwards = getattr(options.policy, "num_forwards", 2 * denoising.num_steps)
+        return latents, watch
+
+    def _decode(self, batch: Batch, encoders: ThreadPoolExecutor) -> NoRoom | None:
+        """Decode a batch and hand its clips on; each clip fails alone.
+
+        Returns:
+            What is left of it when memory ran out.
+
+        Raises:
+            JobFailedError: If the device is lost.
+        """
+        try:
+            batch.clock()
+            self.residency.enter("decode")
+        except RuntimeError as error:
+            return NoRoom(batch, _no_room(error))
+        for index, work in enumerate(batch.works):
+            start_s = time.perf_counter()
+            try:
+                decoded = self._decode_one(batch.latents[index], work, batch.options)
+            except ClipRejectedError as error:
+                self._stopped.append(stopped_by(work.prepared.request, error.stage, error))
+                continue
+            except RuntimeError as error:
+                left = replace(batch, works=batch.works[index:], latents=batch.latents[index:])
+                return NoRoom(left, _no_room(error))
+            measured = self._measured(batch, start_s)
+            words = {"event": "clip_decoded", "decode_s": measured.decode_s}
+            log.debug(json.dumps(words | {"beside": measured.beside}))
+            self._slots.acquire()  # frees itself in `_finish`
+            encoders.submit(self._finish, work, decoded, measured)
+        return None
+
+    def _measured(self, batch: Batch, start_s: float) -> Measured:
+        """What the clip took that is decoded now."""
+        now_s, before_s = time.perf_counter(), self._told_s
+        self._told_s = now_s
+        return replace(
+            batch.measured,
+            decode_s=now_s - start_s,
+            beside=self._num_begun > batch.number,
+            peak_gpu_gb=_peak_gb(self.device),
+            busy_share=self._busy.between(before_s, now_s),
+        )
+
+    def _decode_one(self, latents: Any, work: Work, options: DenoiseOptions) -> Decoded:
         import torch
 
         with torch.no_grad():
-            self.residency.enter("begin")
-            denoising = self.world.begin(
-                [work.prepared.request for work in batch],
-                [work.embedding for work in batch],
-                options,
-                device=self.device,
-                media=[work.prepared.media for work in batch],
+            decoded = self.world.decode(latents, work.prepared.request, options)
+        found, asked = len(decoded.frames), options.shape.num_frames
+        if found != asked:
+            raise ClipRejectedError(
+                "decode", f"The clip has {found} frames and {asked} were asked for."
             )
-            self.residency.enter("denoise")
-            _synchronize(self.device)
-            start_s = time.perf_counter()
-            for index in range(denoising.num_steps):
-                denoising.step(index)
-            latents = denoising.latents()
-            _synchronize(self.device)
-        measured.denoise_s = time.perf_counter() - start_s
-        measured.num_steps = denoising.num_steps
-        measured.num_forwards = getattr(options.policy, "num_forwards", 2 * denoising.num_steps)
-        return latents
+        return decoded
 
-    def _decode(
-        self,
-        batch: Sequence[Work],
-        latents: Any,
-        options: DenoiseOptions,
-        measured: Measured,
-        encoders: ThreadPoolExecutor,
-    ) -> list[Stopped]:
-        """Decode a batch and see its clips finished; each clip fails alone."""
-        import torch
+    def _finish(self, work: Work, decoded: Decoded, measured: Measured) -> None:
+        """See a clip finished, in a worker thread; it fails alone."""
+        try:
+            self.finish(work, decoded, measured)
+        except Exception as error:  # noqa: BLE001 - whatever fails here must not stop the others
+            if is_full_disk(error):
+                self._fatal.append(error)
+            self._stopped.append(stopped_by(work.prepared.request, "encode", error))
+        finally:
+            self._slots.release()
 
-        stopped: list[Stopped] = []
-        tasks: list[tuple[Work, Future[None]]] = []
-        with torch.no_grad(), _stream(self.device):
-            self.residency.enter("decode")
-            for index, work in enumerate(batch):
-                start_s = time.perf_counter()
-                try:
-                    decoded = self._decode_one(latents[index], work, options)
-                except ClipRejectedError as error:
-                    stopped.append(stopped_by(work.prepared.request, error.stage, error))
-                    continue
-                measured.decode_s += time.perf_counter() - start_s
-                measured.peak_gpu_gb = _peak_gb(self.device)
-                measured.busy_share = self._busy.share
-                tasks.append((work, encoders.submit(self.finish, work, decoded, measured)))
-        for work, task in tasks:
-            failure = task.exception()
-            if failure is not None:
-                stopped.append(stopped_by(work.prepared.request, "encode", failure))
-        return stopped
+    def _wait(self, most: int, encoders: ThreadPoolExecutor | None) -> None:
+        """Wait until at most so many batches wait for their decoding; see to those that found no room."""
+        while len(self._waiting) > most:
+            left = self._waiting.pop(0).result()
+            if left is None or encoders is None:
+                continue
+            others = [task.result() for task in self._waiting]  # parts move while nothing computes
+            self._waiting.clear()
+            crowded = self.overlaps and self._num_begun > left.batch.number
+            self._make_room(left.error, "decode", crowded=crowded)
+            for one in (left, *others):
+                while one is not None:
+                    one = self._decode(one.batch, encoders)
+                    if one is not None:
+                        self._make_room(one.error, "decode")
+        self._raise_fatal()
 
-    def _decode_one(self, latents: Any, work: Work, options: DenoiseOptions) -> Decoded:
-        while True:
-            try:
-                return self.world.decode(latents, work.prepared.request, options)
-            except RuntimeError as error:
-                self._recover(error)
+    def _raise_fatal(self) -> None:
+        if self._fatal:
+            raise self._fatal[0]
 
-    def _recover(self, error: RuntimeError) -> None:
-        """Make room after an out-of-memory error; anything else ends the job in clear words."""
-        import torch
+    def _make_room(self, error: RuntimeError, phase: str, *, crowded: bool = False) -> None:
+        """Go on with less on the device at once.
 
-        if isinstance(error, torch.OutOfMemoryError):
-            plan = self.residency.grow()
-            if plan is None:
-                raise JobFailedError(
-                    f"The device has too little memory even with everything offloaded: {error}. Choose a "
-                    "smaller tier or model, or a larger GPU; `worldloop doctor` says what fits."
-                ) from error
-            words = f"out of memory; went on with {plan} offloaded"
-            self.recoveries.append(words)
-            log.warning(json.dumps({"event": "recovered", "how": words}))
-            return
-        if "CUDA" in str(error):
+        Args:
+            error: What torch said.
+            phase: In which memory ran out.
+            crowded: Whether a batch was decoded beside the denoising of another.
+        """
+        words = ""
+        if crowded and self.overlaps:
+            self._beside = False
+            words = "decoding between batches, not beside them"
+        elif (plan := self.residency.grow(streams=phase != "decode")) is not None:
+            words = f"{', '.join(plan)} offloaded"
+        elif phase == "decode" and (num_frames := self._smaller_chunks()):
+            words = f"decoding in chunks of {num_frames} latent frames"
+        if not words:
             raise JobFailedError(
-                f"The GPU stopped answering: {error}. Finished clips are kept; run the partition again, on "
-                "another GPU if this one stays lost."
+                f"The device has too little memory even with everything offloaded: {error}. Choose a "
+                "smaller tier or model, or a larger GPU; `worldloop doctor` says what fits."
             ) from error
-        raise error
+        _empty_cache(self.device)
+        words = f"out of memory ({phase}); went on with {words}"
+        self.recoveries.append(words)
+        log.warning(json.dumps({"event": "recovered", "how": words}))
+
+    def _smaller_chunks(self) -> int:
+        """Decode fewer latent frames at once than so far; 0 if that does not help."""
+        vae = self.world.parts.get("tokenizer")
+        if type(vae).__name__ != "AutoencoderKLCosmos":  # AutoencoderKLWan goes frame by frame
+            return 0
+        from gpu_jobs.cosmos_generate.vae_chunks import enable_chunks
+
+        num_frames = int(getattr(vae, "latent_frames_per_chunk", 2 * OURS.chunk_frames)) // 2
+        if num_frames:
+            enable_chunks(vae, num_frames)
+        return num_frames
 
 
-def _synchronize(device: Any) -> None:
+def _with_own_autoencoder(world: WorldModel) -> WorldModel:
+    """The model, whose autoencoder may encode while another thread decodes with the same weights.
+
+    `AutoencoderKLWan` keeps on itself what its layers remember of the frames before.
+    """
+    if "tokenizer" not in world.parts:
+        return world
+    other = copy.copy(world)
+    other.parts = {**world.parts, "tokenizer": copy.copy(world.parts["tokenizer"])}
+    return other
+
+
+def _no_room(error: RuntimeError) -> RuntimeError:
+    """The error, if memory ran out, without what it holds of it; any other ends the job in clear words.
+
+    Raises:
+        JobFailedError: If the GPU is lost.
+    """
+    import torch
+
+    words = str(error)
+    if isinstance(error, torch.OutOfMemoryError) or any(sign in words for sign in _NO_ROOM):
+        return error.with_traceback(None)
+    if "CUDA" in words:
+        raise JobFailedError(
+            f"The GPU stopped answering: {error}. Finished clips are kept; run the partition again, on "
+            "another GPU if this one stays lost."
+        ) from error
+    raise error
+
+
+def _workers(count: int, device: Any) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, initializer=_take_stream, initargs=(device,))
+
+
+def _take_stream(device: Any) -> None:
+    """Give the current thread a CUDA stream of its own, so that its work runs beside denoising."""
     import torch
 
     if device.type == "cuda":
-        torch.cuda.current_stream(device).synchronize()
+        torch.cuda.set_stream(torch.cuda.Stream(device))
 
 
 def _peak_gb(device: Any) -> float:
@@ -257,12 +503,8 @@ def _peak_gb(device: Any) -> float:
     return float(torch.cuda.max_memory_allocated(device)) / 1e9
 
 
-def _stream(device: Any) -> Any:
-    """A CUDA stream of this thread's own, so that decoding runs beside denoising."""
-    import contextlib
-
+def _empty_cache(device: Any) -> None:
     import torch
 
-    if device.type != "cuda":
-        return contextlib.nullcontext()
-    return torch.cuda.stream(torch.cuda.Stream(device))
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

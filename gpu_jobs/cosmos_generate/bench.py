@@ -2,40 +2,45 @@
 
 Run `python -m gpu_jobs.cosmos_generate.bench OUT.jsonl SECTION...`, a section being the name of a
 function of this module with its arguments behind colons, e.g. `peak`, `passes:cosmos1-7b:fast`,
-`run:cosmos1-7b:sparse`. Arithmetic does not care what weights are, so that times, memory and rates
+`run:cosmos1-7b:sparse`, `memory:cosmos1-7b:exact:5:24`. Under `torchrun --nproc_per_node=N` all
+processes share the tokens of a clip, and the first one writes. Arithmetic does not care what weights are, so that times, memory and rates
 are those of the real checkpoints; what a profile does to quality is measured elsewhere. A section
 that fails is a line with its error, and the others go on.
 """
 
+import contextlib
 import gc
 import json
 import statistics
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from gpu_jobs.cosmos_generate import vae_chunks
 from gpu_jobs.cosmos_generate.bench_models import (
     CASES,
     Case,
     begin,
+    companions,
     forward_of,
     transformer_of,
     vae_of,
     world_of,
 )
 from gpu_jobs.cosmos_generate.protocol import DenoiseOptions
+from gpu_jobs.cosmos_generate.residency import LARGER, Residency
 from gpu_jobs.cosmos_generate.speed import fused as ops
 from gpu_jobs.cosmos_generate.speed import sparse
 from gpu_jobs.cosmos_generate.speed.apply import apply_profile, apply_to
 from gpu_jobs.cosmos_generate.speed.fused import quantise
-from worldloop.cosmos.flops import pass_flops, token_grid
+from worldloop.cosmos.flops import PassFlops, pass_flops, token_grid
 from worldloop.cosmos.profiles import SpeedProfile, profile
 from worldloop.cosmos.requests import ClipRequest
 from worldloop.cosmos.tiles import tiling, window
@@ -47,9 +52,13 @@ Record = Callable[..., None]
 def main() -> None:
     """Run sections and write a line for each measurement."""
     out, sections = Path(sys.argv[1]), sys.argv[2:]
+    torch.set_grad_enabled(False)
+    leads = _join_ranks()
     with out.open("a") as lines:
 
         def record(name: str, **values: Any) -> None:
+            if not leads:
+                return
             row = {"name": name, "at_s": round(time.perf_counter() - start_s, 1), **values}
             lines.write(json.dumps(row) + "\n")
             lines.flush()
@@ -60,12 +69,23 @@ def main() -> None:
         record("machine", **_machine())
         for section in sections:
             name, *arguments = section.split(":")
+            torch.manual_seed(0)  # every rank has the same weights
             try:
                 SECTIONS[name](record, *arguments)
             except Exception as error:  # noqa: BLE001 - a section that fails must not stop the others
                 traceback.print_exc(limit=-4)
                 record(section, error=f"{type(error).__name__}: {error}"[:500])
             _forget()
+
+
+def _join_ranks() -> bool:
+    """Under `torchrun`, meet the other processes; whether this one writes."""
+    if not dist.is_torchelastic_launched():
+        return True
+    dist.init_process_group("nccl" if DEVICE.type == "cuda" else "gloo")
+    if DEVICE.type == "cuda":
+        torch.cuda.set_device(dist.get_rank() % torch.cuda.device_count())
+    return bool(dist.get_rank() == 0)
 
 
 def peak(record: Record) -> None:
@@ -102,8 +122,9 @@ def flex(record: Record, key: str, density: str) -> None:
     mask = order.mask_of(0, 0)
     heads, width = case.record.num_heads, case.record.head_dim
     q, k, v = (
-        torch.randn(1, order.num_places, heads, width, device=DEVICE, dtype=torch.bfloat16)
-        .transpose(1, 2)
+        torch.randn(
+            1, order.num_places, heads, width, device=DEVICE, dtype=torch.bfloat16
+        ).transpose(1, 2)
         for _ in range(3)
     )
     flops = 4.0 * order.num_places**2 * heads * width * mask.density
@@ -135,7 +156,6 @@ FLEX_OPTIONS: tuple[dict[str, Any], ...] = (
 )
 
 
-@torch.no_grad()
 def fused(record: Record) -> None:
     """The Triton kernels beside the same in plain torch on the CPU, and their time beside the bytes."""
     torch.manual_seed(0)
@@ -155,7 +175,10 @@ def fused(record: Record) -> None:
     for name, (operator, given) in checks.items():
         here = operator(*given)
         there = operator(*(_moved(one) for one in given))
-        record(f"fused {name}", far=[_far(a, b) for a, b in zip(_tuple(there), _tuple(here), strict=True)])
+        record(
+            f"fused {name}",
+            far=[_far(a, b) for a, b in zip(_tuple(there), _tuple(here), strict=True)],
+        )
 
 
 def _moved(one: Any) -> Any:
@@ -172,7 +195,6 @@ def _far(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found.cpu().float() - expected).norm() / expected.norm())
 
 
-@torch.no_grad()
 def passes(record: Record, key: str, name: str, kernels: str = "") -> None:
     """One pass of a transformer, dense and sparse, with the share of each kind of kernel."""
     case, chosen = CASES[key], _profile(name)
@@ -200,6 +222,7 @@ def passes(record: Record, key: str, name: str, kernels: str = "") -> None:
             first_s=round(first_s, 1),
             pflop=flops.total / 1e15,
             tflops=flops.total / ms / 1e9,
+            share_of_bf16_peak=flops.total / ms / 1e9 / BF16_TFLOPS,
             peak_gb=_peak_gb(),
             finite=_finite(output),
         )
@@ -215,7 +238,10 @@ def _kernels(record: Record, name: str, forward: Callable[[], Any], ms: float) -
     with profiler(activities=[ProfilerActivity.CUDA]) as traced:
         forward()
         _synchronize()
-    rows = [(event.key, event.self_device_time_total / 1e3, event.count) for event in traced.key_averages()]
+    rows = [
+        (event.key, event.self_device_time_total / 1e3, event.count)
+        for event in traced.key_averages()
+    ]
     rows.sort(key=lambda row: -row[1])
     total = sum(row[1] for row in rows)
     record(name, kernel_ms=total, busy_share=total / ms)
@@ -223,7 +249,6 @@ def _kernels(record: Record, name: str, forward: Callable[[], Any], ms: float) -
         record("  kernel", ms=spent, count=count, key=key[:90])
 
 
-@torch.no_grad()
 def vae(record: Record, key: str, *chunks: str) -> None:
     """Decoding whole and in chunks: time, memory and difference."""
     case = CASES[key]
@@ -271,7 +296,6 @@ def _decode_row(record: Record, name: str, decoder: Any, latent: Any, whole: Any
     )
 
 
-@torch.no_grad()
 def run(record: Record, key: str, name: str) -> None:
     """A batch from noise to frames in host memory: all steps, with guidance, in one profile.
 
@@ -318,10 +342,77 @@ def run(record: Record, key: str, name: str) -> None:
         frames=num_frames,
         frames_per_s=num_frames / total_s,
         dense_pflop=dense.total * 2 * asked.num_steps / 1e15,
-        dense_bf16_floor_s=2 * asked.num_steps * dense.total / (BF16_TFLOPS * 1e12),
+        dense_bf16_floor_s=_floor_s(dense, asked, linears_tflops=BF16_TFLOPS),
+        dense_fp8_floor_s=_floor_s(dense, asked, linears_tflops=FP8_TFLOPS),
         denoise_peak_gb=denoise_gb,
         decode_peak_gb=_peak_gb(),
     )
+
+
+def memory(record: Record, key: str, name: str, row: str, cap_gb: str = "0") -> None:
+    """Peak memory of every phase with a row of the published offload table (1 to 5).
+
+    All parts are there in their sizes: a prompt upsampler of 12 B, a guard of 8 B, T5-11B. Two steps
+    are denoised; more need no more memory.
+    """
+    case, chosen = CASES[key], _profile(name)
+    offload = sorted(LARGER[int(row)])
+    cap = float(cap_gb) or torch.cuda.get_device_properties(DEVICE).total_memory / 1e9
+    world = world_of(case, DEVICE)
+    new_policy = apply_profile(world, chosen, shape=case.shape, device=DEVICE)
+    for part in world.parts.values():
+        part.to("cpu")
+    parts = {**world.parts, **companions()}
+    _forget()
+    residency = Residency(parts, device=DEVICE, offload=offload, memory_cap_gb=float(cap_gb))
+    sampler, guidance = case.record.known_samplers[0], case.record.default_guidance
+    options = DenoiseOptions(case.shape, _MEMORY_STEPS, guidance, sampler, new_policy())
+    peaks: dict[str, float] = {}
+    for phase, part in (
+        ("upsample", "prompt_upsampler"),
+        ("guard", "guardrail"),
+        ("encode", "text_encoder"),
+    ):
+        with _measured(residency, phase, peaks):
+            parts[part](torch.zeros(1, 512, dtype=torch.int64, device=DEVICE))
+    with _measured(residency, "begin", peaks):
+        denoising = begin(world, case, options, DEVICE)
+    with _measured(residency, "denoise", peaks):
+        for index in range(denoising.num_steps):
+            denoising.step(index)
+        latents = denoising.latents()
+    del denoising
+    with _measured(residency, "decode", peaks):
+        budget_gb = cap - _allocated_gb() - _SPARE_GB
+        size = case.record.latent_size(case.shape)
+        chunk = vae_chunks.fit(world.parts["tokenizer"], size, budget_gb=budget_gb)
+        world.decode(latents[0], ClipRequest("memory"), options)
+    record(
+        f"memory {key} {name} row {row}",
+        offload=offload,
+        cap_gb=float(cap_gb),
+        peak_gb=max(peaks.values()),
+        latent_frames_per_chunk=chunk,
+        **{f"{phase}_gb": peak_gb for phase, peak_gb in peaks.items()},
+    )
+    if float(cap_gb):
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+@contextlib.contextmanager
+def _measured(residency: Residency, phase: Any, peaks: dict[str, float]) -> Iterator[None]:
+    """A phase, and the most memory it reserved of the device at any time."""
+    residency.enter(phase)
+    _forget()
+    if DEVICE.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    yield
+    _synchronize()
+    peaks[phase] = torch.cuda.max_memory_reserved() / 1e9 if DEVICE.type == "cuda" else 0.0
+
+
+_MEMORY_STEPS = 3  # the RES sampler looks back over two
+_SPARE_GB = 2.0  # of a cap that the allocator cannot use in whole pieces
 
 
 def _denoised(world: Any, case: Case, options: DenoiseOptions) -> Any:
@@ -333,6 +424,12 @@ def _denoised(world: Any, case: Case, options: DenoiseOptions) -> Any:
     return latents
 
 
+def _floor_s(dense: PassFlops, options: DenoiseOptions, *, linears_tflops: float) -> float:
+    """Seconds of all steps, guided and dense, at the peaks of this GPU; attention in bf16."""
+    passes = 2 * options.num_steps
+    return passes * dense.floor_s(linears_tflops=linears_tflops, attention_tflops=BF16_TFLOPS)
+
+
 def _fit_decoder(decoder: Any, case: Case) -> None:
     """Decode in chunks as large as pays: `vae_chunks.fit` says what fits."""
     vae_chunks.fit(decoder, case.record.latent_size(case.shape), budget_gb=_DECODE_GB)
@@ -340,10 +437,11 @@ def _fit_decoder(decoder: Any, case: Case) -> None:
 
 _WARM_STEPS = 9  # dense, sparse, guided, unguided and extrapolated steps are among them
 _DECODE_GB = 40.0
-BF16_TFLOPS = 808.0  # section `peak`, one NVIDIA H200, 2026-11-21
+BF16_TFLOPS, FP8_TFLOPS = 808.0, 1537.0  # section `peak`, one NVIDIA H200, 2026-11-21
 
 SECTIONS: dict[str, Callable[..., None]] = {
     "run": run,
+    "memory": memory,
     "peak": peak,
     "flex": flex,
     "fused": fused,
@@ -407,7 +505,10 @@ def _forget() -> None:
 
 
 def _short(row: dict[str, Any]) -> str:
-    words = [f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in row.items()]
+    words = [
+        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
+        for key, value in row.items()
+    ]
     return " ".join(words)
 
 

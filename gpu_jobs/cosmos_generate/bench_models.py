@@ -49,6 +49,8 @@ CASES = {
     for case in (
         Case("cosmos1-7b", "Cosmos-1.0-Diffusion-7B-Text2World", ClipShape(121, 1280, 704, 24)),
         Case("cosmos1-14b", "Cosmos-1.0-Diffusion-14B-Text2World", ClipShape(121, 1280, 704, 24)),
+        Case("v2w-7b", "Cosmos-1.0-Diffusion-7B-Video2World", ClipShape(121, 1280, 704, 24)),
+        Case("v2w-14b", "Cosmos-1.0-Diffusion-14B-Video2World", ClipShape(121, 1280, 704, 24)),
         Case("predict2-2b", "Cosmos-Predict2-2B-Video2World", ClipShape(93, 1280, 704, 16)),
         Case("standard", "Cosmos-Predict2-2B-Video2World", ClipShape(93, 768, 432, 16)),
         Case("draft", "Cosmos-Predict2-2B-Video2World", ClipShape(61, 320, 192, 16), 35, 8),
@@ -160,6 +162,47 @@ WAN22: dict[str, Any] = {
     "latents_mean": [0.0] * 48,
     "latents_std": [1.0] * 48,
 }
+
+
+# config.json of each: d_model, layers and so on of google-t5/t5-11b, Mistral-NeMo-12B-Instruct and
+# the Llama-Guard of 8 B that Cosmos 1.0's guardrail reads prompts with.
+T5_11B = {"d_model": 1024, "d_ff": 65536, "d_kv": 128, "num_heads": 128, "num_layers": 24}
+MISTRAL_NEMO = {
+    "hidden_size": 5120,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 40,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "vocab_size": 131072,
+}
+LLAMA_GUARD = {
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+}
+
+
+def companions() -> dict[str, Any]:
+    """Parts beside transformer and autoencoder, in host memory, in their sizes and without weights."""
+    import torch
+    import transformers
+
+    from gpu_jobs.common.torch_ops import import_diffusers
+
+    import_diffusers()
+    with made_on("meta", torch.bfloat16):
+        made = {
+            "prompt_upsampler": transformers.MistralForCausalLM(
+                transformers.MistralConfig(**MISTRAL_NEMO)
+            ),
+            "guardrail": transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA_GUARD)),
+            "text_encoder": transformers.T5EncoderModel(transformers.T5Config(**T5_11B)),
+        }
+    return {name: part.to_empty(device="cpu").eval() for name, part in made.items()}
 
 
 def forward_of(transformer: Any, case: Case, device: Any) -> Callable[[], Any]:

@@ -148,6 +148,7 @@ class Book:
         self.asked = asked
         self.failures: list[Stopped] = []
         self.recoveries: list[str] = []
+        self.conditions: dict[str, str] = {}  # what else bytes depend on, beside versions
         self._on_clip = on_clip
         self._lock = threading.Lock()
         self._resumed = {r.clip_id for r in asked.requests if self.stands(r)}
@@ -207,7 +208,7 @@ class Book:
             ],
             receipts=[self._receipt(r) for r in made],
             generations=[self._generation(r) for r in made],
-            versions=versions(),
+            versions=versions() | self.conditions,
             recoveries=self.recoveries,
         )
         if spec.pack_path:

@@ -8,14 +8,16 @@ procedural clip, which knows them exactly, where a photograph would need another
 import colorsys
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from worldloop.annotations import AnnotatedClip
 from worldloop.errors import UnknownKeyError
+
+if TYPE_CHECKING:  # it brings polars, which footage does not need
+    from worldloop.annotations import AnnotatedClip
 
 Frames = NDArray[np.uint8]
 Value = TypeVar("Value")
@@ -132,7 +134,7 @@ def instance_colour(instance_id: int) -> Frames:
     return np.rint(255.0 * np.asarray(colour)).astype(np.uint8)
 
 
-_FROM_CLIP: Mapping[str, Callable[[AnnotatedClip], Frames]] = MappingProxyType(
+_FROM_CLIP: Mapping[str, Callable[["AnnotatedClip"], Frames]] = MappingProxyType(
     {
         "edge": lambda clip: edge_video(clip.rgb),
         "blur": lambda clip: blur_video(clip.rgb),
@@ -143,7 +145,7 @@ _FROM_CLIP: Mapping[str, Callable[[AnnotatedClip], Frames]] = MappingProxyType(
 )
 
 
-def control_from_clip(clip: AnnotatedClip, kind: str) -> Frames:
+def control_from_clip(clip: "AnnotatedClip", kind: str) -> Frames:
     """The control video of a procedural clip.
 
     Args:

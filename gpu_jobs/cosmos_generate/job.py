@@ -7,6 +7,8 @@ with `python -m gpu_jobs.cosmos_generate.job spec.json`; under `torchrun` all pr
 clip at a time (context parallelism), and the first one alone reads, guards, decodes and writes.
 """
 
+import json
+import logging
 import resource
 import sys
 import time
@@ -16,7 +18,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-
 
 from gpu_jobs.common.devices import claim_device
 from gpu_jobs.common.entry import run_job
@@ -28,12 +29,14 @@ from gpu_jobs.cosmos_generate.output import write_clip
 from gpu_jobs.cosmos_generate.prepare import Prepared, guard_frames, prepare
 from gpu_jobs.cosmos_generate.protocol import Decoded, DenoiseOptions, Media, WorldModel
 from gpu_jobs.cosmos_generate.spec import AUTO, CosmosGenerateReport, CosmosGenerateSpec
-from worldloop.cosmos.memory import choose_offload
+from worldloop.cosmos.memory import OffloadPlan, choose_offload
 from worldloop.cosmos.requests import ClipRequest
 from worldloop.cosmos.timing import flops_per_forward
 from worldloop.errors import ClipRejectedError
 
 CLIP_MB = 20.0  # a hero clip, for the message of a full disk
+
+log = logging.getLogger(__name__)
 
 
 def cosmos_generate(
@@ -94,17 +97,26 @@ def _generate(
     import torch
 
     from gpu_jobs.common.torch_ops import import_diffusers
+    from gpu_jobs.cosmos_generate.residency import cap_memory
+    from gpu_jobs.cosmos_generate.vae_chunks import enable_chunks
 
     import_diffusers()
     device = torch.device(device_name)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # kernels of Triton go to the current device
+        cap_memory(asked.spec.memory_cap_gb, device)
     guards, prepared = None, None
     if processes.leads:
         guards, prepared = _prepare(asked, pending, book, device)
     prepared = processes.share(prepared)
     if not prepared:
         return
-    world = _load(asked, device)
-    studio = _studio(asked, world, device, partial(_finish, asked, book, guards), processes)
+    world = _load(asked, device, processes)
+    plan = _offload_plan(asked, device)
+    if plan.frames_per_chunk:
+        enable_chunks(world.parts["tokenizer"], plan.frames_per_chunk)
+        book.conditions["latent_frames_per_chunk"] = str(plan.frames_per_chunk)
+    studio = _studio(asked, world, plan, device, partial(_finish, asked, book, guards), processes)
     works = _encode(studio, prepared)
     making = (
         _make_long(asked, studio, works)
@@ -131,7 +143,7 @@ def _prepare(
     return guards, prepared
 
 
-def _load(asked: Asked, device: Any) -> WorldModel:
+def _load(asked: Asked, device: Any, processes: Processes) -> WorldModel:
     """The model, its parts on the CPU; a tiny one is made where its folder is absent."""
     import torch
 
@@ -139,8 +151,9 @@ def _load(asked: Asked, device: Any) -> WorldModel:
     from gpu_jobs.cosmos_generate.tiny import write_tiny_checkpoint
 
     checkpoints = Path(asked.spec.checkpoint_dir)
-    if asked.model.tiny:
+    if asked.model.tiny and processes.leads:
         write_tiny_checkpoint(asked.model.name, checkpoints)
+    processes.share(True if processes.leads else None)  # the others wait until it is there
     return load_model(
         asked.model,
         checkpoints,
@@ -152,7 +165,12 @@ def _load(asked: Asked, device: Any) -> WorldModel:
 
 
 def _studio(
-    asked: Asked, world: WorldModel, device: Any, finish: Any, processes: Processes
+    asked: Asked,
+    world: WorldModel,
+    plan: OffloadPlan,
+    device: Any,
+    finish: Any,
+    processes: Processes,
 ) -> Studio:
     from gpu_jobs.cosmos_generate.residency import Residency
     from gpu_jobs.cosmos_generate.speed.apply import apply_profile
@@ -161,8 +179,7 @@ def _studio(
     residency = Residency(
         world.parts,
         device=device,
-        offload=_offload_plan(asked, device),
-        memory_cap_gb=asked.spec.memory_cap_gb,
+        offload=plan.offload,
     )
 
     def options() -> DenoiseOptions:
@@ -177,28 +194,43 @@ def _studio(
     return Studio(world, options, residency, device, finish, leads=processes.leads)
 
 
-def _offload_plan(asked: Asked, device: Any) -> Sequence[str]:
-    """The parts that leave the device, as asked or as its memory needs."""
+def _offload_plan(asked: Asked, device: Any) -> OffloadPlan:
+    """The parts that leave the device and how it decodes, as asked or as its memory needs.
+
+    Raises:
+        MalformedRecordError: If the model does not fit, whatever leaves.
+    """
     import torch
 
-    offload = asked.spec.offload
-    if offload != AUTO:
-        return [offload] if isinstance(offload, str) else offload
-    if device.type == "cpu":
-        return ()
-    total_gb = torch.cuda.get_device_properties(device).total_memory / 1e9
-    gpu_gb = asked.spec.memory_cap_gb or total_gb
-    return sorted(choose_offload(asked.model, asked.shape, gpu_gb).offload)
+    spec = asked.spec
+    if spec.offload != AUTO:
+        named = [spec.offload] if isinstance(spec.offload, str) else spec.offload
+        plan = OffloadPlan(frozenset(named), False, 0.0, "denoise", fits=True)  # type: ignore[arg-type]
+    elif device.type == "cpu":
+        plan = OffloadPlan(frozenset(), False, 0.0, "denoise", fits=True)
+    else:
+        total_gb = torch.cuda.get_device_properties(device).total_memory / 1e9
+        plan = choose_offload(
+            asked.model,
+            asked.shape,
+            spec.memory_cap_gb or total_gb,
+            batch_size=spec.batch_size,
+            guardrail=bool(spec.guards.get("text") or spec.guards.get("video")),
+            upsampler=bool(spec.upsampler),
+            fp8=asked.profile.linears != "native",
+        )
+    words = {"event": "offload_plan", "plan": plan.title, "expected_gb": round(plan.peak_gb, 1)}
+    log.info(json.dumps(words))
+    return plan
 
 
 def _encode(studio: Studio, prepared: Sequence[Prepared]) -> list[Work]:
     """Encode all prompts, each text once, and let the text encoder go."""
     known: dict[tuple[str, str], Any] = {}
-    studio.residency.enter("encode")
     for clip in prepared:
         texts = (clip.prompt, clip.negative_prompt)
         if texts not in known:
-            known[texts] = studio.world.encode(*texts)
+            known[texts] = studio.with_room("encode", partial(studio.world.encode, *texts))
     studio.residency.release("text_encoder")
     return [Work(clip, known[clip.prompt, clip.negative_prompt]) for clip in prepared]
 
@@ -284,15 +316,15 @@ def generation_record(asked: Asked, prepared: Prepared, *, num_frames: int) -> d
 
 def _receipt(asked: Asked, measured: Measured, *, cpu_s: float) -> dict[str, Any]:
     """What a clip took; a batch's seconds are shared evenly."""
-    size = max(asked.spec.batch_size, 1)
-    flops = sum(flops_per_forward(asked.model, asked.shape)) * size * measured.num_forwards
+    flops = sum(flops_per_forward(asked.model, asked.shape)) * measured.num_clips
+    computing_s = measured.step_s * measured.num_steps
     on_gpu = measured.peak_gpu_gb > 0
     return {
         "cpu_s": round(cpu_s, 3),
-        "gpu_s": round((measured.denoise_s + measured.decode_s) / size, 3) if on_gpu else 0.0,
+        "gpu_s": round(measured.gpu_s, 3) if on_gpu else 0.0,
         "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
-        "ms_per_step": round(1e3 * measured.denoise_s / max(measured.num_steps, 1), 3),
-        "tflops": round(flops / max(measured.denoise_s, 1e-9) / 1e12, 3),
+        "ms_per_step": round(1e3 * measured.step_s, 3),
+        "tflops": round(flops * measured.num_forwards / max(computing_s, 1e-9) / 1e12, 3),
         "peak_gpu_gb": round(measured.peak_gpu_gb, 3) if on_gpu else None,
         "busy_share": measured.busy_share,
     }

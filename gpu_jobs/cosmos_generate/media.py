@@ -25,7 +25,6 @@ from PIL import Image, UnidentifiedImageError
 
 from gpu_jobs.cosmos_generate.controls import control_from_clip, control_from_footage
 from gpu_jobs.cosmos_generate.protocol import Media
-from worldloop.annotations import read_clip
 from worldloop.cosmos.families import ClipShape, Family
 from worldloop.cosmos.requests import ActionTrack, ClipRequest, Conditioning, Control
 from worldloop.errors import MalformedRecordError
@@ -248,6 +247,8 @@ def _control_video(
     if not control.path:
         frames = _computed_control(control, request, family, shape)
     elif path.is_dir():
+        from worldloop.annotations import read_clip  # brings polars, which no other input needs
+
         frames = control_from_clip(read_clip(path), control.kind)[: shape.num_frames]
     else:
         _check_type(path, family)

@@ -89,7 +89,14 @@ class QualityRequest:
     @property
     def model(self) -> Model:
         """The registered model under the folder's name."""
-        return replace(model(self.like), name=self.checkpoint.name)
+        config = json.loads((self.checkpoint / "transformer" / "config.json").read_text("utf-8"))
+        return replace(
+            model(self.like),
+            name=self.checkpoint.name,
+            num_layers=config["num_layers"],
+            num_heads=config["num_attention_heads"],
+            head_dim=config["attention_head_dim"],
+        )
 
 
 @dataclass(frozen=True)
@@ -146,7 +153,7 @@ def generate_all(request: QualityRequest, out: Path) -> dict[str, Any]:
         outcome = _generate(request, variant)
         outcomes[variant.name] = outcome
         paired[variant.name] = _describe(variant, outcome, outcomes[DENSE], request)
-        shown = {k: v for k, v in paired[variant.name].items() if k != "pairs"}
+        shown = {k: v for k, v in paired[variant.name].items() if k not in ("pairs", "profile")}
         log.info(json.dumps({"event": "variant_done", "variant": variant.name, **shown}))
     done = {name: outcome.clips for name, outcome in outcomes.items() if outcome.clips}
     write_frames(out, done)

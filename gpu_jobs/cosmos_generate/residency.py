@@ -1,10 +1,13 @@
 """Which part of a model is on the GPU when, and what is tried when it runs out of memory.
 
 A plan is the set of parts that leave the GPU when their phase is over. A part that stays is moved
-there once. Weights never change while clips are made, so that leaving costs nothing: the copy in
-host memory is kept (pinned) and the device's is dropped. When even the transformer alone does not
-fit, `STREAMED` is added to the plan: its blocks then pass through two buffers on the device, the
-next one copied while one computes.
+there once. Weights never change while clips are made, so that leaving costs nothing but the first
+time: the copy in host memory is kept (pinned) and the device's is dropped. When even the transformer
+alone does not fit, `STREAMED` is added to the plan: its blocks then pass through two buffers on the
+device, the next one copied while one computes.
+
+Parts move in one thread. A thread that decodes beside it enters a phase only under a plan that
+`overlaps`, under which nothing moves that the other one needs.
 """
 
 import threading
@@ -111,7 +114,6 @@ class Residency:
         self.device = torch.device(device)
         self.plan = tuple(sorted(set(offload)))
         self._parts = {name: Parked(part) for name, part in parts.items() if _is_module(part)}
-        self._phases: list[Phase] = []
         self._streams: StreamedBlocks | None = None
         self._lock = threading.RLock()
         cap_memory(memory_cap_gb, self.device)
@@ -121,31 +123,45 @@ class Residency:
         """Whether decoding can run beside denoising: neither part waits for the other's memory."""
         return not {"tokenizer", "transformer", STREAMED} & set(self.plan)
 
+    @property
+    def present(self) -> frozenset[str]:
+        """Names of the parts that are on the device."""
+        return frozenset(name for name, part in self._parts.items() if part.present)
+
     def enter(self, phase: Phase) -> None:
         """Bring what a phase needs; what it does not need and may leave, leaves first.
 
-        A thread that decodes beside denoising enters its phase too; with a plan that `overlaps`
-        nothing leaves that the other needs.
+        What has come is there for every stream and thread when this returns.
         """
         with self._lock:
             needed = _NEEDS[phase]
             for name, part in self._parts.items():
                 if name not in needed and self._leaves(name) and part.present:
                     self._leave(name, part)
-            for name, part in self._parts.items():
-                if name in needed or not self._leaves(name):
-                    self._bring(name, part)
+            came = [
+                self._bring(name, part)
+                for name, part in self._parts.items()
+                if name in needed or not self._leaves(name)
+            ]
+            if any(came) and self.device.type == "cuda":
+                torch.cuda.current_stream(self.device).synchronize()
 
     def release(self, name: str) -> None:
-        """Let a part go for good, e.g. the text encoder when all prompts are encoded."""
+        """Let a part go for good, e.g. the text encoder when all prompts are encoded.
+
+        Its weights are dropped in host memory, too.
+        """
         with self._lock:
             part = self._parts.pop(name, None)
             if part is not None:
-                part.leave()
+                part.drop()
                 _empty_cache(self.device)
 
-    def grow(self) -> tuple[str, ...] | None:
-        """Go over to the next larger plan after an out-of-memory error.
+    def grow(self, *, streams: bool = True) -> tuple[str, ...] | None:
+        """Go over to the next larger plan after an out-of-memory error; nothing may be computing.
+
+        Args:
+            streams: Whether the transformer's blocks may be streamed, which helps denoising alone.
 
         Returns:
             The new plan; None, and nothing changed, if there is no larger one.
@@ -155,7 +171,7 @@ class Residency:
             larger = next_plan(self.plan)
             while larger is not None and not (set(larger) - set(self.plan)) & held:
                 larger = next_plan(larger)
-            if larger is None:
+            if larger is None or (STREAMED in larger and not streams):
                 return None
             self.plan = larger
             for name, part in self._parts.items():
@@ -167,54 +183,81 @@ class Residency:
     def _leaves(self, name: str) -> bool:
         return _FOLLOWS.get(name, name) in self.plan
 
-    def _bring(self, name: str, part: "Parked") -> None:
+    def _bring(self, name: str, part: "Parked") -> bool:
+        """Whether anything was copied."""
         if name == "transformer" and STREAMED in self.plan:
             if self._streams is None:
                 part.leave()
                 self._streams = StreamedBlocks(part.module, self.device)
-            self._streams.bring()
-            return
-        part.bring(self.device)
+                part.forget()
+            part.present = True
+            return self._streams.bring()
+        return part.bring(self.device, pinned=self._leaves(name))
 
     def _leave(self, name: str, part: "Parked") -> None:
         if name == "transformer" and self._streams is not None:
             self._streams.leave()
-        part.leave()
+            part.present = False
+        else:
+            part.leave()
         _empty_cache(self.device)
 
 
 class Parked:
-    """A module whose weights also stay in host memory."""
+    """A module that comes to the device and leaves it, and then stays in host memory, pinned."""
 
     def __init__(self, module: Any):
-        """Remember a module; nothing is copied before it first leaves or is brought."""
+        """Remember a module; nothing is copied before it is brought."""
         self.module = module
         self.present = False
         self._host: list[tuple[Any, torch.Tensor]] = []
 
-    def bring(self, device: torch.device) -> None:
-        """Copy the weights to a device, unless they are there."""
+    def bring(self, device: torch.device, *, pinned: bool) -> bool:
+        """Copy the weights to a device, unless they are there.
+
+        Args:
+            device: Where to.
+            pinned: Whether to keep a copy in pinned memory, because the part will leave again.
+
+        Returns:
+            Whether anything was copied.
+        """
         if self.present:
-            return
+            return False
         if device.type == "cpu":
             self.module.to(device)
         else:
-            self._remember()
-            for tensor, host in self._host:
-                tensor.data = host.to(device, non_blocking=True)
+            if pinned:
+                self._remember()
+            for tensor in _tensors(self.module):
+                tensor.data = tensor.data.to(device, non_blocking=True)
         self.present = True
+        return True
 
     def leave(self) -> None:
         """Drop the device's copy; on a CPU there is none."""
-        for tensor, host in self._host:
-            tensor.data = host
+        if any(tensor.is_cuda for tensor in _tensors(self.module)):
+            self._remember()
+            for tensor, host in self._host:
+                tensor.data = host
         self.present = False
+
+    def drop(self) -> None:
+        """Drop the weights, on the device and in host memory; the module cannot compute any more."""
+        self._host = []
+        self.module.to("meta")
+        self.present = False
+
+    def forget(self) -> None:
+        """Let another keep the weights in host memory."""
+        self._host = []
 
     def _remember(self) -> None:
         if not self._host:
             self._host = [(tensor, _pinned(tensor.data)) for tensor in _tensors(self.module)]
             for tensor, host in self._host:
-                tensor.data = host
+                if not tensor.is_cuda:
+                    tensor.data = host
 
 
 class StreamedBlocks:
@@ -249,17 +292,20 @@ class StreamedBlocks:
             block.register_forward_pre_hook(self._before(index))
             block.register_forward_hook(self._after(index))
 
-    def bring(self) -> None:
-        """Bring what is in no block, and make the two buffers."""
+    def bring(self) -> bool:
+        """Bring what is in no block, and make the two buffers; whether that was to be done."""
         if self._buffers:
-            return
+            return False
         for tensor, host in zip(self._rest, self._rest_host, strict=True):
             tensor.data = host.to(self.device, non_blocking=True)
         size = max(pack.size_bytes for pack in self._packs)
         self._buffers = [torch.empty(size, dtype=torch.uint8, device=self.device) for _ in range(2)]
+        return True
 
     def leave(self) -> None:
-        """Drop all that is on the device."""
+        """Drop all that is on the device, once the copy for the next pass has ended."""
+        if self._copies is not None:
+            self._copies.synchronize()
         for tensor, host in zip(self._rest, self._rest_host, strict=True):
             tensor.data = host
         for pack in self._packs:
@@ -361,9 +407,10 @@ def _tensors(module: Any) -> Iterator[torch.Tensor]:
 
 
 def _pinned(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor in host memory that a GPU can copy from while it computes."""
-    host = tensor.cpu()
-    return host.pin_memory() if torch.cuda.is_available() and not host.is_pinned() else host
+    """A copy in host memory that a GPU can copy from while it computes; without a GPU no copy."""
+    if not torch.cuda.is_available():
+        return tensor.cpu()
+    return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor)
 
 
 def _is_module(part: Any) -> bool:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 from worldloop.errors import MalformedRecordError
 
@@ -64,18 +64,16 @@ def fit(vae: Any, latent_size: tuple[int, int, int], *, budget_gb: float) -> int
     """Let an autoencoder decode in the largest chunks that memory allows, its weights laid out for it.
 
     Args:
-        vae: An `AutoencoderKLCosmos` or `AutoencoderKLWan`.
+        vae: The autoencoder; what is not `AutoencoderKLCosmos` or `AutoencoderKLWan` is left as it is.
         latent_size: Latent frames, rows and columns of a clip.
         budget_gb: Memory that decoding may take beside what is on the device.
 
     Returns:
-        Latent frames of a chunk, at least 1; all of them means that the clip is decoded whole.
-
-    Raises:
-        MalformedRecordError: If the autoencoder is another one.
+        Latent frames of a chunk, at least 1; all of them means that the clip is decoded whole, as it
+        is with any other autoencoder, e.g. a frozen archive.
     """
     frames, rows, columns = latent_size
-    scale = (getattr(vae.config, "scale_factor_spatial", 8) or 8) / 8
+    scale = getattr(getattr(vae, "config", None), "scale_factor_spatial", 8) / 8
     each_gb = _BYTES.get(type(vae).__name__, 0) * rows * columns * scale**2 / 1e9
     chunk = max(1, min(frames, int(budget_gb / max(each_gb, 1e-9) - _FIXED_CHUNKS)))
     if type(vae).__name__ == "AutoencoderKLWan":
@@ -101,9 +99,9 @@ def use_channels_last(vae: Any) -> None:
     """Lay convolution weights out as tensor cores read them; the numbers do not change."""
     for module in vae.modules():
         if isinstance(module, torch.nn.Conv3d):
-            module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+            module.to(memory_format=torch.channels_last_3d)
         elif isinstance(module, torch.nn.Conv2d):
-            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            module.to(memory_format=torch.channels_last)
 
 
 def _decode_cosmos(vae: Any, z: torch.Tensor, return_dict: bool = True) -> Any:
@@ -141,7 +139,7 @@ def _decode_chunk(vae: Any, z: torch.Tensor, memory: Memory, *, first: bool) -> 
         x = _resnet(resnet, _attend_in_time(temporal, spatial(x), memory), memory)
     for block in decoder.up_blocks:
         x = _up_block(block, x, memory, first=first)
-    x = _project(decoder.conv_out, F.silu(decoder.norm_out(x)), memory)
+    x = _project(decoder.conv_out, functional.silu(decoder.norm_out(x)), memory)
     return _unpatch(decoder.unpatch_embed, x, first=first)
 
 
@@ -168,8 +166,8 @@ def _conv(conv: Any, x: torch.Tensor, memory: Memory) -> torch.Tensor:
         x = torch.cat([before, x], dim=2)
         memory[id(conv)] = x[:, :, -conv.temporal_pad :].clone()
     if any(conv.spatial_pad):
-        x = F.pad(x, (*conv.spatial_pad, 0, 0), mode=conv.pad_mode, value=0.0)
-    return F.conv3d(x, conv.weight, conv.bias, conv.stride, 0, conv.dilation)
+        x = functional.pad(x, (*conv.spatial_pad, 0, 0), mode=conv.pad_mode, value=0.0)
+    return functional.conv3d(x, conv.weight, conv.bias, conv.stride, 0, conv.dilation)
 
 
 def _project(projection: Any, x: torch.Tensor, memory: Memory) -> torch.Tensor:
@@ -179,8 +177,8 @@ def _project(projection: Any, x: torch.Tensor, memory: Memory) -> torch.Tensor:
 def _resnet(resnet: Any, x: torch.Tensor, memory: Memory) -> torch.Tensor:
     shortcut = resnet.conv_shortcut
     kept = x if isinstance(shortcut, torch.nn.Identity) else _conv(shortcut, x, memory)
-    x = _project(resnet.conv1, F.silu(resnet.norm1(x)), memory)
-    x = _project(resnet.conv2, F.silu(resnet.norm2(x)), memory)
+    x = _project(resnet.conv1, functional.silu(resnet.norm1(x)), memory)
+    x = _project(resnet.conv2, functional.silu(resnet.norm2(x)), memory)
     return x + kept
 
 
@@ -200,7 +198,9 @@ def _attend_in_time(attn: Any, x_BCTHW: torch.Tensor, memory: Memory) -> torch.T
     mask = torch.ones(frames, seen, dtype=torch.bool, device=q.device).tril(seen - frames)
     heads = attn.num_attention_heads
     q, k, v = (one.unflatten(2, (heads, -1)).transpose(1, 2) for one in (q, kv[0], kv[1]))
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+    out = (
+        functional.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+    )
     out = out.unflatten(0, (-1, height, width)).permute(0, 4, 3, 1, 2)
     return attn.to_out[1](_conv(attn.to_out[0], out, memory)) + x_BCTHW
 

@@ -11,13 +11,20 @@ from worldloop.records import CLIPS, GENERATIONS, MANIFEST
 WAVE, CITY = "w0001", "tokyo"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "control"),
-    [("Tiny-Cosmos-Predict2-Video2World", ["first_frames"]), ("Tiny-Cosmos-1.0-Text2World", [])],
+    [
+        ("Tiny-Cosmos-1.0-Text2World", []),
+        ("Tiny-Cosmos-Predict2-Video2World", ["first_frames"]),
+        ("Tiny-Cosmos-Predict2.5", ["first_frames"]),
+        ("Tiny-Cosmos-Transfer2.5", ["depth"]),
+        ("Tiny-Cosmos3", []),
+    ],
 )
 def test_a_tiny_model_goes_from_prompts_to_catalogued_clips(house, name, control):
     model = {"world_model": name, "tier": "tiny", "control": control, "allow_unguarded": True}
-    house.plan(WAVE, [f"{CITY}/museum"], num_frames=5, **model)
+    house.plan(WAVE, [f"{CITY}/museum"], num_frames=0, **model)
 
     house.carry(WAVE, [CITY])
 

@@ -32,9 +32,12 @@ def make_rows(num_rows: int, *, seed: int = 0, model_id: str = "starter-ab", wid
         "poster_size_bytes": [None] * num_rows,
         "caption": [f"clip {i}" for i in count],
         "duration_s": [2.5] * num_rows,
+        "tier": ["sketch"] * num_rows,
+        "sketch_recipe_id": [None] * num_rows,
         "vector": vectors.tolist(),
     }
-    return pl.DataFrame(columns, schema_overrides={"vector": pl.List(pl.Float32)})
+    types = {"vector": pl.List(pl.Float32), "sketch_recipe_id": pl.String}
+    return pl.DataFrame(columns, schema_overrides=types)
 
 
 @pytest.fixture
@@ -56,6 +59,18 @@ def test_a_row_that_comes_again_is_replaced(index):
     index.upsert(rows[2:4].with_columns(status=pl.lit("duplicate")))
     assert index.count("status = 'duplicate'") == 2
     assert index.count() == 6
+
+
+def test_a_table_from_before_a_column_gets_it_with_nulls(index, monkeypatch):
+    older = tuple(name for name in INDEX_COLUMNS if name not in ("tier", "sketch_recipe_id"))
+    monkeypatch.setattr(clip_index, "INDEX_COLUMNS", older)
+    index.upsert(make_rows(3))
+    monkeypatch.setattr(clip_index, "INDEX_COLUMNS", INDEX_COLUMNS)
+    index.upsert(make_rows(2, seed=1))
+
+    found = index.search([1.0] * 8, limit=9, model_id="starter-ab")
+    assert found["tier"].drop_nulls().to_list() == ["sketch"] * 2
+    assert found.height == 5
 
 
 def test_search_agrees_with_comparing_everything(index):

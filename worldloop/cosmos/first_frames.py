@@ -49,8 +49,8 @@ def first_frames_file(video: bytes, count: int) -> tuple[str, bytes]:
         return "first_1.png", sink.getvalue()
     with av.open(sink, "w", format="matroska") as out:
         stream = out.add_stream("ffv1", rate=rate)
-        stream.width, stream.height, stream.pix_fmt = *pictures[0].size, "gbrp"
+        stream.width, stream.height, stream.pix_fmt = *pictures[0].size, "bgr0"
         for picture in pictures:
-            out.mux(stream.encode(av.VideoFrame.from_image(picture).reformat(format="gbrp")))
+            out.mux(stream.encode(av.VideoFrame.from_image(picture).reformat(format="bgr0")))
         out.mux(stream.encode())
     return f"first_{count}.mkv", sink.getvalue()

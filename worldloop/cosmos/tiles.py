@@ -7,7 +7,6 @@ the grid, the last ones are filled up with tokens that nothing attends to.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -115,9 +114,7 @@ def tiling(grid: Grid) -> Tiling:
         252
     """
     tiles = [
-        Tiling(grid, (t, h, w))
-        for t, h, w in product(_SIDES, repeat=3)
-        if t * h * w == TILE_TOKENS
+        Tiling(grid, (t, h, w)) for t, h, w in product(_SIDES, repeat=3) if t * h * w == TILE_TOKENS
     ]
     return min(tiles, key=_waste)
 
@@ -173,13 +170,3 @@ def _skew(one: Window) -> float:
         for span, count in zip(one.size, one.tiling.tiles, strict=True)
     ]
     return float(np.round(np.ptp(lengths) + 0.2 * sum(lopsided), 6))
-
-
-def dense_share(densities: Sequence[float]) -> float:
-    """Mean density of the steps of a run: what its attention costs beside a dense run.
-
-    Example:
-        >>> dense_share([1.0, 0.5])
-        0.75
-    """
-    return float(np.mean(densities)) if densities else 1.0

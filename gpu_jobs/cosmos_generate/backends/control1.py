@@ -225,8 +225,8 @@ def _hint(world: Any, kind: str, media: Sequence[Media], device: Any) -> torch.T
     filled = [np.zeros_like(like) if video is None else video for video in videos]
     autoencoder = world.parts["tokenizer"]
     video_BCTHW = to_model_range(np.stack(filled)).to(device, autoencoder.dtype)
-    sigma_data = world._scheduler().config.sigma_data
-    hint: torch.Tensor = world._encoded_video(video_BCTHW, sigma_data).to(world.dtype)
+    sigma_data = world.scheduler().config.sigma_data
+    hint: torch.Tensor = world.encoded_video(video_BCTHW, sigma_data).to(world.dtype)
     return hint
 
 

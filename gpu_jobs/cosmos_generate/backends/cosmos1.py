@@ -23,6 +23,7 @@ import torch
 
 from gpu_jobs.common.torch_ops import import_diffusers
 from gpu_jobs.cosmos_generate.backends.autoencoders import load_cosmos_autoencoder
+from gpu_jobs.cosmos_generate.backends.control1 import controlled
 from gpu_jobs.cosmos_generate.backends.pipeline import (
     GuidedDenoising,
     Layout,
@@ -78,14 +79,17 @@ class Cosmos1WorldModel(T5WorldModel):
     ) -> GuidedDenoising:
         """Start a batch; `options.extra` may hold `augment_sigma` and `input_frames_guidance`.
 
+        Clips with controls run the transformer with the branch of each control's model folder.
+
         Raises:
-            MalformedRecordError: If conditioning frames are missing, or differ in number.
+            MalformedRecordError: If conditioning frames are missing or differ in number, or a control
+                has no model folder.
             UnknownKeyError: If there is no such sampler.
         """
         frames_BTHWC = conditioning_frames(
             self.model, self.family, media, num_frames=options.shape.num_frames
         )
-        scheduler = self._scheduler()
+        scheduler = self.scheduler()
         sampler = _sampler(scheduler, options, device=device)
         streams = generators(requests)
         frames = self._frames(frames_BTHWC, options, streams, scheduler, device=device)
@@ -93,7 +97,7 @@ class Cosmos1WorldModel(T5WorldModel):
         if frames is not None and options.sampler == "res":
             frames.noise = noise(start_BCTHW.shape, streams, device=device)
         denoiser = EdmDenoiser(
-            transformer=self.parts["transformer"],
+            transformer=controlled(self, requests, media, device=device),
             scheduler=scheduler,
             sampler=sampler,
             times=scheduler.precondition_noise(sampler.sigmas.to(device)),
@@ -114,7 +118,7 @@ class Cosmos1WorldModel(T5WorldModel):
             ClipRejectedError: If its latents are not finite.
         """
         check_finite(latents, request)
-        vae, sigma_data = self.parts["tokenizer"], self._scheduler().config.sigma_data
+        vae, sigma_data = self.parts["tokenizer"], self.scheduler().config.sigma_data
         latent_BCTHW = latents[None].to(vae.device)
         if vae.config.latents_mean is None:
             latent_BCTHW = latent_BCTHW / sigma_data
@@ -125,7 +129,8 @@ class Cosmos1WorldModel(T5WorldModel):
             video_BCTHW = vae.decode(latent_BCTHW.to(vae.dtype), return_dict=False)[0]
         return Decoded(frames=to_frames(video_BCTHW[0]))
 
-    def _scheduler(self) -> Any:
+    def scheduler(self) -> Any:
+        """The scheduler of the checkpoint, as diffusers has it; a new one."""
         from diffusers import EDMEulerScheduler
 
         return EDMEulerScheduler.from_config({**SCHEDULER, **self.scheduler_config})
@@ -159,7 +164,7 @@ class Cosmos1WorldModel(T5WorldModel):
         if options.sampler == "edm_euler":
             video_BCTHW = _padded(video_BCTHW, options.shape.num_frames)
         clean_BCTHW = torch.zeros(shape_BCTHW, device=device)
-        encoded_BCTHW = self._encoded_video(video_BCTHW, scheduler.config.sigma_data)
+        encoded_BCTHW = self.encoded_video(video_BCTHW, scheduler.config.sigma_data)
         clean_BCTHW[:, :, :num_latents] = encoded_BCTHW[:, :, :num_latents]
         indicator = torch.zeros(1, 1, shape_BCTHW[2], 1, 1, device=device)
         indicator[:, :, :num_latents] = 1.0
@@ -171,7 +176,7 @@ class Cosmos1WorldModel(T5WorldModel):
             hidden_from_uncond=bool(options.extra.get("input_frames_guidance", False)),
         )
 
-    def _encoded_video(self, video_BCTHW: torch.Tensor, sigma_data: float) -> torch.Tensor:
+    def encoded_video(self, video_BCTHW: torch.Tensor, sigma_data: float) -> torch.Tensor:
         """Latents of conditioning frames at the scale of the model, clip by clip for its memory."""
         vae = self.parts["tokenizer"]
         with torch.no_grad():

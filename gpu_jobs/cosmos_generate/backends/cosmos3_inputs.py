@@ -79,9 +79,16 @@ def start_world(
     `add_duration_template` and `add_resolution_template`.
 
     Raises:
-        MalformedRecordError: If sound is asked of a checkpoint without it.
+        MalformedRecordError: If sound is asked of a checkpoint without it, or a picture of a picture.
     """
     shape = options.shape
+    if media.frames is not None and shape.num_frames == 1:
+        raise MalformedRecordError(
+            f"frames of clip {request.clip_id!r}",
+            "1 frame that goes on from a picture",
+            "2 frames or more: Cosmos 3 makes no pictures from pictures",
+            "Leave the picture out, or ask for a longer clip.",
+        )
     if request.sound:
         check_sound(pipeline, request)
     ids = pipeline.tokenize_prompt(
@@ -93,7 +100,7 @@ def start_world(
         **_template_flags(options),
     )
     given = None
-    if media.frames is not None and shape.num_frames > 1:
+    if media.frames is not None:
         still = len(media.frames) == 1
         video_BCTHW = _from_picture(media.frames) if still else from_video(media.frames)
         given = encoded(pipeline, video_BCTHW, num_frames=shape.num_frames)
@@ -154,11 +161,12 @@ def start_action(
     track = request.action
     assert track is not None
     width = check_action(pipeline, request, track, options.shape, media)
+    assert media.frames is not None
     if request.sound:
         check_sound(pipeline, request)
     device = pipeline.vae.device
     whole = track.mode == "inverse_dynamics"
-    frames = media.frames[: track.chunk_size + 1 if whole else 1]  # type: ignore[index]
+    frames = media.frames[: track.chunk_size + 1 if whole else 1]
     tier, (height, width_px) = tier_of(options.shape)
     video_BCTHW, size, *_ = pipeline._prepare_action_video_conditioning(
         _pictures(frames), tier, len(frames), device=device, dtype=torch.float32

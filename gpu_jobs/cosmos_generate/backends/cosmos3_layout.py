@@ -55,8 +55,8 @@ TRANSFORMERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 """Arguments of `Cosmos3OmniTransformer` beside its defaults, which are those of Nano.
 
-Nano: the defaults of diffusers 0.42.1 and the Cosmos3Config of public servers of the model. Super:
-`_COSMOS3_NETS` of worldloop.cosmos.models. Edge: `transformer/config.json` of nvidia/Cosmos3-Edge.
+Nano (15.17 billion weights): the defaults of diffusers 0.42.1. Super (64.02): the geometry of the
+Qwen3-VL 32B that it grew from. Edge (3.37): `transformer/config.json` of nvidia/Cosmos3-Edge.
 """
 
 VAE: Mapping[str, Any] = MappingProxyType(

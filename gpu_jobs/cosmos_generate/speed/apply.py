@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -66,7 +65,9 @@ def apply_to(transformer: Any, profile: SpeedProfile, *, device: Any) -> Density
     if _changes_no_weight(profile) and ranks.size == 1:
         return density
     install, repeated, swap_one = _known(transformer, profile)
-    check_heads(repeated[0].attn1.heads if install is blocks.install else _kv_heads(repeated), ranks)
+    check_heads(
+        repeated[0].attn1.heads if install is blocks.install else _kv_heads(repeated), ranks
+    )
     dense = dense_attention(profile.attention, device)
     _swap(repeated, swap_one, profile, device)
     compiled = compiler(device) if profile.compile else _as_it_is
@@ -131,8 +132,3 @@ def _changes_no_pass(profile: SpeedProfile) -> bool:
 
 def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
-
-
-def without_compiling(profile: SpeedProfile) -> SpeedProfile:
-    """The same profile, uncompiled: slower, for one clip or while looking for a fault."""
-    return replace(profile, compile=False)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gpu_jobs.cosmos_generate.speed.parallel import Ranks
@@ -71,7 +71,7 @@ class Attending:
             q, k, v = (one[:, : self.order.num_places] for one in (q, k, v))
         out = self._sparse(q, k, v, prefix) if self.is_sparse else self._full(q, k, v, prefix)
         if out.shape[1] < num_all:
-            out = F.pad(out, (0, 0, 0, 0, 0, num_all - out.shape[1]))
+            out = functional.pad(out, (0, 0, 0, 0, 0, num_all - out.shape[1]))
         return self.ranks.tokens_for_heads(out)
 
     def _full(self, q: Any, k: Any, v: Any, prefix: Any) -> torch.Tensor:
@@ -89,8 +89,8 @@ class Attending:
             places = prefix[0].shape[1]
             k, v = torch.cat([prefix[0], k], 1), torch.cat([prefix[1], v], 1)
         mask = self.order.mask_of(self.num_prefix if places else 0, places)
-        out = sparse_attention(*(one.transpose(1, 2) for one in (q, k, v)), mask)
-        return out.transpose(1, 2)
+        q, k, v = (one.transpose(1, 2) for one in (q, k, v))
+        return sparse_attention(q, k, v, mask).transpose(1, 2)
 
 
 _ATTENDING: dict[int, Attending] = {}
@@ -133,6 +133,12 @@ def _cross_attention_shape(q_BLHE: torch.Tensor, k: Any, v: Any) -> torch.Tensor
     return q_BLHE.new_empty(q_BLHE.shape)
 
 
+def _suits_cudnn(q: torch.Tensor, k: torch.Tensor) -> bool:
+    """Whether cuDNN is sure to take these heads."""
+    half = q.dtype in (torch.bfloat16, torch.float16)
+    return half and q.shape[1] == k.shape[1] and q.shape[-1] in (64, 128)
+
+
 def dense_attention(kind: Attention, device: torch.device) -> Dense:
     """Dense attention of a profile; on a CPU it is always torch's own.
 
@@ -142,15 +148,19 @@ def dense_attention(kind: Attention, device: torch.device) -> Dense:
     if kind == "fp8":
         from gpu_jobs.cosmos_generate.speed.te import fp8_attention
 
-        return fp8_attention(device)
+        in_fp8: Dense = fp8_attention(device)
+        return in_fp8
     on_cudnn = kind == "cudnn" and device.type == "cuda"
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        if on_cudnn and _suits_cudnn(q, k):
+            # by name: torch's choice of kernels is one for all threads, and another thread decodes
+            return torch.ops.aten._scaled_dot_product_cudnn_attention(q, k, v, None, False)[0]
         # cuDNN first; the others take over what it cannot do, e.g. an odd width of a head
         kernels = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
         choice = sdpa_kernel(kernels, set_priority=True) if on_cudnn else contextlib.nullcontext()
         with choice:
-            return F.scaled_dot_product_attention(
+            return functional.scaled_dot_product_attention(
                 q, k, v, enable_gqa=k.shape[1] != q.shape[1]
             )
 

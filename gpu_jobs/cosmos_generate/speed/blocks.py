@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn import functional
 
 from gpu_jobs.cosmos_generate.speed.attention import Attending, cross_attention, self_attention
 from gpu_jobs.cosmos_generate.speed.fp8 import FP8Linear
@@ -33,16 +33,16 @@ class Pass:
     """What all blocks of one pass of the transformer share.
 
     Attributes:
-        frame_L: Number of each token's row of `embedded_BFD`; None if there is one row.
-        embedded_BFD: Embedded noise level.
-        temb_BFD: Modulation that all blocks have in common, three times as wide.
-        extra_BLD: Learned position of each token; None if the model has none.
+        frame_of: Number of each token's row of `embedded`, (L,); None if there is one row.
+        embedded: Embedded noise level, (B, F, D).
+        temb: Modulation that all blocks have in common, (B, F, 3 D).
+        extra: Learned position of each token, (B, L, D); None if the model has none.
     """
 
-    frame_L: torch.Tensor | None
-    embedded_BFD: torch.Tensor
-    temb_BFD: torch.Tensor
-    extra_BLD: torch.Tensor | None
+    frame_of: torch.Tensor | None
+    embedded: torch.Tensor
+    temb: torch.Tensor
+    extra: torch.Tensor | None
 
 
 class Stack:
@@ -175,11 +175,11 @@ class FastBlock(nn.Module):
             self.block,
             hidden_states,
             encoder_hidden_states,
-            now.embedded_BFD,
-            now.temb_BFD,
-            now.frame_L,
+            now.embedded,
+            now.temb,
+            now.frame_of,
             *stack.rope,
-            now.extra_BLD,
+            now.extra,
             attention_mask,
             None if controlnet_residual is None else stack.ordered(controlnet_residual, 1),
             stack.attending.number,
@@ -204,7 +204,7 @@ def compute(
     """One block: self-attention, attention to text, feed-forward, each modulated by the noise level."""
     rope = (cos_LE, sin_LE)
     rows1, rows2, rows3 = (
-        norm.linear_2(norm.linear_1(F.silu(embedded_BFD))) + temb_BFD
+        norm.linear_2(norm.linear_1(functional.silu(embedded_BFD))) + temb_BFD
         for norm in (block.norm1, block.norm2, block.norm3)
     )
     x_BLD, y = _modulated(block.norm1, x_BLD, extra_BLD, None, rows1, frame_L, block.attn1)
@@ -278,9 +278,7 @@ def _attend_to_video(
     return out_BLD
 
 
-def _attend_to_text(
-    attn: Any, x_BLD: torch.Tensor, y: Any, text_BSD: torch.Tensor
-) -> torch.Tensor:
+def _attend_to_text(attn: Any, x_BLD: torch.Tensor, y: Any, text_BSD: torch.Tensor) -> torch.Tensor:
     q, k, v = _product(attn.to_q, x_BLD, y), attn.to_k(text_BSD), attn.to_v(text_BSD)
     q, k, v = (one.unflatten(2, (attn.heads, -1)) for one in (q, k, v))
     out_BLHE = cross_attention(attn.norm_q(q), attn.norm_k(k), v)

@@ -165,4 +165,4 @@ def _plain(owner: Any, name: str) -> bool:
 
 def _fits(linear: Any) -> bool:
     """Whether the kernel takes a layer's sides."""
-    return linear.in_features % _MULTIPLE == 0 and linear.out_features % _MULTIPLE == 0
+    return bool(linear.in_features % _MULTIPLE == 0 and linear.out_features % _MULTIPLE == 0)

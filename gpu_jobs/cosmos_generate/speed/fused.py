@@ -9,7 +9,7 @@ takes them. Compiled blocks do not look into the operators.
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 FP8 = torch.float8_e4m3fn
 FP8_MAX = 448.0  # torch.finfo(torch.float8_e4m3fn).max
@@ -41,7 +41,11 @@ def quantise_rows(x: torch.Tensor) -> Rows8:
 def gelu_rows(x: torch.Tensor) -> Rows8:
     """GELU (with the error function), quantised."""
     rows = x.reshape(-1, x.shape[-1])
-    return _launched("gelu_rows", rows, rows.shape[1]) if x.is_cuda else quantise(F.gelu(rows))
+    return (
+        _launched("gelu_rows", rows, rows.shape[1])
+        if x.is_cuda
+        else quantise(functional.gelu(rows))
+    )
 
 
 @torch.library.custom_op("worldloop::gated_rows", mutates_args=())
@@ -51,7 +55,7 @@ def gated_rows(x: torch.Tensor) -> Rows8:
     if x.is_cuda:
         return _launched("gated_rows", rows, rows.shape[1] // 2)
     gate, value = rows.chunk(2, dim=-1)
-    return quantise(F.silu(gate) * value)
+    return quantise(functional.silu(gate) * value)
 
 
 @quantise_rows.register_fake
@@ -91,7 +95,7 @@ def modulated_rows(
         return _modulated_on_gpu(x_BLD, added_BLD, gates, rows, frame_L, eps)
     if added_BLD is not None:
         x_BLD = x_BLD + (added_BLD if gates is None else added_BLD * _part(gates, 2, frame_L))
-    y_BLD = F.layer_norm(x_BLD, x_BLD.shape[-1:], eps=eps)
+    y_BLD = functional.layer_norm(x_BLD, x_BLD.shape[-1:], eps=eps)
     y_BLD = y_BLD * (1 + _part(rows, 1, frame_L)) + _part(rows, 0, frame_L)
     kept = x_BLD.new_empty(0) if added_BLD is None else x_BLD
     return (kept, *quantise(y_BLD.flatten(0, 1)))
@@ -117,7 +121,7 @@ def rotated_heads(
     Heads of a token must lie side by side, as in a slice of the product for Q, K and V.
     """
     if not x_BLHE.is_cuda:
-        normed = F.rms_norm(x_BLHE.float(), x_BLHE.shape[-1:], weight.float(), eps)
+        normed = functional.rms_norm(x_BLHE.float(), x_BLHE.shape[-1:], weight.float(), eps)
         return rotated(normed, cos_LE, sin_LE).to(x_BLHE.dtype).contiguous()
     from gpu_jobs.cosmos_generate.speed import kernels
 

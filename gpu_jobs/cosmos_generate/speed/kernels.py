@@ -35,7 +35,15 @@ def gelu_rows(x, out8, scales, width: tl.constexpr, BLOCK: tl.constexpr):
     columns = tl.arange(0, BLOCK)
     inside = columns < width
     values = tl.load(x + row * width + columns, mask=inside, other=0.0).to(tl.float32)
-    values = 0.5 * values * (1.0 + tl.erf(values * 0.7071067811865476))
+    # The error function by formula 7.1.26 of Abramowitz and Stegun, wrong by 1.5e-7 at most: a third
+    # of the instructions of the library's, which are what this kernel waits for.
+    x_abs = tl.abs(values) * 0.7071067811865476
+    t = 1.0 / (1.0 + 0.3275911 * x_abs)
+    poly = t * (
+        0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429)))
+    )
+    erf_abs = 1.0 - poly * tl.exp(-x_abs * x_abs)
+    values = 0.5 * (values + tl.abs(values) * erf_abs)
     store_row8(values, out8, scales, row, columns, width, inside)
 
 

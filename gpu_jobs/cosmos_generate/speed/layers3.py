@@ -11,8 +11,8 @@ import inspect
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn import functional
 
 from gpu_jobs.cosmos_generate.backends.cosmos3_text import RememberingAttention
 from gpu_jobs.cosmos_generate.speed.attention import Attending, self_attention
@@ -71,7 +71,7 @@ class FastLayer(nn.Module):
             key, value = memory.reader.recall(memory.layer)
         stack.attending.num_prefix = len(key)
         filling = -len(key) % TEXT_PLACES
-        key, value = (F.pad(one, (0, 0, 0, 0, 0, filling))[None] for one in (key, value))
+        key, value = (functional.pad(one, (0, 0, 0, 0, 0, filling))[None] for one in (key, value))
         gen_seq = self._compute(
             self.layer, gen_seq, key, value, *stack.rope, stack.attending.number
         )
@@ -93,9 +93,10 @@ def read(
     q, k = attn.norm_q(q), attn.norm_k(k)
     for_video = attn.k_norm_und_for_gen(k) if attn.k_norm_und_for_gen is not None else k
     q, k, for_video = (_rotated(one, cos_PE, sin_PE) for one in (q, k, for_video))
-    out_HPE = F.scaled_dot_product_attention(
-        *(one.transpose(0, 1)[None] for one in (q, k, v)), is_causal=True, enable_gqa=True
-    )[0]
+    q, k, value = (one.transpose(0, 1)[None] for one in (q, k, v))
+    out_HPE = functional.scaled_dot_product_attention(q, k, value, is_causal=True, enable_gqa=True)[
+        0
+    ]
     text_PD = text_PD + attn.to_out(out_HPE.transpose(0, 1).flatten(1))
     text_PD = text_PD + layer.mlp(layer.post_attention_layernorm(text_PD))
     return text_PD, (for_video, v)
@@ -137,7 +138,7 @@ def _mlp(mlp: Any, y_LD: torch.Tensor) -> torch.Tensor:
         if isinstance(mlp.down_proj, FP8Linear):
             return mlp.down_proj.product(gated_rows(gate_up), y_LD)
         gate, up = gate_up.chunk(2, dim=-1)
-        out_LD: torch.Tensor = mlp.down_proj(F.silu(gate) * up)
+        out_LD: torch.Tensor = mlp.down_proj(functional.silu(gate) * up)
         return out_LD
     out_LD = mlp(y_LD)
     return out_LD

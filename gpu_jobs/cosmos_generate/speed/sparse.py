@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from worldloop.cosmos.tiles import PADDING, TILE_TOKENS, Window
@@ -27,7 +27,8 @@ KERNEL_OPTIONS: dict[str, Any] = {
     "num_stages": 2,
     "USE_TMA": True,
 }
-"""Of the FlexAttention kernel on Hopper: 460 TFLOP/s, beside 427 with torch's own choice (docs/cosmos.md)."""
+"""Of the FlexAttention kernel on Hopper: 460 TFLOP/s, beside 427 with torch's own
+choice (section `flex` of the benchmark, one NVIDIA H200, torch 2.11.0+cu130, 2026-11-21)."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,7 @@ class TokenOrder:
         return mask
 
 
-def order_of(
-    *, num_tokens: int, window: Window | None, ranks: int, device: Any
-) -> TokenOrder:
+def order_of(*, num_tokens: int, window: Window | None, ranks: int, device: Any) -> TokenOrder:
     """The order of a transformer's tokens: tiles of the grid, then tokens that are in none.
 
     Args:
@@ -186,7 +185,7 @@ def sparse_attention(
             kernel_options=_options(q_BHLE.device),
         )
         return out_BHLE
-    return F.scaled_dot_product_attention(
+    return functional.scaled_dot_product_attention(
         q_BHLE, k_BHSE, v_BHSE, attn_mask=mask.dense_mask(), enable_gqa=grouped
     )
 

@@ -197,4 +197,4 @@ def test_a_missing_folder_says_how_to_get_it(tmp_path):
 
 
 def _scheduler(world):
-    return world._scheduler()
+    return world.scheduler()

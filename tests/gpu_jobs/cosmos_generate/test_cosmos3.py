@@ -425,6 +425,12 @@ def test_what_cannot_be_asked_is_refused(world, request_changes, media, message)
         run(world, asked(**request_changes), options(), media)
 
 
+def test_a_picture_of_a_picture_is_refused(world):
+    still = options(shape=replace(SHAPE, num_frames=1))
+    with pytest.raises(MalformedRecordError, match="no pictures from pictures"):
+        run(world, asked(), still, Media(frames(1)))
+
+
 def test_controls_of_different_weights_are_refused(world):
     request = asked(controls=(Control("edge"), Control("seg", weight=0.5)))
     media = Media(controls={"edge": frames(9), "seg": frames(9)})

@@ -226,5 +226,10 @@ def test_the_same_seed_writes_the_same_checkpoint(checkpoints: Path, tmp_path: P
     from gpu_jobs.cosmos_generate.tiny.predict25 import write_tiny
 
     write_tiny(tmp_path)
-    name = "transformer/diffusion_pytorch_model.safetensors"
-    assert (tmp_path / name).read_bytes() == (checkpoints / NAME / name).read_bytes()
+    for name in ("transformer/diffusion_pytorch_model.safetensors", "tokenizer/tokenizer.json"):
+        assert (tmp_path / name).read_bytes() == (checkpoints / NAME / name).read_bytes()
+
+
+def test_the_default_negative_prompt_fits(world) -> None:
+    embedding = world.encode(PROMPT, world.family.negative_prompt)
+    assert embedding.uncond.shape == embedding.cond.shape == (512, 32)

