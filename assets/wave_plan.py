@@ -59,6 +59,7 @@ class WavePlanConfig(dg.Config):
         batch_size: Clips that it denoises together.
         guarded: Whether guards look at prompts and frames; some models require them.
         allow_unguarded: Whether the release may hold unguarded clips and those of tiny models.
+        accept_failed_gate: Whether a speed profile that failed its quality gate may be used all the same.
         checkpoint: Folder of post-trained weights.
         loras: LoRA adapters.
         drafts: Recipe ids of the drafts that are promoted, one for each of `scenes`.
@@ -90,6 +91,7 @@ class WavePlanConfig(dg.Config):
     batch_size: int = 1
     guarded: bool = True
     allow_unguarded: bool = False
+    accept_failed_gate: bool = False
     checkpoint: str = ""
     loras: list[LoraConfig] = Field(default_factory=list)
     drafts: list[str] = Field(default_factory=list)
@@ -130,6 +132,7 @@ class WavePlanConfig(dg.Config):
             conditioning_frames=self.conditioning_frames,
             guarded=self.guarded,
             allow_unguarded=self.allow_unguarded,
+            accept_failed_gate=self.accept_failed_gate,
             checkpoint=self.checkpoint,
             loras=[Lora(lora.path, lora.weight) for lora in self.loras],
             drafts=self.drafts,

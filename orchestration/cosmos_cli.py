@@ -7,12 +7,15 @@ Their flags are those of the public Cosmos scripts, underscores and all; what is
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import click
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from worldloop.errors import MalformedRecordError
 
 _console = Console()
 
@@ -248,6 +251,10 @@ _FLAGS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
         {"type": int, "help": "Longer prompts are taken as they are."},
     ),
     (
+        ("--accept_failed_gate",),
+        {"is_flag": True, "help": "Use a speed profile that failed its quality gate."},
+    ),
+    (
         ("--disable_guardrail",),
         {"is_flag": True, "help": "From Predict2 on; the clip is marked unguarded."},
     ),
@@ -275,6 +282,7 @@ _FLAGS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
         {"default": 0, "help": "Go on from the last frames up to this length."},
     ),
     (("--enable_sound",), {"is_flag": True, "help": "With a sound track (Cosmos 3)."}),
+    (("--camera_extrinsics_path",), {"default": "", "hidden": True}),  # refused in clear words
 )
 
 
@@ -298,9 +306,18 @@ _add_kind("control2world", "Video that follows edges, blur, depth or segmentatio
 def _generate(kind: str, flags: dict[str, Any]) -> None:
     from gpu_jobs.cosmos_generate.spec import CosmosGenerateSpec
     from orchestration.deployments import home
-    from orchestration.generate import OFFLOAD_FLAGS, Wanted, build_spec, run_spec
+    from orchestration.doctor import num_gpus
+    from orchestration.generate import OFFLOAD_FLAGS, Wanted, build_spec, check_ready, run_spec
     from resources.model_hub import ModelHub
 
+    camera = flags.pop("camera_extrinsics_path")
+    if camera:
+        raise MalformedRecordError(
+            "--camera_extrinsics_path",
+            camera,
+            "a model of Cosmos 3, which takes a camera track as actions; Cosmos 1.0 has none published",
+            "Leave it out.",
+        )
     asked = [part for flag, part in OFFLOAD_FLAGS.items() if flags.pop(flag)]
     known = {field.name for field in fields(Wanted)}
     assert known >= set(flags), set(flags) - known
@@ -309,14 +326,16 @@ def _generate(kind: str, flags: dict[str, Any]) -> None:
     spec: CosmosGenerateSpec = build_spec(
         wanted, scratch=home() / "scratch" / "generate", revision=hub.revision
     )
+    check_ready(spec, num_devices=wanted.num_devices, num_gpus=num_gpus())
     _say_what_runs(spec)
     try:
-        outcome = run_spec(
-            spec,
-            num_devices=wanted.num_devices,
-            log=home() / "generate.log",
-            on_event=_say_event,
-        )
+        with _Teller(len(spec.requests)) as teller:
+            outcome = run_spec(
+                spec,
+                num_devices=wanted.num_devices,
+                log=home() / "generate.log",
+                on_event=teller.tell,
+            )
     except KeyboardInterrupt:
         raise click.ClickException(
             "Interrupted. Finished clips are kept: run the same command again to go on."
@@ -324,10 +343,16 @@ def _generate(kind: str, flags: dict[str, Any]) -> None:
     for path in outcome.saved:
         click.echo(path)
     for name, guard, reason in outcome.blocked:
-        click.echo(f"{name}: stopped by the guard {guard}: {reason}")
-    if outcome.failures:
-        words = [f"{name} failed at {stage}: {reason}" for name, stage, reason in outcome.failures]
-        raise click.ClickException("\n".join(words))
+        if name not in teller.told:
+            click.echo(f"blocked {name} by the guard {guard}: {reason}")
+    failed, total = outcome.failures, len(spec.requests)
+    if failed and total == 1:
+        _, stage, reason = failed[0]
+        raise click.ClickException(f"{reason} (at {stage})")
+    if failed:
+        raise click.ClickException(
+            f"{len(failed)} of {total} clips failed, see above. The same command tries them again."
+        )
 
 
 def _say_what_runs(spec: Any) -> None:
@@ -343,20 +368,60 @@ def _say_what_runs(spec: Any) -> None:
     )
 
 
-def _say_event(event: Mapping[str, Any]) -> None:
-    """One line a clip, as soon as it is known."""
-    name = event.get("recipe_id", "")
+class _Teller:
+    """Says what becomes of each clip, above a bar that shows how many are done."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.told = total, set[str]()
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=_console,
+            transient=True,
+        )
+        self._task = self._bar.add_task("reading inputs and weights", total=total)
+
+    def __enter__(self) -> Self:
+        if _console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def tell(self, event: Mapping[str, Any]) -> None:
+        """One line a clip, as soon as it is known; a single clip that fails ends as the error."""
+        name, kind = event.get("recipe_id", ""), event["event"]
+        if kind == "profile_applied":
+            self._bar.update(self._task, description="generating")
+            return
+        if kind == "recovered":
+            self._say(f"[yellow]recovered[/] {escape(str(event.get('how', '')))}")
+            return
+        words = _words_of(event)
+        if not words:
+            return
+        self.told.add(name)
+        self._bar.advance(self._task)
+        if kind != "clip_failed" or self.total > 1:
+            self._say(words)
+
+    def _say(self, words: str) -> None:
+        _console.print(words, soft_wrap=True)
+
+
+def _words_of(event: Mapping[str, Any]) -> str:
+    """What became of a clip; empty if the event is about none."""
+    name, reason = escape(event.get("recipe_id", "")), escape(event.get("reason", ""))
     if event["event"] == "clip_done":
         speed = f"{event.get('ms_per_step', 0):.0f} ms a step"
         memory = event.get("peak_gpu_gb")
         on_gpu = f", {event.get('tflops', 0):.0f} TFLOP/s, {memory:.1f} GB" if memory else ""
-        _console.print(
-            f"[green]done[/] {escape(name)}: {speed}{on_gpu}, {escape(event.get('guardrail', ''))}"
-        )
-    elif event["event"] in ("clip_blocked", "clip_failed"):
-        mark = "[yellow]blocked[/]" if event["event"] == "clip_blocked" else "[red]failed[/]"
-        _console.print(
-            f"{mark} {escape(name)} at {event.get('stage', '')}: {escape(event.get('reason', ''))}"
-        )
-    elif event["event"] == "recovered":
-        _console.print(f"[yellow]recovered[/] {escape(str(event.get('how', '')))}")
+        return f"[green]done[/] {name}: {speed}{on_gpu}, {escape(event.get('guardrail', ''))}"
+    if event["event"] == "clip_blocked":
+        return f"[yellow]blocked[/] {name} by the guard {event.get('guard', '')}: {reason}"
+    if event["event"] == "clip_failed":
+        return f"[red]failed[/] {name} at {event.get('stage', '')}: {reason}"
+    return ""

@@ -81,6 +81,12 @@ def this_gpu() -> Gpu | None:
     return Gpu(name.strip(), memory_gb, known.bf16_tflops, known.fp8)
 
 
+def num_gpus() -> int:
+    """GPUs of this machine, as its driver lists them."""
+    listed = _ask_driver("--list-gpus")
+    return len(listed.splitlines()) if listed else len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
 def gpu_asked(memory_gb: float) -> Gpu | None:
     """A usual card of so much memory, for questions about another machine; None for 0."""
     if memory_gb <= 0:

@@ -5,6 +5,7 @@ The flags become a `CosmosGenerateSpec`; the job that the graph starts too makes
 """
 
 import json
+import math
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from gpu_jobs.cosmos_generate.spec import AUTO, PARTS, CosmosGenerateSpec
 from worldloop.cosmos.asking import check_extension, check_request
 from worldloop.cosmos.batch_files import BatchLine, read_batch
 from worldloop.cosmos.families import ClipShape
+from worldloop.cosmos.gates import check_gate
 from worldloop.cosmos.guards import check_policy, default_guards
 from worldloop.cosmos.models import COMPANIONS, MODELS, Model, model
 from worldloop.cosmos.profiles import profile
@@ -36,8 +38,12 @@ DEFAULT_MODELS: Mapping[Kind, str] = {
     "text2image": "Cosmos-Predict2-2B-Text2Image",
     "control2world": "Cosmos-Transfer2.5-2B",
 }
+_CONTROLLED_MODEL = (
+    "Cosmos-1.0-Diffusion-7B-Video2World"  # that control folders of the guides go with
+)
 _CONTROL_KINDS: tuple[ControlKind, ...] = get_args(ControlKind)
 _JOB = "gpu_jobs.cosmos_generate.job"
+_GUARD_PLACES = ("Cosmos-1.0-Guardrail", "Cosmos-Guardrail1", "nvidia", "blocklist")
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,7 @@ class Wanted:
         disable_prompt_upsampler: Whether prompts are taken as they are.
         prompt_upsampler_dir: Its folder in `checkpoint_dir`.
         word_limit_to_skip_upsampler: Longer prompts are taken as they are; None takes the family's.
+        accept_failed_gate: Whether a speed profile that failed its quality gate may be used all the same.
         disable_guardrail: Whether guards are left out, where the family allows it.
         num_devices: GPUs that work on one clip.
         cp_size: Context-parallel ranks; 0 takes `num_devices`.
@@ -116,6 +123,7 @@ class Wanted:
     disable_prompt_upsampler: bool = False
     prompt_upsampler_dir: str = ""
     word_limit_to_skip_upsampler: int | None = None
+    accept_failed_gate: bool = False
     disable_guardrail: bool = False
     num_devices: int = 1
     cp_size: int = 0
@@ -163,9 +171,14 @@ def build_spec(
     chosen, transformer_dir = _model_of(wanted)
     family = chosen.record
     _check_tokenizer(wanted, chosen)
+    _check_memory_cap(wanted.memory_cap_gb)
     shape, speed = _shape_of(wanted, chosen), profile(_profile_of(wanted))
+    if not chosen.tiny:
+        check_gate(speed.name, family=family.key, accept_failed=wanted.accept_failed_gate)
     upsampler = _upsampler_of(wanted, chosen)
-    num_steps = wanted.num_steps or speed.num_steps or _tier_steps(wanted) or chosen.default_steps
+    num_steps = wanted.num_steps
+    if num_steps is None:
+        num_steps = speed.num_steps or _tier_steps(wanted) or chosen.default_steps
     guidance = chosen.default_guidance if wanted.guidance is None else wanted.guidance
     sampler = _sampler_of(wanted, chosen)
     requests = _requests_of(wanted, chosen, upsampler)
@@ -209,18 +222,51 @@ def build_spec(
         profile=speed.to_record(),
         staging_dir="",
         transformer_dir=transformer_dir,
-        loras=tuple({"path": path, "weight": wanted.lora_weight} for path in wanted.loras),
+        loras=tuple(_lora(wanted, path) for path in wanted.loras),
         upsampler=upsampler,
         guards=_guards_of(wanted, chosen),
         offload=AUTO if wanted.offload is None else wanted.offload,
         extend_to_frames=wanted.extend_to_frames,
         overlap_frames=overlap,
         save_dir=str(_save_place(wanted)[0].absolute()),
+        max_failed_share=1.0,  # a person gets what could be made, and hears of the rest
         cp_size=wanted.cp_size or wanted.num_devices,
         memory_cap_gb=wanted.memory_cap_gb,
     )
     run_id = content_id({key: value for key, value in asdict(spec).items() if key != "offload"})
     return replace(spec, staging_dir=str(scratch / run_id))
+
+
+def check_ready(spec: CosmosGenerateSpec, *, num_devices: int, num_gpus: int) -> None:
+    """Refuse at once what this machine cannot run; tiny models run anywhere.
+
+    Args:
+        spec: What is to be made.
+        num_devices: GPUs that it is asked to run on.
+        num_gpus: GPUs that there are.
+
+    Raises:
+        MalformedRecordError: If a folder is missing; names all of them and how to get them.
+        JobFailedError: If there are fewer GPUs.
+    """
+    chosen = model(spec.model)
+    if chosen.tiny:
+        return
+    missing = _missing_folders(spec, chosen)
+    if missing:
+        without = " Without an upsampler: --disable_prompt_upsampler." if spec.upsampler else ""
+        raise MalformedRecordError(
+            f"checkpoints in {spec.checkpoint_dir}",
+            f"no {', '.join(missing)}",
+            f"the folders that {chosen.name} needs",
+            f"Run: worldloop models download {chosen.name}{without}",
+        )
+    if num_gpus < num_devices:
+        raise JobFailedError(
+            f"{chosen.name} is asked to run on {num_devices} GPU{'s' * (num_devices > 1)}; this machine shows "
+            f"{num_gpus or 'none'}. `worldloop doctor --gpu-gb 24` says what a card would run; without one, "
+            "`worldloop generate` takes the tiny models of `worldloop models list`."
+        )
 
 
 def run_spec(
@@ -248,14 +294,28 @@ def run_spec(
     spec_path.write_text(json.dumps(asdict(spec)), encoding="utf-8")
     words, answer, code = _watch(command(spec_path, num_devices), log, on_event)
     if code != 0 or answer is None:
-        raise JobFailedError(
-            f"{words or f'The job ended with exit code {code} and no report.'} Details: {log}"
-        )
+        if not any(path.name[0] != "." for path in staging.iterdir()):  # nothing to go on from
+            _forget(staging, spec_path)
+        raise JobFailedError(f"{(words or _silence(code)).rstrip('.')}. Details: {log}")
     outcome = _outcome(spec, answer)
     if not outcome.failures:
-        shutil.rmtree(staging, ignore_errors=True)
-        spec_path.unlink(missing_ok=True)
+        _forget(staging, spec_path)
     return outcome
+
+
+def _forget(staging: Path, spec_path: Path) -> None:
+    shutil.rmtree(staging, ignore_errors=True)
+    spec_path.unlink(missing_ok=True)
+
+
+def _silence(code: int) -> str:
+    """What can be said of a job that ended without a word."""
+    if -code == signal.SIGKILL:
+        return (
+            "The job was killed, most likely because the machine ran out of memory: ask for fewer or smaller "
+            "frames, or for a smaller model"
+        )
+    return f"The job ended with exit code {code} and no report"
 
 
 def command(spec_path: Path, num_devices: int) -> list[str]:
@@ -282,15 +342,32 @@ def _model_of(wanted: Wanted) -> tuple[Model, str]:
                 "a folder of weights",
                 "Check the path.",
             )
-        base = wanted.model or named or DEFAULT_MODELS[wanted.kind]
+        base = wanted.model or named or _default_model(wanted)
         return model(base), str(Path(wanted.nemo_checkpoint).absolute())
     if wanted.model:
         return model(wanted.model), named if named != wanted.model else ""
     if not named or named in MODELS:
-        return model(named or DEFAULT_MODELS[wanted.kind]), ""
+        return model(named or _default_model(wanted)), ""
     if not (Path(wanted.checkpoint_dir) / named).is_dir():
         return model(named), ""  # neither a model nor a folder: says which models there are
-    return model(DEFAULT_MODELS[wanted.kind]), named
+    return model(_base_of(named) or _default_model(wanted)), named
+
+
+def _default_model(wanted: Wanted) -> str:
+    if wanted.kind == "control2world" and wanted.ctrl_model_dir:
+        return _CONTROLLED_MODEL
+    return DEFAULT_MODELS[wanted.kind]
+
+
+def _base_of(folder: str) -> str:
+    """The model whose post-trained weights a folder holds, by its name; empty if that says nothing.
+
+    Example:
+        >>> _base_of("Cosmos-Predict1-7B-Video2World_post-trained-lora")
+        'Cosmos-Predict1-7B-Video2World'
+    """
+    name = folder.rpartition("/")[2]
+    return max((known for known in MODELS if name.startswith(known)), key=len, default="")
 
 
 def _check_tokenizer(wanted: Wanted, chosen: Model) -> None:
@@ -303,6 +380,27 @@ def _check_tokenizer(wanted: Wanted, chosen: Model) -> None:
             own[0] if own else "none, because its own folder holds it",
             "Leave it out; a tokenizer of your own goes into the model's folder as vae/.",
         )
+
+
+def _check_memory_cap(cap_gb: float) -> None:
+    if not math.isfinite(cap_gb) or cap_gb < 0:
+        raise MalformedRecordError(
+            "--memory_cap_gb", cap_gb, "GB of GPU memory, or 0 for all of it", "Leave it out."
+        )
+
+
+def _missing_folders(spec: CosmosGenerateSpec, chosen: Model) -> list[str]:
+    """Folders that are not there; what is in them is for the job to judge."""
+    root = Path(spec.checkpoint_dir)
+    missing = []
+    if not spec.transformer_dir and not (root / chosen.name).is_dir():
+        missing.append(chosen.name)
+    guarded = spec.guards["text"] or spec.guards["video"]
+    if guarded and not any((root / name).is_dir() for name in _GUARD_PLACES):
+        missing += chosen.guards
+    if spec.upsampler and not Path(spec.upsampler["dir"]).is_dir():
+        missing.append(spec.upsampler["name"])
+    return missing
 
 
 def _shape_of(wanted: Wanted, chosen: Model) -> ClipShape:
@@ -363,9 +461,24 @@ def _guards_of(wanted: Wanted, chosen: Model) -> dict[str, Any]:
     none: dict[str, Any] = {"text": [], "video": [], "dir": folder}
     if chosen.tiny:
         return none
+    if wanted.disable_guardrail and chosen.record.guardrail == "required":
+        raise MalformedRecordError(
+            "--disable_guardrail",
+            chosen.name,
+            "a family from Predict2 on, because the guardrail of this one cannot be turned off",
+            f"Leave it out, and install the guards: worldloop models download {chosen.name} --guardrail",
+        )
     guards = none if wanted.disable_guardrail else default_guards(chosen.record, folder=folder)
     check_policy(chosen.record, guards)
     return guards
+
+
+def _lora(wanted: Wanted, path: str) -> dict[str, Any]:
+    if not Path(path).exists():
+        raise MalformedRecordError(
+            "--lora", path, "a folder or file of an adapter", "Check the path."
+        )
+    return {"path": str(Path(path).absolute()), "weight": wanted.lora_weight}
 
 
 def _requests_of(
@@ -432,8 +545,21 @@ def _control(wanted: Wanted, text: str) -> Control:
         kind,
         str(Path(path).absolute()) if path else "",
         wanted.control_weight,
-        wanted.ctrl_model_dir,
+        _control_model(wanted),
     )
+
+
+def _control_model(wanted: Wanted) -> str:
+    """The folder of the control model: a path, or a folder in the checkpoint folder."""
+    if not wanted.ctrl_model_dir:
+        return ""
+    places = (Path(wanted.ctrl_model_dir), Path(wanted.checkpoint_dir) / wanted.ctrl_model_dir)
+    found = next((place for place in places if place.is_dir()), None)
+    if found is None:
+        raise MalformedRecordError(
+            "--ctrl_model_dir", wanted.ctrl_model_dir, "a folder", "Check the path."
+        )
+    return str(found.absolute())
 
 
 def _save_place(wanted: Wanted) -> tuple[Path, str]:

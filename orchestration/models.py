@@ -31,7 +31,7 @@ def folders_to_download(
         types: Likewise.
         line: Key of a family.
         layout: Asked layout of models; one that a model does not have is not asked of it.
-        guardrail_only: Whether only the guard folders of those models are wanted.
+        guardrail_only: Whether only the guard folders of those models are wanted; of all, if nothing is selected.
         guardrail: Whether guard folders come along.
         upsampler: Whether prompt upsamplers come along.
 
@@ -42,8 +42,11 @@ def folders_to_download(
     alone = [name for name in names if name in COMPANIONS]
     chosen = [model(name) for name in names if name not in COMPANIONS]
     if not names:
-        chosen = list(select(tuple(sizes), tuple(types), line=line))
-    tiny = [one.name for one in chosen if one.tiny]
+        everything = guardrail_only and not (sizes or types or line)
+        chosen = (
+            [*MODELS.values()] if everything else [*select(tuple(sizes), tuple(types), line=line)]
+        )
+    tiny = [one.name for one in chosen if one.tiny and one.name in names]
     if tiny:
         raise MalformedRecordError(
             "model to download",

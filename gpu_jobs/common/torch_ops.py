@@ -42,7 +42,10 @@ def import_diffusers() -> ModuleType:
             raise MissingExtraError(package, "cosmos")
     _declare_torchvision_operators()
     importlib.import_module("torchvision")
-    return importlib.import_module("diffusers")
+    diffusers = importlib.import_module("diffusers")
+    for library in (diffusers, importlib.import_module("transformers")):
+        library.utils.logging.disable_progress_bar()  # logs hold what happened, not bars
+    return diffusers
 
 
 @functools.cache

@@ -308,10 +308,18 @@ def generation_record(asked: Asked, prepared: Prepared, *, num_frames: int) -> d
         "controls": [
             {"kind": control.kind, "weight": control.weight} for control in request.controls
         ],
-        "action": request.action.mode if request.action else "",
+        "action": _action_record(request),
+        "sound": request.sound,
         "scene_id": request.scene_id,
         "sketch_recipe_id": request.sketch_recipe_id,
     }
+
+
+def _action_record(request: ClipRequest) -> dict[str, Any]:
+    """What was asked of actions, without the path of their file; empty if nothing was."""
+    if request.action is None:
+        return {}
+    return {name: getattr(request.action, name) for name in ("mode", "domain", "chunk_size")}
 
 
 def _receipt(asked: Asked, measured: Measured, *, cpu_s: float) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def apply_loras(transformer: Any, loras: Sequence[Mapping[str, Any]]) -> None:
     for lora in loras:
         path, weight = Path(str(lora["path"])), float(lora.get("weight", 1.0))
         parameters = dict(transformer.named_parameters())
-        adapters = read_lora(path, num_layers=len(transformer.transformer_blocks))
+        adapters = read_lora(path, num_layers=len(_blocks(transformer)))
         _check_fit(adapters, parameters, path)
         if weight:
             for adapter in adapters:
@@ -223,3 +223,8 @@ def _file_of(path: Path) -> Path:
             "Check its path.",
         )
     return (found or others)[0]
+
+
+def _blocks(transformer: Any) -> Any:
+    """The repeated blocks; Cosmos 3 calls them `layers`."""
+    return getattr(transformer, "transformer_blocks", None) or transformer.layers

@@ -94,7 +94,12 @@ def read_media(request: ClipRequest, *, family: Family, shape: ClipShape) -> Med
     only_source = family.tasks == ("control2world",)
     frames = None
     if request.conditioning is not None and not only_source:
-        frames = _conditioning_frames(request.conditioning, family, shape)
+        frames = _conditioning_frames(
+            request.conditioning,
+            family,
+            shape,
+            action_frames=request.action.chunk_size + 1 if request.action else 1,
+        )
     return Media(
         frames=frames,
         controls=_control_videos(request, family, shape),
@@ -168,10 +173,13 @@ def fit_frames(frames: Frames, shape: ClipShape, rule: MediaRule) -> Frames:
     return np.ascontiguousarray(large[:, top : top + height, left : left + width])
 
 
-def _conditioning_frames(asked: Conditioning, family: Family, shape: ClipShape) -> Frames:
+def _conditioning_frames(
+    asked: Conditioning, family: Family, shape: ClipShape, *, action_frames: int
+) -> Frames:
     path, count = Path(asked.path), asked.num_frames
     _check_type(path, family)
-    if family.conditioning_frames and count not in family.conditioning_frames:
+    legal = {*family.conditioning_frames, action_frames}
+    if family.conditioning_frames and count not in legal:
         raise MalformedRecordError(
             f"conditioning frames of {path.name}",
             count,

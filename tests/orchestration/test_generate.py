@@ -12,7 +12,14 @@ from PIL import Image
 
 import orchestration.generate
 from orchestration.cli import main
-from orchestration.generate import Outcome, Wanted, build_spec, command, run_spec
+from orchestration.generate import (
+    Outcome,
+    Wanted,
+    build_spec,
+    check_ready,
+    command,
+    run_spec,
+)
 from worldloop.cosmos.families import family
 from worldloop.errors import JobFailedError, MalformedRecordError, UnknownKeyError
 
@@ -41,6 +48,7 @@ def asked(home, monkeypatch):
         return Outcome((), (), (), {})
 
     monkeypatch.setattr(orchestration.generate, "run_spec", remember)
+    monkeypatch.setattr(orchestration.generate, "check_ready", lambda spec, **rest: None)
     return specs
 
 
@@ -144,19 +152,21 @@ def test_the_nemo_command_of_the_guide(asked):
 
 def test_the_nemo_control_command_of_the_guide(asked, home):
     (home / "edge.mp4").write_bytes(b"video")
+    (home / "control").mkdir()
     answer = worldloop(
         "generate control2world --cosmos_assets_dir ./checkpoints --conditioned_image_or_video_path "
         f'first.jpg --num_devices 1 --cp_size 1 --prompt "{TRAM}" --control_weight 0.5 '
-        f"--model {V2W} --ctrl_model_dir control --control edge=edge.mp4 --disable_prompt_upsampler"
+        "--ctrl_model_dir control --control edge=edge.mp4 --disable_prompt_upsampler"
     )
 
     assert answer.exit_code == 0, answer.output
+    assert asked[0][0].model == V2W
     assert asked[0][0].requests[0]["controls"] == [
         {
             "kind": "edge",
             "path": str(home / "edge.mp4"),
             "weight": 0.5,
-            "model_dir": "control",
+            "model_dir": str(home / "control"),
         }
     ]
 
@@ -193,6 +203,56 @@ def test_post_trained_weights_keep_the_model(tmp_path, monkeypatch):
     assert (nemo.model, nemo.transformer_dir) == (T2W, str(tmp_path / "weights"))
 
 
+@pytest.mark.parametrize(
+    ("folder", "base"),
+    [
+        ("Cosmos-Predict1-7B-Video2World_post-trained-lora", "Cosmos-Predict1-7B-Video2World"),
+        ("nvidia/Cosmos-Predict2-14B-Video2World-mine", "Cosmos-Predict2-14B-Video2World"),
+        ("mine", V2W),
+    ],
+)
+def test_a_folder_of_post_trained_weights_says_which_model_they_are_of(home, folder, base):
+    (home / "checkpoints" / folder).mkdir(parents=True)
+
+    spec = spec_of(
+        home,
+        "video2world",
+        diffusion_transformer_dir=folder,
+        input_path="first.jpg",
+        disable_prompt_upsampler=True,
+    )
+    assert (spec.model, spec.transformer_dir) == (base, folder)
+
+
+def test_missing_folders_are_named_at_once_with_the_command_that_brings_them(tmp_path):
+    spec = spec_of(tmp_path)
+    words = (
+        r"no Cosmos-1\.0-Diffusion-7B-Text2World, Cosmos-1\.0-Guardrail.*Prompt-Upsampler.*"
+        r"worldloop models download Cosmos-1\.0-Diffusion-7B-Text2World"
+    )
+
+    with pytest.raises(MalformedRecordError, match=words):
+        check_ready(spec, num_devices=1, num_gpus=1)
+
+
+def test_too_few_gpus_are_refused_and_tiny_models_need_none(tmp_path):
+    spec = spec_of(tmp_path, checkpoint_dir=str(tmp_path), disable_prompt_upsampler=True)
+    for name in (T2W, "Cosmos-1.0-Guardrail"):
+        (tmp_path / name).mkdir()
+
+    check_ready(spec, num_devices=1, num_gpus=1)
+    with pytest.raises(JobFailedError, match="2 GPUs; this machine shows 1"):
+        check_ready(spec, num_devices=2, num_gpus=1)
+    check_ready(replace(spec, model="Tiny-Cosmos3"), num_devices=2, num_gpus=0)
+
+
+def test_a_camera_track_is_refused_in_words(asked):
+    answer = worldloop(f'generate video2world --prompt "{TRAM}" --camera_extrinsics_path t.json')
+
+    assert answer.exit_code == 1
+    assert "--camera_extrinsics_path: found 't.json', expected a model of Cosmos 3" in answer.output
+
+
 def test_a_tier_gives_shape_and_profile_and_single_flags_win(tmp_path):
     first = tmp_path / "first.png"
     first.write_bytes(b"picture")
@@ -224,6 +284,10 @@ def test_the_scratch_folder_follows_from_what_is_asked(tmp_path):
         ({"prompt": ""}, MalformedRecordError, "--prompt"),
         ({"disable_guardrail": True}, MalformedRecordError, "cannot be turned off"),
         ({"num_video_frames": 57}, MalformedRecordError, "Ask for 121"),
+        ({"num_steps": 0}, MalformedRecordError, "denoising steps: found 0"),
+        ({"memory_cap_gb": -3.0}, MalformedRecordError, "GB of GPU memory"),
+        ({"loras": ("nowhere",)}, MalformedRecordError, "--lora: found 'nowhere'"),
+        ({"video_save_name": ".."}, MalformedRecordError, "name of a clip"),
         ({"cp_size": 2}, MalformedRecordError, "cp_size: found 2"),
         ({"num_devices": 3}, MalformedRecordError, "divisor of its 32 heads"),
         ({"model": "Cosmos-1.0"}, UnknownKeyError, "world model"),
@@ -313,12 +377,14 @@ def test_failed_clips_keep_what_is_finished(tmp_path, monkeypatch):
         ("import sys; sys.exit('JobFailedError: The GPU is lost.')", "The GPU is lost. Details"),
         ("raise ValueError('seven')", "seven"),
         ("import sys; sys.exit(3)", "exit code 3 and no report"),
+        ("import os; os.kill(os.getpid(), 9)", "ran out of memory"),
         ("pass", "exit code 0 and no report"),
     ],
 )
 def test_a_failed_job_speaks_its_own_words(tmp_path, monkeypatch, program, words):
     with pytest.raises(JobFailedError, match=words):
         run_program(tmp_path, monkeypatch, program)
+    assert not list((tmp_path / "scratch").iterdir())
 
 
 def test_an_interrupted_run_ends_its_job_and_keeps_what_is_finished(tmp_path, monkeypatch):
@@ -362,6 +428,20 @@ def test_a_tiny_batch_goes_on_from_pictures(home):
     assert videos == ["0.mp4", "0.txt", "1.mp4", "1.txt"]
 
 
+def test_in_a_batch_what_can_be_made_is_saved_and_the_rest_is_named(home):
+    (home / "cut.png").write_bytes((home / "first.jpg").read_bytes()[:100])
+    lines = [{"prompt": TRAM, "visual_input": name} for name in ("cut.png", "first.jpg")]
+    (home / "batch.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+
+    answer = worldloop(
+        "generate video2world --model Tiny-Cosmos-1.0-Video2World --batch_input_path batch.jsonl"
+    )
+    assert answer.exit_code == 1
+    assert "failed 0 at media: media file cut.png" in answer.output
+    assert "Error: 1 of 2 clips failed, see above" in answer.output
+    assert sorted(path.name for path in (home / "outputs").iterdir()) == ["1.mp4", "1.txt"]
+
+
 def test_the_familys_negative_prompt_is_the_default(tmp_path):
     record = spec_of(tmp_path).requests[0]
 
@@ -373,6 +453,7 @@ def test_every_field_of_what_is_wanted_has_a_flag():
     from orchestration.cosmos_cli import generate
 
     flags = {parameter.name for parameter in generate.commands["text2world"].params}
+    flags.remove("camera_extrinsics_path")  # refused in words
     ours = {name for name in Wanted.__dataclass_fields__ if name not in ("kind", "offload")}
     assert ours <= flags
     assert replace(Wanted("text2world"), prompt="x").prompt == "x"

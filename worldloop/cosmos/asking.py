@@ -52,7 +52,7 @@ def check_request(
     _check_name(request)
     _check_prompt(request, model, upsampler)
     check_task(request, model=model, shape=shape)
-    _check_conditioning(request, model)
+    _check_conditioning(request, model, shape)
     for control in request.controls:
         _check_control(control, request, model)
     _check_extras(request, model, shape)
@@ -283,22 +283,11 @@ def check_prompt_tokens(num_tokens: int, *, model: Model) -> None:
         )
 
 
-def is_upsampled(request: ClipRequest, *, model: Model, word_limit: int) -> bool:
-    """Whether the upsampler writes this prompt anew: long prompts are left as they are.
-
-    Args:
-        request: What is asked.
-        model: The model.
-        word_limit: Longer prompts are not upsampled; 0 takes the family's, of which 0 means no limit.
-    """
-    limit = word_limit or model.record.word_limit_to_skip_upsampler
-    return not limit or len(request.prompt.split()) <= limit
-
-
 def _check_name(request: ClipRequest) -> None:
-    if not request.clip_id or PurePath(request.clip_id).name != request.clip_id:
+    name = request.clip_id
+    if not name or PurePath(name).name != name or name.startswith("."):
         raise MalformedRecordError(
-            "name of a clip", request.clip_id, "a file name without folders", "Rename it."
+            "name of a clip", name, "a file name without folders and dots before it", "Rename it."
         )
     if request.seed < 0:
         raise MalformedRecordError("seed", request.seed, "0 or more", "Choose another.")
@@ -343,7 +332,7 @@ def _check_prompt(request: ClipRequest, model: Model, upsampler: str) -> None:
         )
 
 
-def _check_conditioning(request: ClipRequest, model: Model) -> None:
+def _check_conditioning(request: ClipRequest, model: Model, shape: ClipShape) -> None:
     given, family = request.conditioning, model.record
     if given is None:
         return
@@ -373,6 +362,13 @@ def _check_conditioning(request: ClipRequest, model: Model) -> None:
             given.num_frames,
             f"{_one_of(legal)} for {family.title}",
             f"Use --num_input_frames {near}.",
+        )
+    if request.action is None and given.num_frames >= shape.num_frames:
+        raise MalformedRecordError(
+            f"conditioning frames of clip {request.clip_id!r}",
+            given.num_frames,
+            f"fewer than the {shape.num_frames} frames of the clip",
+            "Ask for a longer clip (--num_video_frames), or for fewer conditioning frames.",
         )
 
 

@@ -232,6 +232,28 @@ def refusal(profile_name: str, measured: Mapping[str, Any], *, family: str = "")
     )
 
 
+def check_gate(profile_name: str, *, family: str, accept_failed: bool = False) -> None:
+    """Refuse a profile that degraded the clips it was measured on.
+
+    Args:
+        profile_name: Key in `PROFILES`.
+        family: Of the model.
+        accept_failed: Whether the user has named it all the same.
+
+    Raises:
+        MalformedRecordError: If it failed its gate and is not accepted.
+        UnknownKeyError: If there is no such profile.
+    """
+    words = refusal(profile_name, measured_quality(), family=family)
+    if words is not None and not accept_failed:
+        raise MalformedRecordError(
+            "speed profile",
+            profile_name,
+            "one that passed its quality gate",
+            f"{words} Or accept it with accept_failed_gate: the gate is measured on a small model.",
+        )
+
+
 def verdicts(measured: Mapping[str, Any]) -> list[Verdict]:
     """The verdict of every profile, in the order of `PROFILES`."""
     found = measured.get("profiles", {})

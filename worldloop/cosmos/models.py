@@ -237,11 +237,19 @@ _GUARDRAIL1 = "Cosmos-Guardrail1"
 _LLAMA_GUARD = "meta-llama/Llama-Guard-3-8B"
 _LLAMA_GUARD_1 = "meta-llama/LlamaGuard-7b"
 _SIGLIP = "google/siglip-so400m-patch14-384"
+_AEGIS = "nvidia/Aegis-AI-Content-Safety-LlamaGuard-Defensive-1.0"
 # what `worldloop.cosmos.guards.default_guards` runs, by whether guards can be turned off
-_REQUIRED_GUARDS = (_GUARDRAIL_1, _LLAMA_GUARD_1, _SIGLIP)
+_REQUIRED_GUARDS = (_GUARDRAIL_1, _LLAMA_GUARD_1, _AEGIS, _SIGLIP)
 _OPTIONAL_GUARDS = (_GUARDRAIL1, _LLAMA_GUARD, _SIGLIP)
 _JIT = ("*.jit", "mean_std.pt", "config.json", "*.safetensors", "README.md")
-_UPSAMPLER_FILES = ("model.pt", "config.json", "README.md", "tokenizer*")
+_UPSAMPLER_FILES = (
+    "model.pt",
+    "config.json",
+    "README.md",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "chat_template*",
+)
 
 COMPANIONS: Mapping[str, Companion] = MappingProxyType(
     {
@@ -292,12 +300,11 @@ COMPANIONS: Mapping[str, Companion] = MappingProxyType(
             Companion(
                 _PIXTRAL,
                 "prompt_upsampler",
-                "mistralai/Pixtral-12B-2409",
-                gated=True,
+                # mistralai/Pixtral-12B-2409 in the layout of transformers, which the adapter loads
+                "mistral-community/pixtral-12b",
                 licence="Apache-2.0",
-                files=("params.json", "consolidated.safetensors", "tekken.json", "README.md"),
                 size_gb=25.4,
-                required=("params.json", "consolidated.safetensors"),
+                required=("config.json",),
             ),
             Companion(
                 _QWEN_VL,
@@ -357,6 +364,15 @@ COMPANIONS: Mapping[str, Companion] = MappingProxyType(
                 ignore=("original/*", "*.bin"),
                 size_gb=13.5,
                 required=("config.json",),
+            ),
+            Companion(
+                # an adapter on LlamaGuard-7b; the guardrail folder of Cosmos 1.0 may hold it already
+                _AEGIS,
+                "guardrail",
+                _AEGIS,
+                licence="Llama 2 Community License",
+                size_gb=0.1,
+                required=("adapter_config.json",),
             ),
             Companion(
                 _SIGLIP,
@@ -683,6 +699,9 @@ def _all() -> Iterator[Model]:
     yield _tiny("Tiny-Cosmos-Predict2.5", _predict25("2B", "post-trained"))
     yield _tiny("Tiny-Cosmos-Transfer2.5", _transfer25())
     yield _tiny("Tiny-Cosmos3", _cosmos3("Nano"))
+    yield _tiny("Tiny-Cosmos3-Edge", _edge(_cosmos3("Edge")))
+    four_steps = _cosmos3_distilled("Cosmos3-Super-Image2Video-4Step", task="image2world")
+    yield _tiny("Tiny-Cosmos3-4Step", four_steps, num_steps=4)
 
 
 MODELS: Mapping[str, Model] = MappingProxyType({model.name: model for model in _all()})

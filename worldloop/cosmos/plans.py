@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from worldloop.cosmos.asking import check_sampling
 from worldloop.cosmos.families import ClipShape
+from worldloop.cosmos.gates import check_gate
 from worldloop.cosmos.guards import default_guards
 from worldloop.cosmos.models import Model, model
 from worldloop.cosmos.profiles import SpeedProfile, profile
@@ -146,6 +147,7 @@ def plan_world_model(
     conditioning_frames: int = 0,
     guarded: bool = True,
     allow_unguarded: bool = False,
+    accept_failed_gate: bool = False,
     checkpoint: str = "",
     loras: Sequence[Lora] = (),
     drafts: Sequence[str] = (),
@@ -169,6 +171,7 @@ def plan_world_model(
         conditioning_frames: For `first_frames`: how many; 0 takes the fewest that the family takes.
         guarded: Whether the guards run. Models that require them cannot be planned without; tiny models have none.
         allow_unguarded: Whether a release may take unguarded and tiny clips.
+        accept_failed_gate: Whether a profile that failed its quality gate may be used all the same.
         checkpoint: Folder of post-trained weights.
         loras: Adapters.
         drafts: Recipe ids of the drafts of a promotion wave.
@@ -181,6 +184,8 @@ def plan_world_model(
     shape = tier_shape(tier, known)
     speed_profile = profile(speed or TIERS[tier].profile)
     family = known.record
+    if not known.tiny:
+        check_gate(speed_profile.name, family=family.key, accept_failed=accept_failed_gate)
     steps = num_steps or speed_profile.num_steps or TIERS[tier].num_steps or known.default_steps
     scale = known.default_guidance if guidance is None else guidance
     chosen = sampler or known.known_samplers[0]

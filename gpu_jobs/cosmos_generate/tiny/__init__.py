@@ -25,6 +25,8 @@ WRITERS: Mapping[str, str] = MappingProxyType(
         "Tiny-Cosmos-Predict2.5": "predict25:write_tiny",
         "Tiny-Cosmos-Transfer2.5": "transfer25:write_tiny",
         "Tiny-Cosmos3": "cosmos3:write_tiny",
+        "Tiny-Cosmos3-Edge": "cosmos3:write_tiny_edge",
+        "Tiny-Cosmos3-4Step": "cosmos3:write_tiny_four_steps",
     }
 )
 """Names of tiny models, and who writes them: module of this package and function."""

@@ -115,9 +115,7 @@ def test_a_large_card_keeps_everything():
 def test_offloading_a_part_never_needs_more():
     one = model("Cosmos-1.0-Diffusion-7B-Video2World")
     peaks = [
-        round(
-            estimate(one, HERO, offloaded=frozenset(PARTS[:number]), upsampler=True).peak_gb, 6
-        )
+        round(estimate(one, HERO, offloaded=frozenset(PARTS[:number]), upsampler=True).peak_gb, 6)
         for number in range(len(PARTS) + 1)
     ]
 

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from worldloop.cosmos import gates
 from worldloop.cosmos.plans import Lora, WorldModelPlan, check_sketch, plan_world_model
 from worldloop.errors import MalformedRecordError, UnknownKeyError
 from worldloop.recipes import Shape
@@ -19,7 +20,7 @@ def test_what_is_left_out_comes_from_tier_model_and_family():
     made = plan()
 
     assert (made.shape.num_frames, made.shape.width_px, made.shape.rate_fps) == (61, 320, 16)
-    assert (made.num_steps, made.guidance, made.sampler) == (35, 7.0, "flow_euler")
+    assert (made.num_steps, made.guidance, made.sampler) == (35, 7.0, "res")
     assert made.profile.name == "fast"
     assert made.negative_prompt.startswith("The video captures")
     assert (made.conditioning_frames, made.prompt_form) == (1, "prose")
@@ -52,7 +53,7 @@ def test_a_plan_survives_json():
         (V2W, {"conditioning_frames": 9}, "one of 1, 5"),
         (V2W, {"share": 1.5}, "share of a wave's scenes: found 1.5, expected 0 to 1"),
         (V2W, {"batch_size": 0}, "batch_size"),
-        (V2W, {"sampler": "res"}, "sampler of"),
+        (V2W, {"sampler": "unipc"}, "sampler of"),
     ],
 )
 def test_what_a_model_cannot_do_is_refused_with_what_it_can(name, changes, message):
@@ -77,3 +78,12 @@ def test_sketches_that_give_control_have_the_frames_of_the_clips():
         check_sketch(transfer, Shape(num_frames=61, rate_fps=24))
     with pytest.raises(MalformedRecordError, match="at least 5 frames"):
         check_sketch(plan(conditioning_frames=5), Shape(num_frames=4))
+
+
+def test_a_profile_that_failed_its_gate_is_refused_unless_it_is_named(monkeypatch):
+    monkeypatch.setattr(gates, "refusal", lambda name, *_, **__: f"{name} failed.")
+    name = "Cosmos-1.0-Diffusion-7B-Text2World"
+    with pytest.raises(MalformedRecordError, match="accept_failed_gate"):
+        plan_world_model(name, tier="hero")
+    assert plan_world_model(name, tier="hero", accept_failed_gate=True).profile.name == "fast"
+    assert plan_world_model("Tiny-Cosmos-1.0-Text2World", tier="tiny").profile.name == "exact"

@@ -8,7 +8,6 @@ from worldloop.cosmos.asking import (
     check_prompt_tokens,
     check_request,
     check_shape,
-    is_upsampled,
     nearest_shape,
     task_of,
 )
@@ -202,14 +201,6 @@ def test_prompts_are_never_cut_off_in_silence():
     check_prompt_tokens(512, model=model(T2W))
     with pytest.raises(MalformedRecordError, match="found '513 tokens'"):
         check_prompt_tokens(513, model=model(T2W))
-
-
-def test_long_prompts_are_not_upsampled():
-    long = replace(ASKED, prompt="word " * 251)
-
-    assert is_upsampled(ASKED, model=model(T2W), word_limit=0)
-    assert not is_upsampled(long, model=model(T2W), word_limit=0)
-    assert is_upsampled(long, model=model(T2W), word_limit=300)
 
 
 def test_the_task_follows_from_what_is_given():
