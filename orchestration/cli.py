@@ -1,9 +1,11 @@
 """The command line `worldloop`: everything that a person does outside the UI."""
 
+import functools
 import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -50,13 +52,53 @@ def init() -> None:
     click.echo(f"Home is {home()} (set WORLDLOOP_HOME to move it)")
 
 
-@main.command()
-@click.option(
-    "--place", "places", multiple=True, help="A place such as tokyo/zoo; repeat for more."
+_WAVE_OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
+    (
+        ("--place", "places"),
+        {"multiple": True, "help": "A place such as tokyo/zoo; repeat for more."},
+    ),
+    (
+        ("--clips", "clips_per_place"),
+        {"default": 3, "show_default": True, "help": "Clips a place."},
+    ),
+    (
+        ("--frames", "num_frames"),
+        {"default": 0, "help": "Frames a clip; left out, 61 or those of the world model."},
+    ),
+    (
+        ("--world-model", "world_model"),
+        {"default": "", "help": "Also make clips with this model, see `worldloop models list`."},
+    ),
+    (("--tier",), {"default": "draft", "show_default": True, "help": "Tier of the world model."}),
+    (("--profile",), {"default": "", "help": "Speed profile; left out, the tier's."}),
+    (
+        ("--control",),
+        {"multiple": True, "help": "What it takes from the sketch: depth, seg, first_frames ..."},
+    ),
+    (
+        ("--allow-unguarded", "allow_unguarded"),
+        {"is_flag": True, "help": "Release unguarded clips and those of tiny models."},
+    ),
 )
-@click.option("--clips", "clips_per_place", default=3, show_default=True, help="Clips a place.")
-@click.option("--frames", "num_frames", default=61, show_default=True, help="Frames a clip.")
-def run(places: tuple[str, ...], clips_per_place: int, num_frames: int) -> None:
+
+
+def _wave_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that plan a wave; the command gets them as `plan`."""
+
+    @functools.wraps(command)
+    def with_plan(**asked: Any) -> None:
+        plan = {**asked, "places": list(asked["places"]), "control": list(asked["control"])}
+        command(plan)
+
+    options: Callable[..., None] = with_plan
+    for names, settings in reversed(_WAVE_OPTIONS):
+        options = click.option(*names, **settings)(options)
+    return options
+
+
+@main.command()
+@_wave_options
+def run(plan: dict[str, Any]) -> None:
     """Carry one wave from the atlas to a release, and say where to look."""
     from orchestration.deployments import home, resources
     from orchestration.instance import open_instance
@@ -67,11 +109,7 @@ def run(places: tuple[str, ...], clips_per_place: int, num_frames: int) -> None:
 
     store, log = resources()["store"], home() / "run.log"
     started = time.perf_counter()
-    plan = {
-        "places": list(places or SHOWCASE),
-        "clips_per_place": clips_per_place,
-        "num_frames": num_frames,
-    }
+    plan["places"] = plan["places"] or list(SHOWCASE)
     try:
         with chatter_in(log) as terminal, _progress(terminal) as progress:
             task = progress.add_task("starting", total=None)
@@ -209,35 +247,59 @@ def doctor(gpu_gb: float | None, checkpoint_dir: str) -> None:
     for finding in findings:
         table.add_row(marks[finding.state], finding.name, finding.found, escape(finding.remedy))
     _console.print(table)
-    _print_outlook(this_gpu() if gpu_gb is None else gpu_asked(gpu_gb))
+    _print_outlook(this_gpu() if gpu_gb is None else gpu_asked(gpu_gb), Path(checkpoint_dir))
     if any(finding.state == "missing" for finding in findings):
         raise click.ClickException("Something that the default path needs is missing, see above.")
 
 
-def _print_outlook(card: Any) -> None:
+def _print_outlook(card: Any, checkpoint_dir: Path) -> None:
     """World models on a card, or what is left without one."""
-    from orchestration.doctor import tiny_models, world_models
+    from orchestration.doctor import by_model, needs_of, refused_profiles, tiny_models, world_models
+    from worldloop.cosmos.tiers import LADDER
 
     if card is None:
         names = ", ".join(one.name for one in tiny_models())
-        click.echo(f"World models without a GPU: only the tiny ones, for tests: {names}.")
+        click.echo(
+            f"World models without a GPU: only the tiny ones, for tests: {names}. Ask for a card with --gpu-gb 24."
+        )
         return
-    table = Table("model", "clip", "runs", "how", "peak GB", "exact", "fast", "cached", box=None)
     rows = world_models(card)
-    for row in rows:
-        shape = row.shape
-        clip = f"{row.tier or 'own'} {shape.num_frames}x{shape.height_px}x{shape.width_px}"
-        needs = f"a GPU of {row.needs_gb} GB" if row.needs_gb else "several GPUs"
-        how = row.plan.title if row.runs else f"needs {needs}"
-        times = [_seconds(row.seconds.get(name)) for name in ("exact", "fast", "cached")]
-        mark = "[green]yes[/]" if row.runs else "[red]no[/]"
-        table.add_row(row.model.name, clip, mark, how, f"{row.plan.peak_gb:.1f}", *times)
     scaled = any(time.estimated for row in rows for time in row.seconds.values())
     click.echo(
         f"World models on {card.name} with {card.memory_gb:.0f} GB, guards included. Seconds a clip are estimated "
-        f"from rates measured on one H200{', scaled by peak bf16' if scaled else ''}."
+        f"from rates measured on one H200{', scaled by peak bf16' if scaled else ''}: of the model's own clip by "
+        "profile, and of each tier with its profile. Peak memory is an estimate too."
     )
+    table = Table("model", "weights", "on the GPU", "GB", "own clip", box=None)
+    for name in ("exact", "fast", "cached", *LADDER):
+        table.add_column(name, justify="right")
+    for model, looks in by_model(rows).items():
+        runs = next((look for look in looks.values() if look.runs), None)
+        if runs is None:
+            continue
+        shape, own = looks[""].shape, looks[""].seconds
+        tiers = [looks[tier].seconds if tier in looks else {} for tier in LADDER]
+        table.add_row(
+            model,
+            "here" if (checkpoint_dir / model).is_dir() else "-",
+            runs.plan.summary,
+            f"{runs.plan.peak_gb:.1f}",
+            f"{shape.num_frames}x{shape.height_px}x{shape.width_px}",
+            *(
+                _seconds(own.get(name)) + "*" * (name in refused_profiles(looks[""]))
+                for name in ("exact", "fast", "cached")
+            ),
+            *(_seconds(seconds.get("fast")) for seconds in tiers),
+        )
     _console.print(table)
+    if any(refused_profiles(row) for row in rows if not row.tier):
+        click.echo(
+            "* This profile failed its quality gate; it has to be named with --accept_failed_gate."
+        )
+    for needs, those in needs_of(rows).items():
+        click.echo(
+            f"Not on this card, {'needs' if len(those) == 1 else 'need'} {needs}: {', '.join(those)}."
+        )
 
 
 def _seconds(time: Any) -> str:
@@ -312,20 +374,15 @@ def rebuild() -> None:
 
 
 @main.command("open-wave")
-@click.option(
-    "--place", "places", multiple=True, help="A place such as tokyo/zoo; repeat for more."
-)
-@click.option("--clips", "clips_per_place", default=3, show_default=True, help="Clips a place.")
-@click.option("--frames", "num_frames", default=61, show_default=True, help="Frames a clip.")
-def open_wave(places: tuple[str, ...], clips_per_place: int, num_frames: int) -> None:
+@_wave_options
+def open_wave(plan: dict[str, Any]) -> None:
     """Plan the next wave; the daemon's sensor carries it from there."""
     from orchestration.instance import open_instance
 
     instance = open_instance()
     from orchestration.main_job import plan_next_wave
 
-    plan = {"clips_per_place": clips_per_place, "num_frames": num_frames}
-    wave = plan_next_wave(instance, {**plan, **({"places": list(places)} if places else {})})
+    wave = plan_next_wave(instance, plan)
     click.echo(f"{wave} is planned; `make dev` carries it.")
 
 

@@ -65,8 +65,11 @@ def models_list(family: str | None, every: bool, checkpoint_dir: str) -> None:
     """Say which models there are, what each can do, and which are here."""
     from orchestration.models import state_of
     from resources.model_hub import ModelHub
+    from worldloop.cosmos.families import family as family_of
     from worldloop.cosmos.models import MODELS
 
+    if family:
+        family_of(family)
     hub = ModelHub(checkpoint_dir=checkpoint_dir)
     table = Table(box=None, pad_edge=False)
     for name in ("model", "family", "B", "does", "licence", "GB", "here"):
@@ -82,7 +85,7 @@ def models_list(family: str | None, every: bool, checkpoint_dir: str) -> None:
             f"{one.params_b:g}",
             ", ".join(one.all_tasks),
             one.licence,
-            f"{one.size_gb:.0f}",
+            f"{one.size_gb:.0f}" if not one.tiny else "",
             state_of(hub, one),
         )
     _console.print(table)
@@ -140,8 +143,10 @@ def models_download(
             wanted = source(name)
             click.echo(
                 f"{name}: {wanted.repo_id} at {wanted.revision[:12]}, about {wanted.size_gb:.1f} GB, "
-                f"{wanted.licence}{', licence to be accepted' if wanted.gated else ''}"
+                f"{wanted.licence}{f', to be accepted on {wanted.page}' if wanted.gated else ''}"
             )
+        total_gb = sum(source(name).size_gb for name in folders)
+        click.echo(f"Together about {total_gb:.0f} GB.")
         return
     hub = ModelHub(checkpoint_dir=checkpoint_dir, endpoint=endpoint)
     done, failed = download_all(
@@ -358,7 +363,7 @@ def _generate(kind: str, flags: dict[str, Any]) -> None:
 def _say_what_runs(spec: Any) -> None:
     shape, count = spec.shape, len(spec.requests)
     guards = [*spec.guards.get("text", ()), *spec.guards.get("video", ())]
-    frames = f"clip{'s' * (count > 1)} of {shape['num_frames']} frames"
+    frames = f"clip{'s' * (count > 1)} of {spec.extend_to_frames or shape['num_frames']} frames"
     what = frames if shape["num_frames"] > 1 else f"picture{'s' * (count > 1)}"
     click.echo(
         f"{spec.model}: {count} {what}, "
@@ -389,7 +394,8 @@ class _Teller:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._bar.stop()
+        if _console.is_terminal:
+            self._bar.stop()
 
     def tell(self, event: Mapping[str, Any]) -> None:
         """One line a clip, as soon as it is known; a single clip that fails ends as the error."""

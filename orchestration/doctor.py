@@ -6,11 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from worldloop.cosmos.gates import measured_quality, refusal
 from worldloop.cosmos.models import COMPANIONS, MODELS, Model
 from worldloop.cosmos.outlook import Outlook, outlook
 from worldloop.cosmos.timing import Gpu, gpu, gpu_of_size
@@ -97,7 +99,9 @@ def gpu_asked(memory_gb: float) -> Gpu | None:
 
 def examine_cosmos(checkpoint_dir: Path) -> list[Finding]:
     """Look at model folders: which models, guardrails and upsamplers are here."""
-    here = [name for name in MODELS if (checkpoint_dir / name).is_dir()]
+    here = [
+        name for name, one in MODELS.items() if not one.tiny and (checkpoint_dir / name).is_dir()
+    ]
     folders = ("Cosmos-1.0-Guardrail", "Cosmos-Guardrail1")
     held = [name for name in folders if (checkpoint_dir / name).is_dir()]
     upsamplers = [
@@ -106,11 +110,16 @@ def examine_cosmos(checkpoint_dir: Path) -> list[Finding]:
         if one.role == "prompt_upsampler" and (checkpoint_dir / name).is_dir()
     ]
     return [
-        _folder("world models", here, "worldloop models list; worldloop models download NAME"),
+        _folder(
+            "world models",
+            here,
+            "worldloop models list, then worldloop models download NAME (brings guards and upsampler along)",
+        ),
         _folder(
             "guardrail folder",
             held,
-            "Cosmos 1.0 and Predict1 refuse to run without: worldloop models download --guardrail",
+            "Cosmos 1.0 and Predict1 do not run without. Accept the licences (worldloop models download "
+            "--guardrail --dry-run names the pages), then: worldloop models download --guardrail",
         ),
         _folder("prompt upsamplers", upsamplers, "Without one, use --disable_prompt_upsampler."),
     ]
@@ -119,6 +128,35 @@ def examine_cosmos(checkpoint_dir: Path) -> list[Finding]:
 def world_models(card: Gpu | None) -> tuple[Outlook, ...]:
     """What runs on a card; without one, nothing but tiny models, which are not in the answer."""
     return outlook(card) if card is not None else ()
+
+
+def by_model(rows: Iterable[Outlook]) -> dict[str, dict[str, Outlook]]:
+    """Outlooks by model and tier; the empty tier is the model's own shape."""
+    table: dict[str, dict[str, Outlook]] = {}
+    for row in rows:
+        table.setdefault(row.model.name, {})[row.tier] = row
+    return table
+
+
+def needs_of(rows: Iterable[Outlook]) -> dict[str, list[str]]:
+    """Models of which nothing fits a card, by the card that the least of their clips needs."""
+    needs: dict[int, list[str]] = {}
+    for name, looks in by_model(rows).items():
+        if not any(look.runs for look in looks.values()):
+            cards = [look.needs_gb for look in looks.values() if look.needs_gb]
+            needs.setdefault(min(cards, default=0), []).append(name)
+    return {
+        f"a GPU of {size_gb} GB" if size_gb else "several GPUs": needs[size_gb]
+        for size_gb in sorted(needs, key=lambda size_gb: size_gb or 1000)
+    }
+
+
+def refused_profiles(row: Outlook) -> frozenset[str]:
+    """Profiles with a time that failed their quality gate for a model's family."""
+    measured = measured_quality()
+    return frozenset(
+        name for name in row.seconds if refusal(name, measured, family=row.model.family)
+    )
 
 
 def tiny_models() -> tuple[Model, ...]:
@@ -182,7 +220,10 @@ def _disk(home: Path) -> Finding:
 def _accelerator() -> Finding:
     if shutil.which("nvidia-smi") is None:
         return Finding(
-            "NVIDIA GPU", "none", "optional", "Not needed: footage is rendered on the CPU."
+            "NVIDIA GPU",
+            "none",
+            "optional",
+            "Worlds are rendered on the CPU. World models need one, but for the tiny ones.",
         )
     seen = _ask_driver("--query-gpu=name,memory.total", "--format=csv,noheader")
     return Finding("NVIDIA GPU", seen or "driver does not answer", "ok")

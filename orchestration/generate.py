@@ -43,7 +43,13 @@ _CONTROLLED_MODEL = (
 )
 _CONTROL_KINDS: tuple[ControlKind, ...] = get_args(ControlKind)
 _JOB = "gpu_jobs.cosmos_generate.job"
-_GUARD_PLACES = ("Cosmos-1.0-Guardrail", "Cosmos-Guardrail1", "nvidia", "blocklist")
+_GUARD_PLACES = (
+    "Cosmos-1.0-Guardrail",
+    "Cosmos-Guardrail1",
+    "nvidia/Cosmos-1.0-Guardrail",
+    "nvidia/Cosmos-Guardrail1",
+    "blocklist",
+)
 
 
 @dataclass(frozen=True)
@@ -254,7 +260,9 @@ def check_ready(spec: CosmosGenerateSpec, *, num_devices: int, num_gpus: int) ->
         return
     missing = _missing_folders(spec, chosen)
     if missing:
-        without = " Without an upsampler: --disable_prompt_upsampler." if spec.upsampler else ""
+        without = ""
+        if spec.upsampler.get("name") in missing:
+            without = ", or do without the upsampler: --disable_prompt_upsampler"
         raise MalformedRecordError(
             f"checkpoints in {spec.checkpoint_dir}",
             f"no {', '.join(missing)}",

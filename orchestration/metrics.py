@@ -66,7 +66,14 @@ def _partitions(registry: CollectorRegistry, instance: dg.DagsterInstance) -> No
         ["asset"],
         registry=registry,
     )
-    for asset in ("wave_plan", "rendered_clips", "embeddings", "catalog", "release"):
+    for asset in (
+        "wave_plan",
+        "rendered_clips",
+        "cosmos_clips",
+        "embeddings",
+        "catalog",
+        "release",
+    ):
         made = instance.get_materialized_partitions(dg.AssetKey(asset))
         gauge.labels(asset).set(len(made))
 

@@ -220,7 +220,7 @@ class Studio:
         """
         with (
             BusyMeter(self.device) as self._busy,
-            _workers(ENCODERS, self.device) as encoders,  # outlives the decoder that feeds it
+            _workers(ENCODERS, self.device, priority=-1) as encoders,  # outlives the decoder that feeds it
             _workers(1, self.device) as decoder,
         ):
             for works in batches:
@@ -483,16 +483,19 @@ def _no_room(error: RuntimeError) -> RuntimeError:
     raise error
 
 
-def _workers(count: int, device: Any) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, initializer=_take_stream, initargs=(device,))
+def _workers(count: int, device: Any, *, priority: int = 0) -> ThreadPoolExecutor:
+    """Threads with CUDA streams of their own, so that their work runs beside denoising.
+
+    A lower number goes first: small kernels of guards do not wait behind a step of denoising.
+    """
+    return ThreadPoolExecutor(count, initializer=_take_stream, initargs=(device, priority))
 
 
-def _take_stream(device: Any) -> None:
-    """Give the current thread a CUDA stream of its own, so that its work runs beside denoising."""
+def _take_stream(device: Any, priority: int) -> None:
     import torch
 
     if device.type == "cuda":
-        torch.cuda.set_stream(torch.cuda.Stream(device))
+        torch.cuda.set_stream(torch.cuda.Stream(device, priority=priority))
 
 
 def _peak_gb(device: Any) -> float:

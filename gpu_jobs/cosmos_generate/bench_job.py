@@ -4,8 +4,8 @@ Run `python -m gpu_jobs.cosmos_generate.bench_job OUT.jsonl FOLDER CASE...`, a c
 `CASES`, changed as in `draft:clips=8,steps=4`. Each case runs `cosmos_generate` in a process of its
 own, as `worldloop` does, over a checkpoint folder that is written on the first use of a model:
 transformer and video autoencoder have the real dimensions, the text encoder is a T5 of the real
-width with two layers, because the weights of a T5-11B say nothing that is measured here. Guards and
-upsamplers do not run. Frames are noise, which is the hardest there is to encode.
+width with two layers, because the weights of a T5-11B say nothing that is measured here. Guards are
+small and random where a family must have them; upsamplers do not run. Frames are noise, which is the hardest there is to encode.
 
 `busy` is what the driver says (NVML); `traced` takes the kernels' own times from the profiler.
 """
@@ -181,6 +181,7 @@ def spec_of(case: Case, folder: Path, checkpoints: Path) -> CosmosGenerateSpec:
         offload=case.offload if case.offload == AUTO else _parts(case.offload),
         batch_size=case.batch_size,
         memory_cap_gb=case.cap_gb,
+        guards=_guards(known, checkpoints),
     )
 
 
@@ -312,6 +313,18 @@ def _kill(case: Case, spec: Path, folder: Path) -> dict[str, Any]:
         "left_half": len(list(staging.glob("*.partial"))),
         "killed_status": job.returncode,
     }
+
+
+def _guards(record: Model, checkpoints: Path) -> dict[str, Any]:
+    """Small random guards for a family that runs with guards alone; none for the others."""
+    if record.tiny or record.record.guardrail != "required":
+        return {}
+    from gpu_jobs.cosmos_generate.tiny.guards import write_tiny_guardrail
+
+    folder = checkpoints / "guardrail"
+    if not folder.exists():
+        write_tiny_guardrail(folder)
+    return {"text": ["blocklist", "aegis"], "video": ["content", "faces"], "dir": str(folder)}
 
 
 def _write_t5(folder: Path) -> None:

@@ -20,6 +20,10 @@ from gpu_jobs.cosmos_generate.protocol import Decoded
 from worldloop.errors import ClipRejectedError
 from worldloop.seeds import canonical_json
 
+AAC_RATES_HZ = frozenset(
+    {8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000}
+)
+
 
 def write_clip(folder: Path, decoded: Decoded, *, rate_fps: int, record: dict[str, Any]) -> None:
     """Write the files of a clip into an empty folder.
@@ -105,7 +109,8 @@ def with_sound(video: bytes, sound: bytes) -> bytes:
     ):
         seen = pictures.streams.video[0]
         video_out = out.add_stream_from_template(seen)
-        audio_out = out.add_stream("aac", rate=heard.streams.audio[0].rate)
+        rate_hz = heard.streams.audio[0].rate
+        audio_out = out.add_stream("aac", rate=rate_hz if rate_hz in AAC_RATES_HZ else 48_000)
         for packet in pictures.demux(seen):
             if packet.dts is not None:
                 packet.stream = video_out

@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from orchestration.cli import main
-from orchestration.doctor import examine_cosmos, gpu_asked, tiny_models, world_models
+from orchestration.doctor import by_model, examine_cosmos, gpu_asked, tiny_models, world_models
 
 SEVEN = "Cosmos-1.0-Diffusion-7B-Text2World"
 
@@ -72,7 +72,27 @@ def test_another_card_can_be_asked_for():
     assert "decode in chunks" in line
     assert "121x704x1280" in line
     assert "scaled by peak bf16" in answer.output
-    assert "needs a GPU of 40 GB" in answer.output
+    assert "s*" in line  # `cached` failed its gate
+    assert "* This profile failed its quality gate" in answer.output
+    needs = next(line for line in answer.output.splitlines() if "a GPU of 40 GB" in line)
+    assert "Cosmos-1.0-Diffusion-14B-Text2World" in needs
+
+
+def test_every_tier_of_a_model_stands_in_its_row():
+    looks = by_model(world_models(gpu_asked(80)))["Cosmos-Predict2-2B-Video2World"]
+
+    assert list(looks) == ["", "draft", "standard", "hero"]
+    assert looks["draft"].seconds["fast"].total_s < looks["hero"].seconds["fast"].total_s
+
+
+def test_weights_that_are_here_are_marked(folder):
+    (folder / "checkpoints" / SEVEN).mkdir(parents=True)
+    answer = CliRunner().invoke(
+        main, ["doctor", "--gpu-gb", "80", "--checkpoint_dir", str(folder / "checkpoints")]
+    )
+
+    line = next(line for line in answer.output.splitlines() if line.lstrip().startswith(SEVEN))
+    assert line.split()[1] == "here"
 
 
 def test_folders_that_are_here_are_found(folder):

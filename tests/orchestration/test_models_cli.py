@@ -44,7 +44,7 @@ def test_the_guides_download_command_brings_its_folders():
     names = [line.split(":")[0] for line in answer.output.splitlines()]
     assert names[:2] == [SEVEN, "Cosmos-1.0-Diffusion-14B-Text2World"]
     assert {"Cosmos-1.0-Tokenizer-CV8x8x8", "Cosmos-1.0-Guardrail", "Pixtral-12B"} <= set(names)
-    assert "licence to be accepted" in answer.output
+    assert "to be accepted on https://huggingface.co/nvidia/Cosmos-1.0-Guardrail" in answer.output
 
 
 def test_the_predict2_download_command_brings_its_models():
@@ -57,9 +57,24 @@ def test_only_guardrails_can_be_asked_for():
     assert folders_to_download((SEVEN,), guardrail_only=True) == (
         "Cosmos-1.0-Guardrail",
         "meta-llama/LlamaGuard-7b",
+        "nvidia/Aegis-AI-Content-Safety-LlamaGuard-Defensive-1.0",
         "google/siglip-so400m-patch14-384",
     )
-    assert worldloop("models download --guardrail --dry-run").exit_code == 0
+
+
+def test_the_command_of_the_guards_errors_brings_the_guards_of_every_family():
+    answer = worldloop("models download --guardrail --dry-run")
+
+    for name in ("Cosmos-1.0-Guardrail", "Cosmos-Guardrail1", "meta-llama/Llama-Guard-3-8B"):
+        assert name in answer.output
+    assert "Together about" in answer.output
+
+
+def test_an_unknown_family_is_refused():
+    answer = worldloop("models list --family predict3")
+
+    assert answer.exit_code == 1
+    assert "No family of world models has the key 'predict3'" in answer.output
 
 
 def test_a_companion_can_be_named_alone():

@@ -240,6 +240,7 @@ def test_models_bring_what_they_need():
         TOKENIZER,
         "Cosmos-1.0-Guardrail",
         "meta-llama/LlamaGuard-7b",
+        "nvidia/Aegis-AI-Content-Safety-LlamaGuard-Defensive-1.0",
         "google/siglip-so400m-patch14-384",
         "Cosmos-1.0-Prompt-Upsampler-12B-Text2World",
     )

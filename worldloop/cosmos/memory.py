@@ -123,6 +123,18 @@ class OffloadPlan:
         return OURS.chunk_frames if self.chunked_decode else 0
 
     @property
+    def summary(self) -> str:
+        """The plan in few words.
+
+        Example:
+            >>> OffloadPlan(frozenset(PARTS), True, 21.1, "denoise", True).summary
+            'one part at a time; decode in chunks'
+        """
+        if "transformer" not in self.offload:
+            return self.title
+        return f"one part at a time{'; decode in chunks' if self.chunked_decode else ''}"
+
+    @property
     def title(self) -> str:
         """The plan in words.
 

@@ -40,7 +40,7 @@ class Outlook:
 
 
 def outlook(gpu: Gpu, *, models: Iterable[Model] = ()) -> tuple[Outlook, ...]:
-    """What each published model does on a card: in its own shape, and as the cheapest tier.
+    """What each published model does on a card: in its own shape, and in every tier that it makes.
 
     Args:
         gpu: The card.
@@ -49,7 +49,7 @@ def outlook(gpu: Gpu, *, models: Iterable[Model] = ()) -> tuple[Outlook, ...]:
     Example:
         >>> from worldloop.cosmos.models import model
         >>> from worldloop.cosmos.timing import gpu
-        >>> own, draft = outlook(gpu("H200"), models=[model("Cosmos-Predict2-2B-Video2World")])
+        >>> own, draft, *_ = outlook(gpu("H200"), models=[model("Cosmos-Predict2-2B-Video2World")])
         >>> own.runs, draft.tier, draft.shape.width_px
         (True, 'draft', 320)
     """
@@ -58,8 +58,7 @@ def outlook(gpu: Gpu, *, models: Iterable[Model] = ()) -> tuple[Outlook, ...]:
     for one in chosen:
         rows.append(_look(one, "", one.default_shape, gpu))
         tiers = [name for name in legal_tiers(one) if name != "tiny"]
-        if tiers and tier_shape(tiers[0], one) != one.default_shape:
-            rows.append(_look(one, tiers[0], tier_shape(tiers[0], one), gpu))
+        rows += [_look(one, tier, tier_shape(tier, one), gpu) for tier in tiers]
     return tuple(rows)
 
 

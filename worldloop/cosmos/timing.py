@@ -195,6 +195,7 @@ def seconds_per_clip(
         on: The card.
     """
     steps = num_steps or profile.num_steps or model.default_steps
+    steps += model.known_samplers[0] == "res"  # its last pass answers the clean latent
     guided = model.default_guidance > 1.0
     dense, sparse = 0, 0
     for step in range(steps):

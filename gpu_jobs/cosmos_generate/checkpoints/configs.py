@@ -100,7 +100,7 @@ def check_network(found: Network, model: Model, where: Path) -> None:
     expected = Network.of_model(model)
     if found != expected:
         raise MalformedRecordError(
-            f"weights in {where.name}",
+            f"weights in {where.parent.name}/{where.name}",
             found.words(),
             f"{expected.words()}, as {model.name} ({FAMILIES[model.family].title}) has",
             "Name the model that these weights belong to, or download this one.",

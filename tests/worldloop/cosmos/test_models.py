@@ -16,6 +16,8 @@ TINY = [
     "Tiny-Cosmos-Predict2.5",
     "Tiny-Cosmos-Transfer2.5",
     "Tiny-Cosmos3",
+    "Tiny-Cosmos3-Edge",
+    "Tiny-Cosmos3-4Step",
 ]
 
 
@@ -129,7 +131,7 @@ def test_a_misspelled_model_is_helped():
 def test_the_hub_asks_to_accept_licences_of_guards():
     gated = {name for name, one in COMPANIONS.items() if one.gated}
 
-    assert {"Cosmos-1.0-Guardrail", "Cosmos-Guardrail1", "Pixtral-12B"} <= gated
+    assert {"Cosmos-1.0-Guardrail", "Cosmos-Guardrail1", "meta-llama/LlamaGuard-7b"} <= gated
     assert companion("google-t5/t5-11b").ignore == ("tf_model.h5",)
 
 
