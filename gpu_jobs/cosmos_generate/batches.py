@@ -178,8 +178,10 @@ class Studio:
         options: Of one batch; called anew for each, because a step policy serves one batch.
         residency: Moves parts on and off the device.
         device: torch device.
-        finish: Called in a worker thread with a finished clip's work, frames and measurements; guards,
-            encodes and writes.
+        finish: Called in a worker thread with a finished clip's work, frames and measurements; encodes
+            and writes.
+        guard: Called before it with the work and the frames; the frames as they may be seen, or None
+            if the clip is stopped, which has been noted then.
         leads: Whether this process decodes and finishes; others only share the denoising.
         recoveries: What had to be tried again, in words.
     """
@@ -188,7 +190,8 @@ class Studio:
     options: Callable[[], DenoiseOptions]
     residency: Any
     device: Any
-    finish: Callable[[Work, Decoded, Measured], None]
+    finish: Callable[[Work, Decoded, Measured], None] = lambda *_: None
+    guard: Callable[[Work, Decoded], Decoded | None] = lambda _, decoded: decoded
     leads: bool = True
     recoveries: list[str] = field(default_factory=list)
 
@@ -220,7 +223,9 @@ class Studio:
         """
         with (
             BusyMeter(self.device) as self._busy,
-            _workers(ENCODERS, self.device, priority=-1) as encoders,  # outlives the decoder that feeds it
+            _workers(
+                ENCODERS, self.device, priority=-1
+            ) as encoders,  # outlives the decoder that feeds it
             _workers(1, self.device) as decoder,
         ):
             for works in batches:
@@ -263,6 +268,14 @@ class Studio:
         measured.decode_s += time.perf_counter() - start_s
         measured.peak_gpu_gb = max(measured.peak_gpu_gb, _peak_gb(self.device))
         return decoded
+
+    def complete(self, work: Work, decoded: Decoded, measured: Measured) -> None:
+        """Guard and finish a clip here and now, as the long videos that `make` makes parts of."""
+        if self.residency.guards_between:
+            self.residency.enter("guard")
+        seen = self.guard(work, decoded)
+        if seen is not None:
+            self.finish(work, seen, measured)
 
     def with_room(self, phase: str, compute: Callable[[], Answer]) -> Answer:
         """What is computed in a phase; with one more try for every larger offload plan.
@@ -340,6 +353,9 @@ class Studio:
             self.residency.enter("decode")
         except RuntimeError as error:
             return NoRoom(batch, _no_room(error))
+        between = bool(self.residency.guards_between)
+        unseen: list[tuple[Work, Decoded, Measured]] = []
+        no_room = None
         for index, work in enumerate(batch.works):
             start_s = time.perf_counter()
             try:
@@ -349,13 +365,37 @@ class Studio:
                 continue
             except RuntimeError as error:
                 left = replace(batch, works=batch.works[index:], latents=batch.latents[index:])
-                return NoRoom(left, _no_room(error))
+                no_room = NoRoom(left, _no_room(error))
+                break
             measured = self._measured(batch, start_s)
             words = {"event": "clip_decoded", "decode_s": measured.decode_s}
             log.debug(json.dumps(words | {"beside": measured.beside}))
+            if between:
+                unseen.append((work, decoded, measured))
+                continue
             self._slots.acquire()  # frees itself in `_finish`
             encoders.submit(self._finish, work, decoded, measured)
-        return None
+        if unseen:
+            self._see(unseen, encoders)
+        return no_room
+
+    def _see(
+        self, unseen: Sequence[tuple[Work, Decoded, Measured]], encoders: ThreadPoolExecutor
+    ) -> None:
+        """Let the guards onto the device, which look at the clips of a batch, and hand these on."""
+        self.residency.enter("guard")
+        for work, decoded, measured in unseen:
+            seen = self._guarded(work, decoded)
+            if seen is not None:
+                self._slots.acquire()  # frees itself in `_finish`
+                encoders.submit(self._finish, work, seen, measured, is_seen=True)
+
+    def _guarded(self, work: Work, decoded: Decoded) -> Decoded | None:
+        try:
+            return self.guard(work, decoded)
+        except Exception as error:  # noqa: BLE001 - whatever fails here must not stop the others
+            self._stopped.append(stopped_by(work.prepared.request, "guard", error))
+            return None
 
     def _measured(self, batch: Batch, start_s: float) -> Measured:
         """What the clip took that is decoded now."""
@@ -381,10 +421,14 @@ class Studio:
             )
         return decoded
 
-    def _finish(self, work: Work, decoded: Decoded, measured: Measured) -> None:
+    def _finish(
+        self, work: Work, decoded: Decoded, measured: Measured, *, is_seen: bool = False
+    ) -> None:
         """See a clip finished, in a worker thread; it fails alone."""
         try:
-            self.finish(work, decoded, measured)
+            seen = decoded if is_seen else self._guarded(work, decoded)
+            if seen is not None:
+                self.finish(work, seen, measured)
         except Exception as error:  # noqa: BLE001 - whatever fails here must not stop the others
             if is_full_disk(error):
                 self._fatal.append(error)
@@ -409,6 +453,12 @@ class Studio:
                         self._make_room(one.error, "decode")
         self._raise_fatal()
 
+    def _wait_for_finishing(self) -> None:
+        """Wait until no guard looks at a clip, because its networks may leave the device now."""
+        for _ in range(MAX_FRAMES_WAITING):
+            self._slots.acquire()
+        self._slots.release(MAX_FRAMES_WAITING)
+
     def _raise_fatal(self) -> None:
         if self._fatal:
             raise self._fatal[0]
@@ -421,6 +471,7 @@ class Studio:
             phase: In which memory ran out.
             crowded: Whether a batch was decoded beside the denoising of another.
         """
+        self._wait_for_finishing()
         words = ""
         if crowded and self.overlaps:
             self._beside = False

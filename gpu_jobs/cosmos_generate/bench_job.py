@@ -387,7 +387,7 @@ class _looking_on:  # noqa: N801 - reads as a context manager
             import warnings
 
             warnings.simplefilter("always")
-            warnings.showwarning = self._count
+            warnings.showwarning = self._count  # type: ignore[assignment]
             torch.cuda.set_sync_debug_mode("warn")
         return self._seen
 

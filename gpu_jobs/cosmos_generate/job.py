@@ -116,7 +116,10 @@ def _generate(
     if plan.frames_per_chunk:
         enable_chunks(world.parts["tokenizer"], plan.frames_per_chunk)
         book.conditions["latent_frames_per_chunk"] = str(plan.frames_per_chunk)
-    studio = _studio(asked, world, plan, device, partial(_finish, asked, book, guards), processes)
+    studio = _studio(asked, world, plan, guards, device, processes)
+    if guards is not None:
+        studio.guard = partial(_guard, guards, book)
+        studio.finish = partial(_finish, asked, book, guards.state)
     works = _encode(studio, prepared)
     making = (
         _make_long(asked, studio, works)
@@ -168,16 +171,21 @@ def _studio(
     asked: Asked,
     world: WorldModel,
     plan: OffloadPlan,
+    guards: Any,
     device: Any,
-    finish: Any,
     processes: Processes,
 ) -> Studio:
+    import torch
+
     from gpu_jobs.cosmos_generate.residency import Residency
     from gpu_jobs.cosmos_generate.speed.apply import apply_profile
 
     new_policy = apply_profile(world, asked.profile, shape=asked.shape, device=device)
+    parts = dict(world.parts)
+    if guards is not None and guards.parts:
+        parts["guardrail"] = torch.nn.ModuleList(guards.parts.values())
     residency = Residency(
-        world.parts,
+        parts,
         device=device,
         offload=plan.offload,
     )
@@ -191,7 +199,7 @@ def _studio(
             policy=new_policy(),
         )
 
-    return Studio(world, options, residency, device, finish, leads=processes.leads)
+    return Studio(world, options, residency, device, leads=processes.leads)
 
 
 def _offload_plan(asked: Asked, device: Any) -> OffloadPlan:
@@ -264,25 +272,30 @@ def _make_long(asked: Asked, studio: Studio, works: Sequence[Work]) -> Iterator[
                 total_frames=asked.spec.extend_to_frames,
                 overlap_frames=asked.spec.overlap_frames,
             )
-            studio.finish(work, decoded, measured)
+            studio.complete(work, decoded, measured)
         except ClipRejectedError as error:
             yield stopped_by(request, error.stage, error)
 
 
+def _guard(guards: Any, book: Book, work: Work, decoded: Decoded) -> Decoded | None:
+    """Frames as the video guards let them pass; None, with the clip noted, if they do not."""
+    guarded = guard_frames(guards, work.prepared.request, decoded)
+    if isinstance(guarded, Decoded):
+        return guarded
+    book.stopped(guarded)
+    return None
+
+
 def _finish(
-    asked: Asked, book: Book, guards: Any, work: Work, decoded: Decoded, measured: Measured
+    asked: Asked, book: Book, state: str, work: Work, decoded: Decoded, measured: Measured
 ) -> None:
-    """Guard, encode and note one clip; runs beside denoising, once a clip."""
+    """Encode and note one clip; runs beside denoising, once a clip."""
     request, start_s = work.prepared.request, time.thread_time()
-    guarded = guard_frames(guards, request, decoded)
-    if not isinstance(guarded, Decoded):
-        book.stopped(guarded)
-        return
-    record = generation_record(asked, work.prepared, num_frames=len(guarded.frames))
+    record = generation_record(asked, work.prepared, num_frames=len(decoded.frames))
     with new_clip(asked.staging / request.clip_id) as folder:
-        write_clip(folder, guarded, rate_fps=asked.shape.rate_fps, record=record)
+        write_clip(folder, decoded, rate_fps=asked.shape.rate_fps, record=record)
     receipt = _receipt(asked, measured, cpu_s=time.thread_time() - start_s)
-    book.finished(request, {**receipt, "guardrail": guards.state})
+    book.finished(request, {**receipt, "guardrail": state})
 
 
 def generation_record(asked: Asked, prepared: Prepared, *, num_frames: int) -> dict[str, Any]:

@@ -128,6 +128,15 @@ class Residency:
         """Names of the parts that are on the device."""
         return frozenset(name for name, part in self._parts.items() if part.present)
 
+    @property
+    def guards_between(self) -> bool:
+        """Whether video guards leave the device, and so look at clips while nothing is denoised.
+
+        Beside denoising they would come back just when the transformer needs their room; where
+        decoding runs beside it, they stay, whatever the plan says.
+        """
+        return "guardrail" in self._parts and self._leaves("guardrail")
+
     def enter(self, phase: Phase) -> None:
         """Bring what a phase needs; what it does not need and may leave, leaves first.
 
@@ -181,6 +190,8 @@ class Residency:
             return larger
 
     def _leaves(self, name: str) -> bool:
+        if name == "guardrail" and self.overlaps:
+            return False
         return _FOLLOWS.get(name, name) in self.plan
 
     def _bring(self, name: str, part: "Parked") -> bool:
@@ -207,9 +218,9 @@ class Parked:
     """A module that comes to the device and leaves it, and then stays in host memory, pinned."""
 
     def __init__(self, module: Any):
-        """Remember a module; nothing is copied before it is brought."""
+        """Remember a module, which may be on the device already; nothing is copied yet."""
         self.module = module
-        self.present = False
+        self.present = any(tensor.is_cuda for tensor in _tensors(module))
         self._host: list[tuple[Any, torch.Tensor]] = []
 
     def bring(self, device: torch.device, *, pinned: bool) -> bool:

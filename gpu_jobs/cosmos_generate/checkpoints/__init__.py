@@ -151,7 +151,13 @@ def _is_diffusers(folder: Path) -> bool:
     path = folder / "config.json"
     if not path.is_file():
         return False
-    return bool(json.loads(path.read_text()).get("_class_name") == CLASS_NAME)
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise MalformedRecordError(
+            f"{folder.name}/config.json", str(error), "JSON", "Download the folder again."
+        ) from error
+    return bool(config.get("_class_name") == CLASS_NAME)
 
 
 def _from_diffusers(folder: Path, dtype: Any) -> Any:

@@ -34,6 +34,7 @@ class Parts:
     """A residency that notes what it is asked, and that parts move only while nothing computes."""
 
     overlaps: bool = True
+    guards_between: bool = False
     plans: list = field(default_factory=lambda: [("tokenizer",), ("tokenizer", "transformer")])
     computing: set = field(default_factory=set)
     asked: list = field(default_factory=list)
@@ -231,6 +232,62 @@ def test_a_full_disk_ends_the_run_and_another_error_fails_one_clip():
 
     with pytest.raises(OSError, match="No space left"):
         studio_of(World(Parts()), no_space).run(works(3))
+
+
+def test_guards_that_leave_look_at_clips_between_two_batches():
+    parts = Parts(overlaps=False, guards_between=True)
+    studio, seen = studio_of(World(parts)), []
+    studio.guard = lambda work, decoded: seen.append(work.prepared.request.clip_id) or decoded
+    assert studio.run(works(2)) == []
+    assert parts.asked == ["begin", "denoise", "decode", "guard"] * 2
+    assert seen == ["clip0", "clip1"]
+
+
+def test_a_clip_that_a_guard_stops_or_that_breaks_a_guard_is_not_finished():
+    finished = []
+    studio = studio_of(World(Parts()), lambda work, *_: finished.append(work))
+
+    def guard(work, decoded):
+        if work.prepared.request.clip_id == "clip0":
+            raise KeyError("broken")
+        return None
+
+    studio.guard = guard
+    assert [stop.stage for stop in studio.run(works(2))] == ["guard"]
+    assert finished == []
+
+
+def test_parts_do_not_move_while_a_guard_looks_at_a_clip():
+    world = World(Parts(overlaps=False), errors=[None, NO_ROOM])
+    studio = studio_of(world)
+
+    def guard(work, decoded):
+        world.residency.computing.add("guard")
+        time.sleep(0.05)
+        world.residency.computing.discard("guard")
+        return decoded
+
+    studio.guard = guard
+    assert studio.run(works(2)) == []
+    assert ("grow", False) in world.residency.asked
+
+
+def test_all_guards_look_at_a_clip_of_a_family_that_needs_them(tmp_path):
+    from gpu_jobs.cosmos_generate.tiny.guards import write_tiny_guardrail
+
+    write_tiny_guardrail(tmp_path / "guardrail")
+    names = {"text": ["blocklist", "aegis"], "video": ["content", "faces"]}
+    guards = {**names, "dir": str(tmp_path / "guardrail")}
+    between = ("guardrail", "tokenizer", "transformer")
+    report = cosmos_generate(small_spec(tmp_path, guards=guards, offload=between))
+    states = {receipt["guardrail"] for receipt in report.receipts}
+    assert states == {"text:blocklist+aegis video:content+faces"}
+
+
+def test_guards_stay_where_decoding_runs_beside_denoising():
+    guards = {"guardrail": torch.nn.Linear(2, 2), "transformer": torch.nn.Linear(2, 2)}
+    assert not Residency(guards, device=CPU, offload=["guardrail"]).guards_between
+    assert Residency(guards, device=CPU, offload=["guardrail", "transformer"]).guards_between
 
 
 def test_the_first_step_of_a_job_does_not_count_as_a_step():

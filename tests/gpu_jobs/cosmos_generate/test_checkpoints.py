@@ -298,7 +298,7 @@ def test_weights_of_another_family_size_or_task_are_refused(tmp_path: Path) -> N
     ):
         load(folder, "Cosmos-Predict2-2B-Video2World")
     transformer(PREDICT2_NAME).save_pretrained(tmp_path / "d" / "transformer")
-    with pytest.raises(MalformedRecordError, match="weights in transformer"):
+    with pytest.raises(MalformedRecordError, match="weights in d/transformer"):
         load(tmp_path / "d", COSMOS1_NAME)
 
 
@@ -329,6 +329,14 @@ def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_config_that_is_no_json_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "transformer").mkdir()
+    (tmp_path / "transformer" / "config.json").write_text("{bad")
+    with pytest.raises(MalformedRecordError, match=r"transformer/config\.json: found 'Expecting"):
+        load(tmp_path, COSMOS1_NAME)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # the published layout
 def test_the_scripted_tokenizer_runs_behind_the_interface_of_diffusers(tmp_path: Path) -> None:
     import torch
 
