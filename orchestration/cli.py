@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from orchestration.cosmos_cli import default_checkpoints, generate, models
+from orchestration.terminal import show_table
 from worldloop import __version__
 from worldloop.errors import WorldloopError
 
@@ -152,7 +153,7 @@ def _report(wave: str, failed: tuple[str, ...], marts_built: bool, wall_s: float
     table.add_row("UI", "make dev, then http://127.0.0.1:3000")
     table.add_row("search", 'worldloop search "rainy night street"')
     table.add_row("time", f"{wall_s:.0f} s")
-    _console.print(table)
+    show_table(table)
     if failed:
         released = store.exists(layout.release_key(wave))
         remedy = (
@@ -227,7 +228,7 @@ def search(text: str, limit: int, where: str | None, extract: Path | None) -> No
         table.add_row(
             score, place, row["daypart"], row["weather"], row["recipe_id"][:8], row["caption"]
         )
-    _console.print(table)
+    show_table(table)
     if extract is not None:
         for path in extract_videos(found, extract):
             click.echo(path)
@@ -246,7 +247,7 @@ def doctor(gpu_gb: float | None, checkpoint_dir: str) -> None:
     marks = {"ok": "[green]ok[/]", "missing": "[red]missing[/]", "optional": "[yellow]optional[/]"}
     for finding in findings:
         table.add_row(marks[finding.state], finding.name, finding.found, escape(finding.remedy))
-    _console.print(table)
+    show_table(table)
     _print_outlook(this_gpu() if gpu_gb is None else gpu_asked(gpu_gb), Path(checkpoint_dir))
     if any(finding.state == "missing" for finding in findings):
         raise click.ClickException("Something that the default path needs is missing, see above.")
@@ -291,7 +292,7 @@ def _print_outlook(card: Any, checkpoint_dir: Path) -> None:
             ),
             *(_seconds(seconds.get("fast")) for seconds in tiers),
         )
-    _console.print(table)
+    show_table(table)
     if any(refused_profiles(row) for row in rows if not row.tier):
         click.echo(
             "* This profile failed its quality gate; it has to be named with --accept_failed_gate."
@@ -330,7 +331,7 @@ def gc(dry_run: bool, keep_hours: float, retire_packs: bool) -> None:
     table = Table("size", "what", "why")
     for removal in going:
         table.add_row(f"{removal.size_bytes / 1e6:.1f} MB", removal.key, removal.reason)
-    _console.print(table)
+    show_table(table)
     used_gb = sum(disk_usage(kit["store"]).values()) / 1e9
     freed_mb = sum(removal.size_bytes for removal in going) / 1e6
     click.echo(
@@ -352,7 +353,7 @@ def migrate(dry_run: bool) -> None:
         if report.action != "current":
             table.add_row(report.action, str(report.version), report.key, report.detail)
     if table.row_count:
-        _console.print(table)
+        show_table(table)
     current = sum(report.action == "current" for report in reports)
     click.echo(f"{current} of {len(reports)} files have today's formats.")
     if any(report.action == "damaged" for report in reports):

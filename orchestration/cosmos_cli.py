@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from orchestration.terminal import show_table
 from worldloop.errors import MalformedRecordError
 
 _console = Console()
@@ -88,7 +89,7 @@ def models_list(family: str | None, every: bool, checkpoint_dir: str) -> None:
             f"{one.size_gb:.0f}" if not one.tiny else "",
             state_of(hub, one),
         )
-    _console.print(table)
+    show_table(table)
 
 
 @models.command("download", cls=_ListFlags)
@@ -312,7 +313,9 @@ def _generate(kind: str, flags: dict[str, Any]) -> None:
     from gpu_jobs.cosmos_generate.spec import CosmosGenerateSpec
     from orchestration.deployments import home
     from orchestration.doctor import num_gpus
-    from orchestration.generate import OFFLOAD_FLAGS, Wanted, build_spec, check_ready, run_spec
+    from orchestration.generate import build_spec
+    from orchestration.spec_runs import check_ready, run_spec
+    from orchestration.wanted_clips import OFFLOAD_FLAGS, Wanted
     from resources.model_hub import ModelHub
 
     camera = flags.pop("camera_extrinsics_path")

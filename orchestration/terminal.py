@@ -7,6 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from rich.console import Console
+from rich.table import Table
+
+WIDE = 200  # columns of a table that goes to a file or a pipe
+
 
 @contextlib.contextmanager
 def chatter_in(log: Path) -> Iterator[TextIO]:
@@ -33,3 +38,11 @@ def chatter_in(log: Path) -> Iterator[TextIO]:
             for number, original in enumerate(kept, start=1):
                 os.dup2(original, number)
                 os.close(original)
+
+
+def show_table(table: Table) -> None:
+    """Print a table: as wide as a terminal is, or with nothing cut where there is no terminal."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDE)
+    console.print(table)

@@ -25,7 +25,7 @@ from gpu_jobs.cosmos_generate.book import Stopped, stopped_by
 from gpu_jobs.cosmos_generate.prepare import Prepared
 from gpu_jobs.cosmos_generate.protocol import Decoded, DenoiseOptions, Embedding, WorldModel
 from worldloop.cosmos.memory import OURS
-from worldloop.errors import ClipRejectedError, JobFailedError
+from worldloop.errors import ClipRejectedError, JobFailedError, MalformedRecordError
 
 MAX_WAITING = 2  # batches of latents between denoising and decoding
 ENCODERS = 2  # threads that guard and encode
@@ -300,9 +300,9 @@ class Studio:
             try:
                 latents, watch = self._loop(works, options, measured)
                 return Batch(works, latents, options, measured, watch, self._num_begun)
-            except ClipRejectedError as error:
+            except (ClipRejectedError, MalformedRecordError) as error:
                 for work in works:
-                    self._stopped.append(stopped_by(work.prepared.request, error.stage, error))
+                    self._stopped.append(stopped_by(work.prepared.request, "begin", error))
                 return None
             except RuntimeError as error:
                 failure = _no_room(error)

@@ -5,6 +5,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -279,7 +280,14 @@ def world_of(case: Case, device: Any) -> Any:
     from gpu_jobs.cosmos_generate.backends.predict2 import Predict2WorldModel
 
     kind: Any = Predict2WorldModel if case.record.family == "predict2" else Cosmos1WorldModel
-    return kind(case.record, parts, None, {}, torch.bfloat16)
+    return kind(
+        model=case.record,
+        checkpoint_dir=Path(),
+        parts=parts,
+        text_tokenizer=None,
+        scheduler_config={},
+        dtype=torch.bfloat16,
+    )
 
 
 def begin(world: Any, case: Case, options: DenoiseOptions, device: Any) -> Any:

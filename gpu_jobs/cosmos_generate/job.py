@@ -32,7 +32,7 @@ from gpu_jobs.cosmos_generate.spec import AUTO, CosmosGenerateReport, CosmosGene
 from worldloop.cosmos.memory import OffloadPlan, choose_offload
 from worldloop.cosmos.requests import ClipRequest
 from worldloop.cosmos.timing import flops_per_forward
-from worldloop.errors import ClipRejectedError
+from worldloop.errors import ClipRejectedError, MalformedRecordError
 
 CLIP_MB = 20.0  # a hero clip, for the message of a full disk
 
@@ -120,7 +120,9 @@ def _generate(
     if guards is not None:
         studio.guard = partial(_guard, guards, book)
         studio.finish = partial(_finish, asked, book, guards.state)
-    works = _encode(studio, prepared)
+    works, unread = _encode(studio, prepared)
+    for stop in unread:
+        book.stopped(stop)
     making = (
         _make_long(asked, studio, works)
         if asked.spec.extend_to_frames
@@ -232,15 +234,24 @@ def _offload_plan(asked: Asked, device: Any) -> OffloadPlan:
     return plan
 
 
-def _encode(studio: Studio, prepared: Sequence[Prepared]) -> list[Work]:
-    """Encode all prompts, each text once, and let the text encoder go."""
+def _encode(studio: Studio, prepared: Sequence[Prepared]) -> tuple[list[Work], list[Stopped]]:
+    """Encode all prompts, each text once, and let the text encoder go.
+
+    A prompt that the encoder does not take stops its own clip.
+    """
     known: dict[tuple[str, str], Any] = {}
+    works, stopped = [], []
     for clip in prepared:
         texts = (clip.prompt, clip.negative_prompt)
-        if texts not in known:
-            known[texts] = studio.with_room("encode", partial(studio.world.encode, *texts))
+        try:
+            if texts not in known:
+                known[texts] = studio.with_room("encode", partial(studio.world.encode, *texts))
+        except MalformedRecordError as error:
+            stopped.append(stopped_by(clip.request, "encode", error))
+            continue
+        works.append(Work(clip, known[texts]))
     studio.residency.release("text_encoder")
-    return [Work(clip, known[clip.prompt, clip.negative_prompt]) for clip in prepared]
+    return works, stopped
 
 
 def _batches(works: Sequence[Work], size: int) -> Iterator[Sequence[Work]]:

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from gpu_jobs.train_world_model.components import start_from_components
 from gpu_jobs.train_world_model.data import Footage, batch_indices
-from gpu_jobs.train_world_model.spec import Stage, TrainWorldModelSpec
+from gpu_jobs.train_world_model.spec import AdaptWorldModelSpec, Stage, TrainWorldModelSpec
 from worldloop.seeds import derive_seed, stream
 
 _CLIPS_SEEN = 48  # for the head start
+_CLIPS_WEIGHED, _FRAMES_WEIGHED = 6, 9  # to see what channels change
 
 
-def autocast(spec: TrainWorldModelSpec) -> Any:
+def autocast(spec: TrainWorldModelSpec | AdaptWorldModelSpec) -> Any:
     """The precision of forward passes."""
     import torch
 
@@ -137,8 +138,36 @@ class AutoencoderLearner:
             count += latent[:, 0].numel()
         mean = total / count
         std = (square / count - mean.square()).clamp_min(1e-8).sqrt()
+        std = std / self._spreads(std.float())
         self.network.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())
         return self.network
+
+    def _spreads(self, std_C: Any) -> Any:
+        """How wide each latent channel shall be for the transformer, 1 on average, float64 (C,).
+
+        A channel counts by what noise of its standard deviation changes in pixels.
+        """
+        import torch
+
+        if self.spec.whitening == 1:
+            return torch.ones_like(std_C).double()
+        generator = torch.Generator().manual_seed(derive_seed(self.spec.seed, self.part, "spreads"))
+        changes = torch.zeros(len(std_C), dtype=torch.float64)
+        for clip in self.footage[:: max(1, len(self.footage) // _CLIPS_WEIGHED)]:
+            latent = self.encode(to_model_range(clip[None, :_FRAMES_WEIGHED]))
+            noise = torch.randn(latent.shape[2:], generator=generator).to(latent)
+            for channel, std in enumerate(std_C.tolist()):
+                moved = latent.clone()
+                moved[:, channel] += std * noise
+                changes[channel] += (self._decode(moved) - self._decode(latent)).square().mean().cpu()
+        weight = changes.sqrt().clamp_min(1e-9) ** (1 - self.spec.whitening)
+        return weight / weight.square().mean().sqrt()
+
+    def _decode(self, latent_BCTHW: Any) -> Any:
+        import torch
+
+        with torch.no_grad(), autocast(self.spec):
+            return self.network.decode(latent_BCTHW).sample.float()
 
     def encode(self, video_BCTHW: Any) -> Any:
         """Latents, not normalised, float32."""

@@ -73,6 +73,13 @@ class Footage:
     frames: NDArray[np.uint8]
     clips: list[dict[str, Any]]
 
+    def thinned(self, num_clips: int) -> "Footage":
+        """So many evenly spaced clips; all of them for 0 or if there are no more."""
+        if not 0 < num_clips < len(self.clips):
+            return self
+        chosen = np.linspace(0, len(self.clips) - 1, num_clips).round().astype(int)
+        return Footage(self.frames[chosen], [self.clips[i] for i in chosen])
+
     @property
     def rate_fps(self) -> int:
         """Frames per second."""

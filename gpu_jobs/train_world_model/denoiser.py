@@ -1,12 +1,13 @@
 """Training the diffusion transformer together with its text encoder."""
 
-# B batch, C channels, T frames, H height, W width, L tokens
+# B batch, C channels, T latent frames, H height, W width, L tokens
 
 import contextlib
 from typing import Any
 
-from gpu_jobs.train_world_model.autoencoder import autocast, windows
+from gpu_jobs.train_world_model.autoencoder import autocast
 from gpu_jobs.train_world_model.data import Footage
+from gpu_jobs.train_world_model.latents import Latents
 from gpu_jobs.train_world_model.spec import Stage, TrainWorldModelSpec
 from worldloop.cosmos.families import family
 from worldloop.seeds import derive_seed, stream
@@ -38,11 +39,18 @@ class DenoiserLearner:
     ):
         import torch
 
-        from gpu_jobs.train_world_model.model import Averages, build_text_encoder, build_transformer
+        from gpu_jobs.train_world_model.model import (
+            Averages,
+            NoiseLevels,
+            build_text_encoder,
+            build_transformer,
+        )
 
         torch.manual_seed(derive_seed(spec.seed, self.part))
-        self.spec, self.footage, self.frames = spec, footage, frames
-        self.autoencoder = autoencoder
+        self.spec, self.footage = spec, footage
+        self.frame_size = (int(frames.shape[2]), int(frames.shape[3]))
+        self.latents = Latents(spec, frames, autoencoder)
+        self.levels = NoiseLevels(spec.sigma_mean, spec.sigma_std)
         self.transformer = build_transformer(spec.transformer).to(spec.device).train()
         text_encoder = build_text_encoder(spec.text_encoder, vocab_size=len(tokenizer))
         self.text_encoder = text_encoder.to(spec.device).train()
@@ -56,13 +64,8 @@ class DenoiserLearner:
             weight_decay=0.01,
             fused=spec.device != "cpu",
         )
-        shape = (1, -1, 1, 1, 1)
-        config = autoencoder.config
-        self.mean = torch.tensor(config.latents_mean, device=spec.device).view(shape)
-        self.std = torch.tensor(config.latents_std, device=spec.device).view(shape)
-        self.tokens = _tokenized([*footage.captions, "", NEGATIVE_PROMPT], tokenizer, spec)
-        self.row = {text: i for i, text in enumerate([*footage.captions, "", NEGATIVE_PROMPT])}
-        self.hook = self.transformer.patch_embed.register_forward_hook(_in_full_precision)
+        self.captions = Captions(spec, footage, tokenizer, self.part)
+        self.hook = in_full_precision(self.transformer)
         if spec.compile:
             compile_blocks(self.transformer)
 
@@ -70,26 +73,24 @@ class DenoiserLearner:
         """One optimizer step."""
         import torch
 
-        from gpu_jobs.train_world_model.model import SIGMA_DATA, denoising_loss, encode_captions
+        from gpu_jobs.train_world_model.model import denoising_loss, encode_captions
 
-        video_BCTHW, chosen = windows(self.frames, stage, number, self.spec.seed, self.part)
-        rows = [self.row[text] for text in self._texts(chosen, number)]
-        ids_BL, mask_BL = (tensor[rows].to(self.spec.device) for tensor in self.tokens)
+        latent_BCTHW, chosen = self.latents.batch(stage, number, self.spec.seed, self.part)
+        ids_BL, mask_BL = self.captions.draw(chosen, number)
         generator = torch.Generator().manual_seed(derive_seed(self.spec.seed, self.part, number))
         with autocast(self.spec):
-            with torch.no_grad():
-                latent = self.autoencoder.encode(video_BCTHW).latent_dist.mode().float()
             context = encode_captions(
                 self.text_encoder, ids_BL, mask_BL, length=self.spec.context_tokens
             )
-            with _attention(self.spec.attention):
+            with attention_kernels(self.spec.attention):
                 loss = denoising_loss(
                     self.transformer,
-                    (latent - self.mean) / self.std * SIGMA_DATA,
+                    latent_BCTHW,
                     context,
-                    frame_size=(video_BCTHW.shape[3], video_BCTHW.shape[4]),
+                    frame_size=self.frame_size,
                     rate_fps=self.footage.rate_fps,
                     generator=generator,
+                    levels=self.levels,
                 )
         for group in self.optimizer.param_groups:
             group["lr"] = self.spec.transformer_learning_rate * rate
@@ -99,18 +100,6 @@ class DenoiserLearner:
         self.optimizer.step()
         self.averages.update()
         return loss
-
-    def _texts(self, chosen: list[int], number: int) -> list[str]:
-        """One caption of each clip; a few are replaced by what guidance will lead away from."""
-        rng = stream(self.spec.seed, self.part, "captions", number)
-        texts = []
-        for index in chosen:
-            captions = self.footage.clips[index]["captions"]
-            text = captions[int(rng.integers(len(captions)))]
-            if rng.random() < self.spec.caption_dropout:
-                text = NEGATIVE_PROMPT if rng.random() < 0.5 else ""
-            texts.append(text)
-        return texts
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, their averages and the optimizer."""
@@ -144,7 +133,7 @@ def compile_blocks(transformer: Any) -> None:
         block.compile(dynamic=False)
 
 
-def _attention(kind: str) -> Any:
+def attention_kernels(kind: str) -> Any:
     """Which attention kernels may be chosen, the first that can be used."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -154,18 +143,55 @@ def _attention(kind: str) -> Any:
     return sdpa_kernel([getattr(SDPBackend, name) for name in order], set_priority=True)
 
 
-def _in_full_precision(module: Any, inputs: Any, output: Any) -> Any:
-    """Tokens between blocks in float32: autocast makes them so after the first block anyway."""
-    return output.float()
+def in_full_precision(transformer: Any) -> Any:
+    """Keep tokens between blocks in float32: autocast makes them so after the first block anyway.
+
+    Returns:
+        The handle that ends it.
+    """
+    return transformer.patch_embed.register_forward_hook(
+        lambda module, inputs, output: output.float()
+    )
 
 
-def _tokenized(texts: list[str], tokenizer: Any, spec: TrainWorldModelSpec) -> tuple[Any, Any]:
+class Captions:
+    """Captions of clips as tokens, drawn anew in each step.
+
+    Args:
+        spec: Says how long they may be, how many are left out, and where they go.
+        footage: Facts and captions of the clips.
+        tokenizer: Of the captions.
+        part: Of the training, for its random streams.
+    """
+
+    def __init__(self, spec: Any, footage: Footage, tokenizer: Any, part: str):
+        self.spec, self.footage, self.part = spec, footage, part
+        texts = [*footage.captions, "", NEGATIVE_PROMPT]
+        self.tokens = _tokenized(texts, tokenizer, spec.caption_tokens)
+        self.row = {text: i for i, text in enumerate(texts)}
+
+    def draw(self, chosen: list[int], number: int) -> tuple[Any, Any]:
+        """Ids and mask (B, L) of one caption of each clip; a few are what guidance leads away from."""
+        rng = stream(self.spec.seed, self.part, "captions", number)
+        texts = []
+        for index in chosen:
+            captions = self.footage.clips[index]["captions"]
+            text = captions[int(rng.integers(len(captions)))]
+            if rng.random() < self.spec.caption_dropout:
+                text = NEGATIVE_PROMPT if rng.random() < 0.5 else ""
+            texts.append(text)
+        rows = [self.row[text] for text in texts]
+        ids_BL, mask_BL = (tensor[rows].to(self.spec.device) for tensor in self.tokens)
+        return ids_BL, mask_BL
+
+
+def _tokenized(texts: list[str], tokenizer: Any, max_length: int) -> tuple[Any, Any]:
     """Ids and mask of all texts, int64 and bool (N, L) on the CPU."""
     tokens = tokenizer(
         texts,
         padding="max_length",
         truncation=True,
-        max_length=spec.caption_tokens,
+        max_length=max_length,
         return_tensors="pt",
     )
     return tokens.input_ids, tokens.attention_mask.bool()

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,12 @@ import numpy as np
 
 from gpu_jobs.common.entry import run_job
 from gpu_jobs.train_world_model.data import Footage, read_footage
-from gpu_jobs.train_world_model.spec import Stage, TrainWorldModelReport, TrainWorldModelSpec
+from gpu_jobs.train_world_model.spec import (
+    AdaptWorldModelSpec,
+    Stage,
+    TrainWorldModelReport,
+    TrainWorldModelSpec,
+)
 from worldloop.errors import JobFailedError, MalformedRecordError
 from worldloop.seeds import content_id
 
@@ -46,9 +52,14 @@ def train_world_model(spec: TrainWorldModelSpec) -> TrainWorldModelReport:
     from gpu_jobs.train_world_model.folder import write_folder
 
     started_s = time.monotonic()
-    _prepare_device(spec)
+    prepare_device(spec)
     footage = read_footage(Path(spec.shards_dir), num_threads=min(16, os.cpu_count() or 1))
-    _check_stages(spec, footage)
+    footage = footage.thinned(spec.num_clips)
+    check_stages(
+        [*spec.autoencoder_stages, *spec.transformer_stages],
+        footage,
+        stride=spec.autoencoder["temporal_compression_ratio"],
+    )
     frames = torch.from_numpy(footage.frames).to(spec.device)
     log.info(json.dumps({"event": "footage_read", "num_clips": len(footage.clips)}))
     parts, history, resumed = _train(spec, footage, frames)
@@ -70,7 +81,7 @@ def train_world_model(spec: TrainWorldModelSpec) -> TrainWorldModelReport:
         size_bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
         wall_s=0.0,
         resumed=resumed,
-        versions=_versions(spec),
+        versions=versions(spec),
     )
     sheet, prompts = _sheet(spec, footage, parts["vae"])
     wall_s = round(time.monotonic() - started_s, 1)
@@ -130,13 +141,14 @@ def _sheet(spec: TrainWorldModelSpec, footage: Footage, autoencoder: Any) -> tup
 
     if not spec.num_samples:
         return "", []
+    num_frames = max(stage["num_frames"] for stage in spec.transformer_stages)
     chosen = np.linspace(0, len(footage.clips) - 1, spec.num_samples).round().astype(int).tolist()
     prompts = [footage.clips[i]["captions"][_PROMPT_FACTS] for i in chosen]
     folder = Path(spec.output_dir)
     samples = draw_samples(
         folder,
         prompts,
-        shape=(footage.frames.shape[1], footage.frames.shape[2], footage.frames.shape[3]),
+        shape=(num_frames, footage.frames.shape[2], footage.frames.shape[3]),
         rate_fps=footage.rate_fps,
         steps=spec.sample_steps,
         guidance=spec.sample_guidance,
@@ -144,12 +156,12 @@ def _sheet(spec: TrainWorldModelSpec, footage: Footage, autoencoder: Any) -> tup
         device=spec.device,
     )
     given = [
-        reconstruct(spec, autoencoder, torch.from_numpy(footage.frames[i]).to(spec.device))
+        reconstruct(spec, autoencoder, torch.from_numpy(footage.frames[i, :num_frames]).to(spec.device))
         for i in chosen
     ]
     path = folder.with_name(f"{folder.name}.png")
     rows = [
-        (footage.frames[i], seen, sample)
+        (footage.frames[i, :num_frames], seen, sample)
         for i, seen, sample in zip(chosen, given, samples, strict=True)
     ]
     write_sheet(path, rows)
@@ -162,7 +174,7 @@ def _psnr(spec: TrainWorldModelSpec, autoencoder: Any, footage: Footage) -> floa
     return reconstruction_psnr_db(spec, autoencoder, footage)
 
 
-def _prepare_device(spec: TrainWorldModelSpec) -> None:
+def prepare_device(spec: TrainWorldModelSpec | AdaptWorldModelSpec) -> None:
     """Refuse a GPU that is not there; take the fast paths of one that is."""
     import torch
 
@@ -177,10 +189,19 @@ def _prepare_device(spec: TrainWorldModelSpec) -> None:
     torch.backends.cudnn.benchmark = True
 
 
-def _check_stages(spec: TrainWorldModelSpec, footage: Footage) -> None:
-    """Refuse stages that the footage or the autoencoder cannot serve."""
-    longest, stride = footage.frames.shape[1], spec.autoencoder["temporal_compression_ratio"]
-    for stage in (*spec.autoencoder_stages, *spec.transformer_stages):
+def check_stages(stages: Sequence[dict[str, Any]], footage: Footage, *, stride: int) -> None:
+    """Refuse stages that the footage or the autoencoder cannot serve.
+
+    Args:
+        stages: `Stage` as mappings.
+        footage: What there is to train on.
+        stride: Frames that become one latent frame.
+
+    Raises:
+        MalformedRecordError: If a stage's clips are longer, or their frames do not fit the stride.
+    """
+    longest = footage.frames.shape[1]
+    for stage in stages:
         frames = stage["num_frames"]
         if frames > longest or (frames - 1) % stride:
             raise MalformedRecordError(
@@ -192,7 +213,8 @@ def _check_stages(spec: TrainWorldModelSpec, footage: Footage) -> None:
 
 
 def _num_tokens(spec: TrainWorldModelSpec, footage: Footage) -> int:
-    _, frames, height, width, _ = footage.frames.shape
+    _, _, height, width, _ = footage.frames.shape
+    frames = max(stage["num_frames"] for stage in spec.transformer_stages)
     time_stride = int(spec.autoencoder["temporal_compression_ratio"])
     stride = 2 * int(spec.autoencoder["spatial_compression_ratio"])
     num_tokens: int = (1 + (frames - 1) // time_stride) * (height // stride) * (width // stride)
@@ -205,7 +227,8 @@ def _fingerprint(spec: TrainWorldModelSpec, footage: Footage) -> str:
     return content_id({**record, "clips": [clip["recipe_id"] for clip in footage.clips]})
 
 
-def _versions(spec: TrainWorldModelSpec) -> dict[str, str]:
+def versions(spec: TrainWorldModelSpec | AdaptWorldModelSpec) -> dict[str, str]:
+    """Versions and hardware that the weights depend on."""
     import torch
     import transformers
 

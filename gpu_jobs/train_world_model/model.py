@@ -3,6 +3,7 @@
 # B batch, C channels, T frames, H height, W width, L tokens, D width of a token
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ SCHEDULER: dict[str, Any] = {
     "final_sigmas_type": "sigma_min",
 }
 _DIFFERENCES_WEIGHT = 0.5
+_TEXT_SHARPNESS = 2.0
 
 
 def build_autoencoder(config: dict[str, Any]) -> Any:
@@ -53,6 +55,10 @@ def build_transformer(config: dict[str, Any]) -> Any:
     for block in transformer.transformer_blocks:
         for norm in (block.norm1, block.norm2, block.norm3):
             nn.init.zeros_(norm.linear_2.weight)
+        # most places of the context are empty, answer 0 and take the attention of a new network
+        nn.init.constant_(block.attn2.norm_k.weight, _TEXT_SHARPNESS)
+        with torch.no_grad():
+            block.attn2.to_v.weight.mul_(_TEXT_SHARPNESS)
     nn.init.zeros_(transformer.norm_out.linear_2.weight)
     nn.init.zeros_(transformer.proj_out.weight)
     for linear in (
@@ -97,11 +103,41 @@ def reconstruction_loss(
     return loss + kl_weight * 0.5 * latent.float().square().mean()
 
 
-def draw_sigma(num_clips: int, *, latent_frames: int, generator: torch.Generator) -> torch.Tensor:
-    """Noise levels to learn on, log-normal, float32 (B,) on the CPU; longer clips need more noise."""
-    normal = torch.randn(num_clips, generator=generator)
-    sigma = torch.exp(P_MEAN + P_STD * normal) * math.sqrt(latent_frames)
-    return sigma.clamp(SIGMA_MIN, SIGMA_MAX)
+@dataclass(frozen=True)
+class NoiseLevels:
+    """Log-normal noise levels, times the root of a clip's latent frames.
+
+    Attributes:
+        mean: Of the logarithm.
+        std: Of the logarithm.
+        lowest: Levels below are left out.
+        highest: Levels above are left out.
+    """
+
+    mean: float = P_MEAN
+    std: float = P_STD
+    lowest: float = SIGMA_MIN
+    highest: float = SIGMA_MAX
+
+    def share(self, latent_frames: int, lowest: float, highest: float) -> float:
+        """Share of all levels that lies between two."""
+        low, high = (self._place(level, latent_frames) for level in (lowest, highest))
+        return high - low
+
+    def draw(
+        self, num_clips: int, *, latent_frames: int, generator: torch.Generator
+    ) -> torch.Tensor:
+        """Levels to learn on, float32 (B,) on the CPU."""
+        low, high = (self._place(level, latent_frames) for level in (self.lowest, self.highest))
+        even = torch.rand(num_clips, generator=generator, dtype=torch.float64)
+        normal = torch.special.ndtri((low + (high - low) * even).clamp(1e-9, 1 - 1e-9))
+        sigma = torch.exp(self.mean + self.std * normal) * math.sqrt(latent_frames)
+        return sigma.clamp(self.lowest, self.highest).float()
+
+    def _place(self, level: float, latent_frames: int) -> float:
+        """Share of levels below one."""
+        normal = (math.log(level) - 0.5 * math.log(latent_frames) - self.mean) / self.std
+        return 0.5 * math.erfc(-normal / math.sqrt(2))
 
 
 def denoising_loss(
@@ -112,6 +148,8 @@ def denoising_loss(
     frame_size: tuple[int, int],
     rate_fps: int,
     generator: torch.Generator,
+    levels: NoiseLevels = NoiseLevels(),  # noqa: B008  (frozen)
+    teacher: nn.Module | None = None,
 ) -> torch.Tensor:
     """The EDM loss (arXiv 2206.00364, table 1): squared error of the clean latent, evenly weighted.
 
@@ -122,25 +160,32 @@ def denoising_loss(
         frame_size: (height, width) of the frames in pixels.
         rate_fps: Frames per second.
         generator: Of noise levels and noise, on the CPU.
+        levels: Noise levels to learn on.
+        teacher: Another transformer whose answer is wanted in the place of the clean latent.
     """
     device = latent_BCTHW.device
-    sigma_B = draw_sigma(
+    sigma_B = levels.draw(
         len(latent_BCTHW), latent_frames=latent_BCTHW.shape[2], generator=generator
     ).to(device)
     sigma = sigma_B.view(-1, 1, 1, 1, 1)
     noisy = latent_BCTHW + sigma * _normal(latent_BCTHW.shape, generator, device)
     total = (sigma.square() + SIGMA_DATA**2).sqrt()
-    predicted = transformer(
-        hidden_states=noisy / total,
-        timestep=0.25 * sigma_B.log(),
-        encoder_hidden_states=context_BLD,
-        fps=rate_fps,
-        padding_mask=latent_BCTHW.new_zeros(1, 1, *frame_size),
-        return_dict=False,
-    )[0]
-    clean = SIGMA_DATA**2 / total.square() * noisy + sigma * SIGMA_DATA / total * predicted.float()
-    weight = total.square() / (sigma * SIGMA_DATA).square()
-    return (weight * (clean - latent_BCTHW).square()).mean()
+    asked = {
+        "hidden_states": noisy / total,
+        "timestep": 0.25 * sigma_B.log(),
+        "encoder_hidden_states": context_BLD,
+        "fps": rate_fps,
+        "padding_mask": latent_BCTHW.new_zeros(1, 1, *frame_size),
+        "return_dict": False,
+    }
+    predicted = transformer(**asked)[0].float()
+    if teacher is None:
+        own = SIGMA_DATA**2 / total.square() * noisy
+        wanted = (latent_BCTHW - own) * total / (sigma * SIGMA_DATA)
+    else:
+        with torch.no_grad():
+            wanted = teacher(**asked)[0].float()
+    return (predicted - wanted).square().mean()
 
 
 def encode_captions(
@@ -167,16 +212,17 @@ class Averages:
             name: {key: value.detach().clone() for key, value in module.state_dict().items()}
             for name, module in modules.items()
         }
+        # tensors stay where they are, so that listing them once is enough
+        states = {name: module.state_dict() for name, module in modules.items()}
+        self._followed = [value for state in states.values() for value in state.values()]
+        self._averages = [self.weights[name][key] for name in states for key in states[name]]
 
     def update(self) -> None:
         """Take the weights after a step into account."""
         self.num_steps += 1
         decay = min(self.decay, (1 + self.num_steps) / (10 + self.num_steps))
-        for name, module in self.modules.items():
-            weights = module.state_dict()
-            averages = [self.weights[name][key] for key in weights]
-            with torch.no_grad():
-                torch._foreach_lerp_(averages, list(weights.values()), 1 - decay)
+        with torch.no_grad():
+            torch._foreach_lerp_(self._averages, self._followed, 1 - decay)
 
     def apply(self) -> None:
         """Give the modules their averaged weights."""

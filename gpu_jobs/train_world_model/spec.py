@@ -62,6 +62,12 @@ class TrainWorldModelSpec:
         caption_tokens: Tokens that the text encoder reads in training; longer captions are cut.
         context_tokens: Tokens that the transformer attends to, zeros after the caption's end.
         caption_dropout: Share of clips whose caption is replaced by no words or the family's negative prompt.
+        num_clips: Evenly spaced clips of the footage that are trained on; 0 takes all.
+        windows_per_clip: Windows of a clip whose latents are kept while a stage lasts; evenly spaced.
+        whitening: How alike latent channels are in spread: 1 gives all the same, 0 gives each what it
+            changes in pixels, so that noise hides fine detail before it hides the scene.
+        sigma_mean: Mean of the logarithm of the noise levels to learn on, for a clip of one latent frame.
+        sigma_std: Their standard deviation.
         ema_decay: Of the averaged weights, which are what is written.
         precision: `bf16` (autocast) or `fp32`.
         compile: Whether transformer blocks are compiled.
@@ -90,6 +96,11 @@ class TrainWorldModelSpec:
     caption_tokens: int = 128
     context_tokens: int = 512
     caption_dropout: float = 0.1
+    num_clips: int = 0
+    windows_per_clip: int = 8
+    whitening: float = 1.0
+    sigma_mean: float = 0.0
+    sigma_std: float = 1.0
     ema_decay: float = 0.999
     precision: str = "bf16"
     compile: bool = True
@@ -134,4 +145,95 @@ class TrainWorldModelReport:
     resumed: bool
     sheet: str = ""
     prompts: list[str] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AdaptWorldModelSpec:
+    """Adapt a trained transformer to tile-sparse attention: it learns to answer as it did when dense.
+
+    Attributes:
+        shards_dir: Folder of footage shards.
+        checkpoint_dir: Diffusers folder that `train_world_model` wrote; it stays as it is.
+        output_dir: Diffusers folder to write; it appears when it is whole.
+        stages: `Stage` as mappings, in order; the length of their clips is the one to adapt to.
+        state_dir: Folder of the training state, from which a killed job resumes; empty: `<output_dir>.state`.
+        density: Share of key tiles that a tile attends to, as in the speed profile.
+        dense_first_steps: Leading denoising steps that stay dense, as in the speed profile.
+        dense_last_steps: Trailing steps that stay dense.
+        num_steps: Denoising steps that these belong to.
+        dense_share: At least this share of training steps is dense, so that dense steps stay as they were.
+        learning_rate: Peak of AdamW.
+        warmup_steps: Steps of linear warm-up.
+        caption_tokens: As in the training.
+        context_tokens: As in the training.
+        caption_dropout: As in the training.
+        num_clips: As in the training.
+        windows_per_clip: As in the training.
+        sigma_mean: As in the training.
+        sigma_std: As in the training.
+        ema_decay: Of the averaged weights, which are what is written.
+        precision: `bf16` (autocast) or `fp32`.
+        compile: Whether transformer blocks are compiled.
+        attention: Of dense steps, as in the training.
+        checkpoint_every_s: Seconds between two saved states.
+        seed: Of data order and noise.
+        device: `cpu` or `cuda`.
+    """
+
+    shards_dir: str
+    checkpoint_dir: str
+    output_dir: str
+    stages: tuple[dict[str, Any], ...]
+    state_dir: str = ""
+    density: float = 0.15
+    dense_first_steps: int = 2
+    dense_last_steps: int = 1
+    num_steps: int = 35
+    dense_share: float = 0.1
+    learning_rate: float = 2e-4
+    warmup_steps: int = 50
+    caption_tokens: int = 128
+    context_tokens: int = 512
+    caption_dropout: float = 0.1
+    num_clips: int = 0
+    windows_per_clip: int = 8
+    sigma_mean: float = 0.0
+    sigma_std: float = 1.0
+    ema_decay: float = 0.99
+    precision: str = "bf16"
+    compile: bool = True
+    attention: str = "auto"
+    checkpoint_every_s: float = 90.0
+    seed: int = 0
+    device: str = "cuda"
+
+
+@dataclass(frozen=True)
+class AdaptWorldModelReport:
+    """What was adapted.
+
+    Attributes:
+        folder: The diffusers folder.
+        density: Share of key tiles that was reached with the tiles of these clips.
+        num_tiles: Tiles of a clip.
+        before: Squared distance of the sparse transformer's answer from the dense one's before, 1
+            being what predicting nothing costs; mean over the first steps.
+        after: The same at the end.
+        stages: One row per stage, as in the report of a training.
+        losses: Curve, as in the report of a training.
+        wall_s: Seconds of this run.
+        resumed: Whether a saved state was found.
+        versions: Versions and hardware that the weights depend on.
+    """
+
+    folder: str
+    density: float
+    num_tiles: int
+    before: float
+    after: float
+    stages: list[dict[str, Any]]
+    losses: list[dict[str, Any]]
+    wall_s: float
+    resumed: bool
     versions: dict[str, str] = field(default_factory=dict)

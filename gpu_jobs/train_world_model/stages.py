@@ -15,7 +15,7 @@ from worldloop.errors import JobFailedError
 log = logging.getLogger(__name__)
 
 _STEPS_A_POINT = 10  # losses are fetched from the device this often
-_LAST_RATE = 0.1  # share of the learning rate at the very end
+_LAST_RATE = 0.02  # share of the learning rate at the very end
 
 
 class Learner(Protocol):

@@ -10,16 +10,11 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-import orchestration.generate
+import orchestration.spec_runs
 from orchestration.cli import main
-from orchestration.generate import (
-    Outcome,
-    Wanted,
-    build_spec,
-    check_ready,
-    command,
-    run_spec,
-)
+from orchestration.generate import build_spec
+from orchestration.spec_runs import Outcome, check_ready, command, run_spec
+from orchestration.wanted_clips import Wanted
 from worldloop.cosmos.families import family
 from worldloop.errors import JobFailedError, MalformedRecordError, UnknownKeyError
 
@@ -47,8 +42,8 @@ def asked(home, monkeypatch):
         specs.append((spec, rest["num_devices"]))
         return Outcome((), (), (), {})
 
-    monkeypatch.setattr(orchestration.generate, "run_spec", remember)
-    monkeypatch.setattr(orchestration.generate, "check_ready", lambda spec, **rest: None)
+    monkeypatch.setattr(orchestration.spec_runs, "run_spec", remember)
+    monkeypatch.setattr(orchestration.spec_runs, "check_ready", lambda spec, **rest: None)
     return specs
 
 
@@ -331,7 +326,7 @@ def test_several_gpus_start_under_torchrun():
 def run_program(tmp_path, monkeypatch, program):
     """Run a stand-in for the job: a Python program with the same two streams."""
     monkeypatch.setattr(
-        orchestration.generate, "command", lambda path, devices: [sys.executable, "-c", program]
+        orchestration.spec_runs, "command", lambda path, devices: [sys.executable, "-c", program]
     )
     events = []
     spec = spec_of(tmp_path / "scratch", video_save_folder=str(tmp_path / "out"))
@@ -391,7 +386,7 @@ def test_an_interrupted_run_ends_its_job_and_keeps_what_is_finished(tmp_path, mo
     line = json.dumps({"event": "clip_done", "recipe_id": "output"})
     program = f"import sys, time; print({line!r}, file=sys.stderr, flush=True); time.sleep(60)"
     monkeypatch.setattr(
-        orchestration.generate, "command", lambda path, devices: [sys.executable, "-c", program]
+        orchestration.spec_runs, "command", lambda path, devices: [sys.executable, "-c", program]
     )
     spec = spec_of(tmp_path / "scratch")
 

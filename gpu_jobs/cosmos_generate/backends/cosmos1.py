@@ -16,12 +16,10 @@ matrix kernels sum in another order.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from gpu_jobs.common.torch_ops import import_diffusers
 from gpu_jobs.cosmos_generate.backends.autoencoders import load_cosmos_autoencoder
 from gpu_jobs.cosmos_generate.backends.control1 import controlled
 from gpu_jobs.cosmos_generate.backends.pipeline import (
@@ -41,8 +39,7 @@ from gpu_jobs.cosmos_generate.backends.samplers import (
     ResSampler,
     Sampler,
 )
-from gpu_jobs.cosmos_generate.protocol import Decoded, DenoiseOptions, Embedding, Media
-from worldloop.cosmos.models import Model
+from gpu_jobs.cosmos_generate.protocol import Decoded, DenoiseOptions, Embedding, Media, Module
 from worldloop.cosmos.requests import ClipRequest
 from worldloop.errors import UnknownKeyError
 
@@ -67,6 +64,13 @@ SCHEDULER = {
 @dataclass
 class Cosmos1WorldModel(T5WorldModel):
     """A loaded Text2World or Video2World checkpoint; see `protocol.WorldModel`."""
+
+    pipelines = PIPELINES
+
+    @classmethod
+    def load_autoencoder(cls, layout: Layout, dtype: torch.dtype) -> Module:
+        """The video autoencoder, in any of its layouts."""
+        return load_cosmos_autoencoder(layout.autoencoder(), dtype)
 
     def begin(
         self,
@@ -313,28 +317,7 @@ class EdmDenoiser:
         return self.frames.indicator if self._given[index] else self.frames.indicator * 0
 
 
-def load(
-    model: Model,
-    checkpoint_dir: Path,
-    *,
-    transformer_dir: str = "",
-    loras: Sequence[dict[str, Any]] = (),
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Cosmos1WorldModel:
-    """Load a checkpoint on the CPU; see `registry.load_model`.
-
-    Raises:
-        MalformedRecordError: If a folder is missing or holds weights of another family.
-    """
-    import_diffusers()
-    return Cosmos1WorldModel.from_folders(
-        Layout(model, checkpoint_dir, PIPELINES),
-        load_autoencoder=load_cosmos_autoencoder,
-        transformer_dir=transformer_dir,
-        loras=loras,
-        dtype=dtype,
-    )
+load = Cosmos1WorldModel.load
 
 
 def _sampler(scheduler: Any, options: DenoiseOptions, *, device: Any) -> Sampler:

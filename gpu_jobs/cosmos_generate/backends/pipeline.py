@@ -1,26 +1,31 @@
-"""What Cosmos-1.0, Predict1 and Predict2 have in common: T5 prompts, a guided loop, folders, frames.
+"""What all backends but Cosmos 3 have in common: loading, prompts, a guided loop, folders, frames.
 
-Each of these families has a T5 encoder, a `CosmosTransformer3DModel`, a video autoencoder and a
-sampler. What differs (how the transformer's output becomes an estimate of the clean latent, and how
-conditioning frames enter) is in `cosmos1` and `predict2`.
+Each of these families has a text encoder, a `CosmosTransformer3DModel`, a video autoencoder and a
+sampler. Cosmos-1.0, Predict1 and Predict2 read prompts with T5 and are denoised by the loop here;
+what differs (how the transformer's output becomes an estimate of the clean latent, and how
+conditioning frames enter) is in `cosmos1` and `predict2`. What Predict2.5 and Transfer2.5 share
+beyond this is in `reason1`.
 
-Guidance is the makers' convention in both: cond + scale * (cond - uncond), so that 0 is no
+Guidance of the loop here is the makers' convention: cond + scale * (cond - uncond), so that 0 is no
 guidance. As in diffusers, a scale of 1 or less runs the conditional pass alone.
 """
 
 # B batch, C channels, T frames, H height, W width, L tokens, D width of a token
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gpu_jobs.common.torch_ops import import_diffusers
 from gpu_jobs.cosmos_generate.backends.samplers import Sampler
+from gpu_jobs.cosmos_generate.checkpoints import load_transformer
+from gpu_jobs.cosmos_generate.lora import apply_loras
 from gpu_jobs.cosmos_generate.protocol import DenoiseOptions, Embedding, Media, Module
 from worldloop.cosmos.families import Family
 from worldloop.cosmos.models import COMPANIONS, Model, Role
@@ -103,18 +108,23 @@ class Prompts:
 
 
 @dataclass
-class T5WorldModel:
-    """A loaded checkpoint with a T5 text encoder; the base of the backends.
+class PromptedWorldModel:
+    """A loaded checkpoint whose prompts are read by an encoder of its own; the base of the backends.
 
     Attributes:
         model: Its entry in the registry of models.
+        checkpoint_dir: Folder of all model folders.
         parts: `text_encoder`, `transformer` and `tokenizer` (the video autoencoder).
         text_tokenizer: Turns prompts into token ids.
         scheduler_config: Of the checkpoint's own scheduler.
         dtype: Precision of weights and of what enters the transformer.
+        pipelines: Names of the diffusers pipelines whose folders hold such a model.
     """
 
+    pipelines: ClassVar[tuple[str, ...]] = ()
+
     model: Model
+    checkpoint_dir: Path
     parts: dict[str, Module]
     text_tokenizer: Any
     scheduler_config: dict[str, Any]
@@ -122,45 +132,56 @@ class T5WorldModel:
     _negative: tuple[str, torch.Tensor] | None = field(init=False, repr=False, default=None)
 
     @classmethod
-    def from_folders(
+    def load(
         cls,
-        layout: "Layout",
+        model: Model,
+        checkpoint_dir: Path,
         *,
-        load_autoencoder: Callable[[Path, torch.dtype], Module],
-        transformer_dir: str,
-        loras: Sequence[dict[str, Any]],
+        transformer_dir: str = "",
+        loras: Sequence[dict[str, Any]] = (),
         dtype: torch.dtype,
+        device: Any,
     ) -> Self:
-        """Load a checkpoint on the CPU.
+        """Load a checkpoint on the CPU; residency moves its parts. See `registry.load_model`.
 
         Args:
-            layout: Where the model lies.
-            load_autoencoder: Loads the video autoencoder of the family from its folder.
-            transformer_dir: Folder of post-trained weights in the checkpoint folder; empty: the model's own.
+            model: Its entry in the registry of models.
+            checkpoint_dir: Folder of all model folders.
+            transformer_dir: Folder of post-trained weights in it; empty: the model's own.
             loras: `{"path": str, "weight": float}` each.
             dtype: Precision of the weights.
+            device: Where it will run.
 
         Raises:
             MalformedRecordError: If a part is missing or of another family or task.
         """
-        from transformers import AutoTokenizer, T5EncoderModel
+        import_diffusers()
+        from transformers import AutoTokenizer
 
-        from gpu_jobs.cosmos_generate.checkpoints import load_transformer
-        from gpu_jobs.cosmos_generate.lora import apply_loras
-
+        layout = Layout(model, checkpoint_dir, cls.pipelines)
         layout.check()
-        weights = layout.checkpoint_dir / transformer_dir if transformer_dir else layout.folder
-        transformer = load_transformer(weights, layout.model, dtype)
+        weights = checkpoint_dir / transformer_dir if transformer_dir else layout.folder
+        transformer = load_transformer(weights, model, dtype)
         apply_loras(transformer, loras)
-        autoencoder = load_autoencoder(layout.autoencoder(), dtype)
+        autoencoder = cls.load_autoencoder(layout, dtype)
         text_tokenizer = AutoTokenizer.from_pretrained(layout.text("tokenizer"))
-        text_encoder = T5EncoderModel.from_pretrained(layout.text("text_encoder"), dtype=dtype)
+        text_encoder = cls.load_text_encoder(layout.text("text_encoder"), dtype)
         parts = {
             "text_encoder": text_encoder.eval(),
             "transformer": transformer.eval(),
             "tokenizer": autoencoder,
         }
-        return cls(layout.model, parts, text_tokenizer, layout.scheduler_config(), dtype)
+        return cls(model, checkpoint_dir, parts, text_tokenizer, layout.scheduler_config(), dtype)
+
+    @classmethod
+    def load_autoencoder(cls, layout: "Layout", dtype: torch.dtype) -> Module:
+        """The video autoencoder of the family."""
+        raise NotImplementedError
+
+    @classmethod
+    def load_text_encoder(cls, folder: Path, dtype: torch.dtype) -> Module:
+        """The text encoder of the family."""
+        raise NotImplementedError
 
     @property
     def family(self) -> Family:
@@ -168,7 +189,7 @@ class T5WorldModel:
         return self.model.record
 
     def encode(self, prompt: str, negative_prompt: str) -> Embedding:
-        """Encode a prompt and its negative, each (L, D) on the CPU with zeros after its end.
+        """Encode a prompt and its negative, each (L, D) on the CPU.
 
         The last negative prompt is remembered, because a batch shares it.
 
@@ -178,6 +199,21 @@ class T5WorldModel:
         if self._negative is None or self._negative[0] != negative_prompt:
             self._negative = (negative_prompt, self._encoded("negative prompt", negative_prompt))
         return Embedding(cond=self._encoded("prompt", prompt), uncond=self._negative[1])
+
+    def _encoded(self, what: str, text: str) -> torch.Tensor:
+        """States of one text, (L, D) on the CPU."""
+        raise NotImplementedError
+
+
+class T5WorldModel(PromptedWorldModel):
+    """A loaded checkpoint with a T5 text encoder; embeddings have zeros after the end of a prompt."""
+
+    @classmethod
+    def load_text_encoder(cls, folder: Path, dtype: torch.dtype) -> Module:
+        """The T5 encoder."""
+        from transformers import T5EncoderModel
+
+        return T5EncoderModel.from_pretrained(folder, dtype=dtype)
 
     def _encoded(self, what: str, text: str) -> torch.Tensor:
         limit = self.family.max_prompt_tokens

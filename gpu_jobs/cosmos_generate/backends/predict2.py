@@ -18,14 +18,12 @@ Text2Image models are not told the frame rate, and take one frame.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gpu_jobs.common.torch_ops import import_diffusers
 from gpu_jobs.cosmos_generate.backends.autoencoders import load_wan_autoencoder
 from gpu_jobs.cosmos_generate.backends.pipeline import (
     GuidedDenoising,
@@ -46,8 +44,7 @@ from gpu_jobs.cosmos_generate.backends.samplers import (
     ResSampler,
     Sampler,
 )
-from gpu_jobs.cosmos_generate.protocol import Decoded, DenoiseOptions, Embedding, Media
-from worldloop.cosmos.models import Model
+from gpu_jobs.cosmos_generate.protocol import Decoded, DenoiseOptions, Embedding, Media, Module
 from worldloop.cosmos.requests import ClipRequest
 from worldloop.errors import MalformedRecordError, UnknownKeyError
 
@@ -71,6 +68,13 @@ REGISTERED = {
 @dataclass
 class Predict2WorldModel(T5WorldModel):
     """A loaded Text2Image or Video2World checkpoint; see `protocol.WorldModel`."""
+
+    pipelines = PIPELINES
+
+    @classmethod
+    def load_autoencoder(cls, layout: Layout, dtype: torch.dtype) -> Module:
+        """The video autoencoder, in any of its layouts."""
+        return load_wan_autoencoder(layout.autoencoder(), dtype)
 
     def begin(
         self,
@@ -324,28 +328,7 @@ class FlowDenoiser:
         return (indicator * self.frames.time + (1 - indicator) * times).to(self.dtype)
 
 
-def load(
-    model: Model,
-    checkpoint_dir: Path,
-    *,
-    transformer_dir: str = "",
-    loras: Sequence[dict[str, Any]] = (),
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Predict2WorldModel:
-    """Load a checkpoint on the CPU; see `registry.load_model`.
-
-    Raises:
-        MalformedRecordError: If a folder is missing or holds weights of another family.
-    """
-    import_diffusers()
-    return Predict2WorldModel.from_folders(
-        Layout(model, checkpoint_dir, PIPELINES),
-        load_autoencoder=load_wan_autoencoder,
-        transformer_dir=transformer_dir,
-        loras=loras,
-        dtype=dtype,
-    )
+load = Predict2WorldModel.load
 
 
 def _statistics(vae: Any, latent_BCTHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

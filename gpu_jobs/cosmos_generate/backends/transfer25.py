@@ -27,7 +27,6 @@ import numpy as np
 import torch
 
 from gpu_jobs.cosmos_generate.backends.pipeline import (
-    Layout,
     Prompts,
     check_finite,
     generators,
@@ -35,15 +34,9 @@ from gpu_jobs.cosmos_generate.backends.pipeline import (
     to_frames,
     to_model_range,
 )
-from gpu_jobs.cosmos_generate.backends.predict25 import (
-    ReasonWorldModel,
-    Schedule,
-    load_chat_tokenizer,
-    load_reason_parts,
-)
+from gpu_jobs.cosmos_generate.backends.reason1 import ReasonWorldModel, Schedule
 from gpu_jobs.cosmos_generate.checkpoints import load_control_network
 from gpu_jobs.cosmos_generate.protocol import Decoded, DenoiseOptions, Embedding, Media, Module
-from worldloop.cosmos.models import Model
 from worldloop.cosmos.requests import ClipRequest
 from worldloop.errors import MalformedRecordError
 
@@ -272,14 +265,17 @@ class ControlledDenoising:
 class Transfer25(ReasonWorldModel):
     """A loaded Transfer2.5 checkpoint; see `protocol.WorldModel`.
 
-    Attributes:
-        folder: Its own folder, where `controlnet/<kind>/` lies.
-        checkpoint_dir: What `Control.model_dir` is relative to.
+    `Control.model_dir` is relative to `checkpoint_dir`.
     """
 
-    folder: Path = field(default_factory=Path)
-    checkpoint_dir: Path = field(default_factory=Path)
+    pipelines = PIPELINES
+
     _networks: dict[ControlKey, Module] = field(init=False, repr=False, default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """Its own folder, where `controlnet/<kind>/` lies."""
+        return self.checkpoint_dir / self.model.name
 
     def begin(
         self,
@@ -426,6 +422,9 @@ class Transfer25(ReasonWorldModel):
         return self._networks[key]
 
 
+load = Transfer25.load
+
+
 def control_weights(request: ClipRequest) -> dict[ControlKey, float]:
     """Weights of a clip's controls by kind and folder; several are scaled to sum to 1 at most.
 
@@ -482,41 +481,6 @@ def _check_fits(network: Module, transformer: Module, place: Path) -> None:
             f"{expected}, as its base model has",
             "Use a control model that was trained for this base model.",
         )
-
-
-def load(
-    model: Model,
-    checkpoint_dir: Path,
-    *,
-    transformer_dir: str = "",
-    loras: Sequence[dict[str, Any]] = (),
-    dtype: torch.dtype,
-    device: Any,
-) -> Transfer25:
-    """Load a Transfer2.5 checkpoint; parts stay on the CPU until residency moves them.
-
-    Args:
-        model: Its entry in the registry.
-        checkpoint_dir: Folder of model folders.
-        transformer_dir: Folder of post-trained weights in it; empty: the model's own.
-        loras: `{"path": str, "weight": float}` each.
-        dtype: Precision of weights.
-        device: Where it will run.
-
-    Raises:
-        MalformedRecordError: If a folder is missing, or holds weights of another family.
-    """
-    layout = Layout(model, checkpoint_dir, PIPELINES)
-    layout.check()
-    return Transfer25(
-        model=model,
-        parts=load_reason_parts(layout, transformer_dir=transformer_dir, loras=loras, dtype=dtype),
-        text_tokenizer=load_chat_tokenizer(layout),
-        scheduler_config=layout.scheduler_config(),
-        dtype=dtype,
-        folder=layout.folder,
-        checkpoint_dir=checkpoint_dir,
-    )
 
 
 def _padded(video_BCTHW: torch.Tensor, length: int) -> torch.Tensor:

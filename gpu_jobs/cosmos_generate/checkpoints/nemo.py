@@ -15,26 +15,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from gpu_jobs.cosmos_generate.checkpoints.original import IGNORED, check_names
+from gpu_jobs.cosmos_generate.checkpoints.original import IGNORED, TOP_COSMOS1, check_names
 from worldloop.errors import MalformedRecordError
 
 State = dict[str, Any]
 
 METADATA = ".metadata"
-TOP: Mapping[str, str] = MappingProxyType(
-    {
-        "patch_embed.proj.weight": "x_embedder.proj.1.weight",
-        "learnable_pos_embed.pos_emb_t": "extra_pos_embedder.pos_emb_t",
-        "learnable_pos_embed.pos_emb_h": "extra_pos_embedder.pos_emb_h",
-        "learnable_pos_embed.pos_emb_w": "extra_pos_embedder.pos_emb_w",
-        "time_embed.t_embedder.linear_1.weight": "t_embedder.1.linear_1.weight",
-        "time_embed.t_embedder.linear_2.weight": "t_embedder.1.linear_2.weight",
-        "time_embed.norm.weight": "affline_norm.weight",
-        "norm_out.linear_1.weight": "final_layer.adaLN_modulation.1.weight",
-        "norm_out.linear_2.weight": "final_layer.adaLN_modulation.2.weight",
-        "proj_out.weight": "final_layer.linear.weight",
-    }
-)
 BLOCK: Mapping[str, str] = MappingProxyType(
     {
         "attn1.norm_q.weight": "full_self_attention.q_layernorm.weight",
@@ -80,12 +66,12 @@ def converted(state: Mapping[str, Any], folder: Path) -> State:
         MalformedRecordError: If tensors are missing or left over; the first few are named.
     """
     layers = sorted({int(m.group(1)) for key in state if (m := ONE_LAYER.match(key))})
-    expected = set(TOP.values()) | {
+    expected = set(TOP_COSMOS1.values()) | {
         f"decoder.layers.{layer}.{name}" for layer in layers for name in (*BLOCK.values(), *PACKED)
     }
     check_names(expected, set(state), folder)
     dense = any(_mixes(state[f"decoder.layers.{layer}.{MODULATION[1]}"]) for layer in layers)
-    found = {ours: state[theirs] for ours, theirs in TOP.items()}
+    found = {ours: state[theirs] for ours, theirs in TOP_COSMOS1.items()}
     if dense:
         found.update(_widened_head(state))
     for layer in layers:
@@ -150,8 +136,8 @@ def _widened_head(state: Mapping[str, Any]) -> State:
     import torch
 
     inner = int(state[f"decoder.layers.0.{MODULATION[0]}"].shape[0])
-    first = state[TOP["norm_out.linear_1.weight"]]
-    second = state[TOP["norm_out.linear_2.weight"]]
+    first = state[TOP_COSMOS1["norm_out.linear_1.weight"]]
+    second = state[TOP_COSMOS1["norm_out.linear_2.weight"]]
     more = inner - first.shape[0]
     return {
         "norm_out.linear_1.weight": torch.cat([first, first.new_zeros(more, first.shape[1])]),

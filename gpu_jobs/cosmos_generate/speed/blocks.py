@@ -9,7 +9,7 @@ written in one piece, so that the compiler makes one kernel of it.
 # B batch, L tokens, S text tokens, F frames or 1, H heads, E width of a head, D width of a token
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -295,6 +295,25 @@ def _feed_forward(ff: Any, x_BLD: torch.Tensor, y: Any) -> torch.Tensor:
     return out_BLD
 
 
+def wrapped(
+    parts: Iterable[nn.Module], fast: Callable[..., nn.Module], stack: Stack, *, compiled: Compile
+) -> nn.ModuleList:
+    """Blocks or layers of a transformer, each in a fast one that shares a stack with the others.
+
+    Args:
+        parts: What the transformer runs through, in order.
+        fast: `FastBlock`, or a class that is made as it is.
+        stack: Shared by all.
+        compiled: Compiles a function.
+    """
+    each = list(parts)
+    last = len(each) - 1
+    return nn.ModuleList(
+        fast(part, stack, first=index == 0, last=index == last, compiled=compiled)
+        for index, part in enumerate(each)
+    )
+
+
 def install(
     transformer: Any, attending: Attending, *, density: float, ranks: Ranks, compiled: Compile
 ) -> Stack:
@@ -308,11 +327,8 @@ def install(
         compiled: Compiles a function.
     """
     stack = Stack(attending, density, ranks)
-    blocks = list(transformer.transformer_blocks)
-    last = len(blocks) - 1
-    transformer.transformer_blocks = nn.ModuleList(
-        FastBlock(block, stack, first=index == 0, last=index == last, compiled=compiled)
-        for index, block in enumerate(blocks)
+    transformer.transformer_blocks = wrapped(
+        transformer.transformer_blocks, FastBlock, stack, compiled=compiled
     )
     forward = inspect.signature(type(transformer).forward)
 

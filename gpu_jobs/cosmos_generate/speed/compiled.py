@@ -1,8 +1,6 @@
-"""Compilation of blocks: once per shape, kept in a folder."""
+"""Compilation of blocks: once per shape."""
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,13 +18,3 @@ def compiler(device: torch.device) -> Callable[[Callable[..., Any]], Callable[..
     torch._dynamo.config.recompile_limit = RECOMPILES
     torch._dynamo.config.accumulated_recompile_limit = 4 * RECOMPILES
     return lambda function: torch.compile(function, dynamic=False, fullgraph=True)
-
-
-def use_compile_cache(folder: Path) -> None:
-    """Keep compiled kernels in a folder, so that the next job of a shape starts at once.
-
-    Call it before anything is compiled. torch and Triton know no other way than the environment.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
-    os.environ["TRITON_CACHE_DIR"] = str(folder / "triton")

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from gpu_jobs.cosmos_generate.backends.cosmos3_text import RememberingAttention
 from gpu_jobs.cosmos_generate.speed.attention import Attending, self_attention
-from gpu_jobs.cosmos_generate.speed.blocks import Compile, Stack
+from gpu_jobs.cosmos_generate.speed.blocks import Compile, Stack, wrapped
 from gpu_jobs.cosmos_generate.speed.fp8 import FP8Linear
 from gpu_jobs.cosmos_generate.speed.fused import gated_rows, rotated_heads
 from gpu_jobs.cosmos_generate.speed.parallel import Ranks
@@ -166,12 +166,7 @@ def install(
         compiled: Compiles a function.
     """
     stack = Stack(attending, density, ranks)
-    layers = list(transformer.layers)
-    last = len(layers) - 1
-    transformer.layers = nn.ModuleList(
-        FastLayer(layer, stack, first=index == 0, last=index == last, compiled=compiled)
-        for index, layer in enumerate(layers)
-    )
+    transformer.layers = wrapped(transformer.layers, FastLayer, stack, compiled=compiled)
     forward = inspect.signature(type(transformer).forward)
 
     def see(module: Any, args: Any, kwargs: Any) -> None:

@@ -7,6 +7,7 @@ tokenizer that needs no download.
 
 import functools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,15 +67,25 @@ def write_tiny(folder: Path, *, seed: int = 0) -> None:
     diffusers = import_diffusers()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        pipeline = diffusers.Cosmos2_5_PredictBasePipeline(
-            text_encoder=tiny_text_encoder(),
-            tokenizer=tiny_tokenizer(),
-            transformer=livened(diffusers.CosmosTransformer3DModel(**TRANSFORMER)),
-            vae=tiny_vae(),
-            scheduler=diffusers.UniPCMultistepScheduler(**SCHEDULER),
-            safety_checker=PassAll(),
-        )
+        pipeline = diffusers.Cosmos2_5_PredictBasePipeline(**pipeline_parts(TRANSFORMER))
     pipeline.save_pretrained(folder)
+
+
+def pipeline_parts(transformer: Mapping[str, Any]) -> dict[str, Any]:
+    """What the pipelines of this line are made of, from the current seed.
+
+    Args:
+        transformer: Configuration of the transformer.
+    """
+    diffusers = import_diffusers()
+    return {
+        "text_encoder": tiny_text_encoder(),
+        "tokenizer": tiny_tokenizer(),
+        "transformer": livened(diffusers.CosmosTransformer3DModel(**transformer)),
+        "vae": tiny_vae(),
+        "scheduler": diffusers.UniPCMultistepScheduler(**SCHEDULER),
+        "safety_checker": PassAll(),
+    }
 
 
 class PassAll(torch.nn.Module):  # type: ignore[misc]

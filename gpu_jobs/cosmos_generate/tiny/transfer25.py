@@ -6,15 +6,7 @@ from typing import Any
 import torch
 
 from gpu_jobs.common.torch_ops import import_diffusers
-from gpu_jobs.cosmos_generate.tiny.predict25 import (
-    SCHEDULER,
-    TRANSFORMER,
-    PassAll,
-    livened,
-    tiny_text_encoder,
-    tiny_tokenizer,
-    tiny_vae,
-)
+from gpu_jobs.cosmos_generate.tiny.predict25 import TRANSFORMER, livened, pipeline_parts
 
 KINDS = ("edge", "blur", "depth", "seg")
 BASE: dict[str, Any] = {
@@ -24,25 +16,29 @@ BASE: dict[str, Any] = {
     "img_context_dim_out": 32,
     "img_context_num_tokens": 4,
 }
+# what a control network has as its base model has it
+SHARED = (
+    "num_attention_heads",
+    "attention_head_dim",
+    "mlp_ratio",
+    "text_embed_dim",
+    "adaln_lora_dim",
+    "patch_size",
+    "max_size",
+    "rope_scale",
+    "extra_pos_embed_type",
+    "img_context_dim_in",
+    "img_context_dim_out",
+    "use_crossattn_projection",
+    "crossattn_proj_in_channels",
+    "encoder_hidden_states_channels",
+)
 CONTROL: dict[str, Any] = {
+    **{key: BASE[key] for key in SHARED},
     "n_controlnet_blocks": 2,
     "model_channels": 32,
     "in_channels": 34,
     "latent_channels": 18,
-    "num_attention_heads": 2,
-    "attention_head_dim": 16,
-    "mlp_ratio": 4.0,
-    "text_embed_dim": 16,
-    "adaln_lora_dim": 8,
-    "patch_size": (1, 2, 2),
-    "max_size": (128, 240, 240),
-    "rope_scale": (1.0, 3.0, 3.0),
-    "extra_pos_embed_type": None,
-    "img_context_dim_in": 8,
-    "img_context_dim_out": 32,
-    "use_crossattn_projection": True,
-    "crossattn_proj_in_channels": TRANSFORMER["crossattn_proj_in_channels"],
-    "encoder_hidden_states_channels": 16,
 }
 
 
@@ -56,15 +52,7 @@ def write_tiny(folder: Path, *, seed: int = 0) -> None:
     diffusers = import_diffusers()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        pipeline = diffusers.Cosmos2_5_TransferPipeline(
-            text_encoder=tiny_text_encoder(),
-            tokenizer=tiny_tokenizer(),
-            transformer=livened(diffusers.CosmosTransformer3DModel(**BASE)),
-            vae=tiny_vae(),
-            scheduler=diffusers.UniPCMultistepScheduler(**SCHEDULER),
-            controlnet=None,
-            safety_checker=PassAll(),
-        )
+        pipeline = diffusers.Cosmos2_5_TransferPipeline(**pipeline_parts(BASE), controlnet=None)
         controls = {kind: livened(diffusers.CosmosControlNetModel(**CONTROL)) for kind in KINDS}
     pipeline.save_pretrained(folder)
     for kind, control in controls.items():

@@ -9,8 +9,8 @@ from gpu_jobs.common.torch_ops import import_diffusers
 from gpu_jobs.cosmos_generate.checkpoints import load_transformer
 from gpu_jobs.cosmos_generate.checkpoints.configs import COSMOS1, PREDICT2
 from gpu_jobs.cosmos_generate.checkpoints.jit_tokenizer import load_jit_tokenizer
-from gpu_jobs.cosmos_generate.checkpoints.nemo import BLOCK, TOP
-from gpu_jobs.cosmos_generate.checkpoints.original import key_map
+from gpu_jobs.cosmos_generate.checkpoints.nemo import BLOCK
+from gpu_jobs.cosmos_generate.checkpoints.original import TOP_COSMOS1, key_map
 from worldloop.cosmos.models import model
 from worldloop.errors import MalformedRecordError
 
@@ -204,7 +204,7 @@ def nemo(net, *, dense: bool = False) -> dict:
     import torch
 
     state, layers = net.state_dict(), range(len(net.transformer_blocks))
-    saved = {f"module.{theirs}": state[ours].clone() for ours, theirs in TOP.items()}
+    saved = {f"module.{theirs}": state[ours].clone() for ours, theirs in TOP_COSMOS1.items()}
 
     def heads(block: int, attn: str, names: str):
         parts = [state[f"transformer_blocks.{block}.{attn}.to_{n}.weight"] for n in names]

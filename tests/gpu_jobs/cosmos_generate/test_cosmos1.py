@@ -21,11 +21,6 @@ TEXT, VIDEO = "Tiny-Cosmos-1.0-Text2World", "Tiny-Cosmos-1.0-Video2World"
 
 
 @pytest.fixture(scope="module")
-def checkpoint_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("checkpoints")
-
-
-@pytest.fixture(scope="module")
 def text2world(checkpoint_dir):
     return load_tiny(TEXT, checkpoint_dir)
 

@@ -250,3 +250,12 @@ def test_a_prompt_is_written_from_the_picture_alone(tmp_path):
     report = cosmos_generate(spec)
     assert report.generations[0]["prompt"] == ""
     assert report.generations[0]["upsampled_prompt"]
+
+
+def test_a_prompt_that_is_too_long_stops_its_own_clip_only(tmp_path):
+    long = {**asked_clips(1)[0], "clip_id": "long", "prompt": "Zyzzyva quixotry. " * 200}
+    spec = small_spec(tmp_path, max_failed_share=0.5)
+    report = cosmos_generate(replace(spec, requests=(*spec.requests, long)))
+    assert len(report.clips) == 2
+    assert [(row["recipe_id"], row["stage"]) for row in report.failures] == [("long", "encode")]
+    assert "512" in report.failures[0]["reason"]

@@ -53,11 +53,6 @@ def run(world, name, *, seed=3):
     return denoise(world, [request(seed)], frames=frames_of(name, seed), **asked)[1][0]
 
 
-@pytest.fixture(scope="module")
-def checkpoint_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("checkpoints")
-
-
 def test_every_tiny_model_has_a_writer():
     assert set(WRITERS) == {one.name for one in MODELS.values() if one.tiny}
 
