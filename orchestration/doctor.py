@@ -12,8 +12,9 @@ from pathlib import Path
 
 import psutil
 
+from worldloop.cosmos.companions import COMPANIONS
 from worldloop.cosmos.gates import measured_quality, refusal
-from worldloop.cosmos.models import COMPANIONS, MODELS, Model
+from worldloop.cosmos.models import MODELS, Model
 from worldloop.cosmos.outlook import Outlook, outlook
 from worldloop.cosmos.timing import Gpu, gpu, gpu_of_size
 from worldloop.errors import UnknownKeyError

@@ -13,10 +13,11 @@ from typing import Any
 from gpu_jobs.cosmos_generate.spec import AUTO, CosmosGenerateSpec
 from orchestration.wanted_clips import Kind, Wanted, requests_of
 from worldloop.cosmos.asking import check_extension, check_request
+from worldloop.cosmos.companions import COMPANIONS
 from worldloop.cosmos.families import ClipShape
 from worldloop.cosmos.gates import check_gate
 from worldloop.cosmos.guards import check_policy, default_guards
-from worldloop.cosmos.models import COMPANIONS, MODELS, Model, model
+from worldloop.cosmos.models import MODELS, Model, model
 from worldloop.cosmos.profiles import profile
 from worldloop.cosmos.tiers import TIERS, tier_shape
 from worldloop.cosmos.upsampling import default_upsampler, plan_upsampling, upsampler_kind

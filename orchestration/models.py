@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from resources.model_hub import Fetched, ModelHub, needed_folders
-from worldloop.cosmos.models import COMPANIONS, MODELS, Layout, Model, model, select
+from worldloop.cosmos.companions import COMPANIONS
+from worldloop.cosmos.models import MODELS, Layout, Model, model, select
 from worldloop.errors import JobFailedError, MalformedRecordError, WorldloopError
 
 _TINY_TOOL = "gpu_jobs.cosmos_generate.tiny"

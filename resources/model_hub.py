@@ -24,7 +24,8 @@ from typing import Any
 import dagster as dg
 
 from resources.hub_files import RemoteFile, fetch_files, is_whole, sha256_of
-from worldloop.cosmos.models import COMPANIONS, MODELS, Companion, Layout, Model
+from worldloop.cosmos.companions import COMPANIONS, Companion
+from worldloop.cosmos.models import MODELS, Layout, Model
 from worldloop.errors import MalformedRecordError, StoreError, UnknownKeyError
 
 LOCK_NAME = "models.lock.json"

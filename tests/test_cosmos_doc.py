@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from orchestration.cosmos_cli import generate, models
+from worldloop.cosmos.companions import COMPANIONS
 from worldloop.cosmos.families import FAMILIES
-from worldloop.cosmos.models import COMPANIONS
 from worldloop.cosmos.upsampling import UPSAMPLERS
 
 TEXT = (Path(__file__).resolve().parents[1] / "docs" / "cosmos.md").read_text(encoding="utf-8")

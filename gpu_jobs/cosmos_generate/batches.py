@@ -22,6 +22,8 @@ from typing import Any, TypeVar
 from gpu_jobs.common.busy import BusyMeter
 from gpu_jobs.common.staged_clips import is_full_disk
 from gpu_jobs.cosmos_generate.book import Stopped, stopped_by
+from gpu_jobs.cosmos_generate.measurements import Measured, Stopwatch, peak_gb
+from gpu_jobs.cosmos_generate.out_of_memory import empty_cache, memory_error
 from gpu_jobs.cosmos_generate.prepare import Prepared
 from gpu_jobs.cosmos_generate.protocol import Decoded, DenoiseOptions, Embedding, WorldModel
 from worldloop.cosmos.memory import OURS
@@ -30,7 +32,6 @@ from worldloop.errors import ClipRejectedError, JobFailedError, MalformedRecordE
 MAX_WAITING = 2  # batches of latents between denoising and decoding
 ENCODERS = 2  # threads that guard and encode
 MAX_FRAMES_WAITING = 2 * ENCODERS  # decoded clips in host memory
-_NO_ROOM = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 Answer = TypeVar("Answer")
 
@@ -48,79 +49,6 @@ class Work:
 
     prepared: Prepared
     embedding: Embedding
-
-
-@dataclass
-class Measured:
-    """What a clip took, and the batch that it was denoised in.
-
-    Attributes:
-        denoise_s: Seconds of denoising the batch, on the device.
-        warm_s: Of these, what the first step of a job took beyond the others: kernels are compiled in it.
-        decode_s: Wall seconds of decoding the clip.
-        beside: Whether the next batch was on the device meanwhile, whose seconds count these already.
-        num_clips: Clips of the batch.
-        num_forwards: Passes of the transformer that were computed.
-        num_steps: Denoising steps.
-        peak_gpu_gb: Peak of allocated device memory; 0 on a CPU.
-        busy_share: Share of the time since the clip before in which the device was at work; None if unknown.
-    """
-
-    denoise_s: float = 0.0
-    warm_s: float = 0.0
-    decode_s: float = 0.0
-    beside: bool = False
-    num_clips: int = 1
-    num_forwards: int = 0
-    num_steps: int = 0
-    peak_gpu_gb: float = 0.0
-    busy_share: float | None = None
-
-    @property
-    def step_s(self) -> float:
-        """Seconds of a step of the batch, without warming up."""
-        return (self.denoise_s - self.warm_s) / max(self.num_steps, 1)
-
-    @property
-    def gpu_s(self) -> float:
-        """Seconds of the device that the clip took: its share of the batch, and its decoding."""
-        return self.denoise_s / self.num_clips + (0.0 if self.beside else self.decode_s)
-
-
-class Stopwatch:
-    """Marks in the work of a device; nothing waits for them until they are read."""
-
-    def __init__(self, device: Any) -> None:
-        """Nothing is marked yet.
-
-        Args:
-            device: torch device; marks go into the current stream of a GPU.
-        """
-        self._device = device
-        self._marks: list[Any] = []
-
-    def mark(self) -> None:
-        """What the device was given so far lies before this mark, what follows behind it."""
-        if self._device.type != "cuda":
-            self._marks.append(time.perf_counter())
-            return
-        import torch
-
-        event = torch.cuda.Event(enable_timing=True, blocking=True)
-        event.record(torch.cuda.current_stream(self._device))
-        self._marks.append(event)
-
-    def wait(self) -> None:
-        """Wait until the device has come to the last mark."""
-        if self._device.type == "cuda":
-            self._marks[-1].synchronize()
-
-    def seconds(self, start: int, stop: int) -> float:
-        """Between two marks by number; wait first."""
-        first, last = self._marks[start], self._marks[stop]
-        if self._device.type != "cuda":
-            return float(last - first)
-        return float(first.elapsed_time(last)) / 1e3
 
 
 @dataclass
@@ -266,7 +194,7 @@ class Studio:
         measured.num_steps += part.num_steps
         measured.num_forwards += part.num_forwards
         measured.decode_s += time.perf_counter() - start_s
-        measured.peak_gpu_gb = max(measured.peak_gpu_gb, _peak_gb(self.device))
+        measured.peak_gpu_gb = max(measured.peak_gpu_gb, peak_gb(self.device))
         return decoded
 
     def complete(self, work: Work, decoded: Decoded, measured: Measured) -> None:
@@ -290,7 +218,7 @@ class Studio:
                 self.residency.enter(phase)
                 return compute()
             except RuntimeError as error:
-                failure = _no_room(error)
+                failure = memory_error(error)
             self._make_room(failure, phase)
 
     def _denoise(self, works: Sequence[Work], encoders: ThreadPoolExecutor | None) -> Batch | None:
@@ -305,7 +233,7 @@ class Studio:
                     self._stopped.append(stopped_by(work.prepared.request, "begin", error))
                 return None
             except RuntimeError as error:
-                failure = _no_room(error)
+                failure = memory_error(error)
             crowded = any(not task.done() for task in self._waiting)
             self._wait(0, encoders)
             self._make_room(failure, "denoise", crowded=crowded)
@@ -352,7 +280,7 @@ class Studio:
             batch.clock()
             self.residency.enter("decode")
         except RuntimeError as error:
-            return NoRoom(batch, _no_room(error))
+            return NoRoom(batch, memory_error(error))
         between = bool(self.residency.guards_between)
         unseen: list[tuple[Work, Decoded, Measured]] = []
         no_room = None
@@ -365,7 +293,7 @@ class Studio:
                 continue
             except RuntimeError as error:
                 left = replace(batch, works=batch.works[index:], latents=batch.latents[index:])
-                no_room = NoRoom(left, _no_room(error))
+                no_room = NoRoom(left, memory_error(error))
                 break
             measured = self._measured(batch, start_s)
             words = {"event": "clip_decoded", "decode_s": measured.decode_s}
@@ -405,7 +333,7 @@ class Studio:
             batch.measured,
             decode_s=now_s - start_s,
             beside=self._num_begun > batch.number,
-            peak_gpu_gb=_peak_gb(self.device),
+            peak_gpu_gb=peak_gb(self.device),
             busy_share=self._busy.between(before_s, now_s),
         )
 
@@ -485,7 +413,7 @@ class Studio:
                 f"The device has too little memory even with everything offloaded: {error}. Choose a "
                 "smaller tier or model, or a larger GPU; `worldloop doctor` says what fits."
             ) from error
-        _empty_cache(self.device)
+        empty_cache(self.device)
         words = f"out of memory ({phase}); went on with {words}"
         self.recoveries.append(words)
         log.warning(json.dumps({"event": "recovered", "how": words}))
@@ -515,25 +443,6 @@ def _with_own_autoencoder(world: WorldModel) -> WorldModel:
     return other
 
 
-def _no_room(error: RuntimeError) -> RuntimeError:
-    """The error, if memory ran out, without what it holds of it; any other ends the job in clear words.
-
-    Raises:
-        JobFailedError: If the GPU is lost.
-    """
-    import torch
-
-    words = str(error)
-    if isinstance(error, torch.OutOfMemoryError) or any(sign in words for sign in _NO_ROOM):
-        return error.with_traceback(None)
-    if "CUDA" in words:
-        raise JobFailedError(
-            f"The GPU stopped answering: {error}. Finished clips are kept; run the partition again, on "
-            "another GPU if this one stays lost."
-        ) from error
-    raise error
-
-
 def _workers(count: int, device: Any, *, priority: int = 0) -> ThreadPoolExecutor:
     """Threads with CUDA streams of their own, so that their work runs beside denoising.
 
@@ -547,18 +456,3 @@ def _take_stream(device: Any, priority: int) -> None:
 
     if device.type == "cuda":
         torch.cuda.set_stream(torch.cuda.Stream(device, priority=priority))
-
-
-def _peak_gb(device: Any) -> float:
-    import torch
-
-    if device.type != "cuda":
-        return 0.0
-    return float(torch.cuda.max_memory_allocated(device)) / 1e9
-
-
-def _empty_cache(device: Any) -> None:
-    import torch
-
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

@@ -23,8 +23,9 @@ from gpu_jobs.common.devices import claim_device
 from gpu_jobs.common.entry import run_job
 from gpu_jobs.common.processes import Processes, joined_processes
 from gpu_jobs.common.staged_clips import new_clip, no_space_is_a_store_error, only_job_in
-from gpu_jobs.cosmos_generate.batches import Measured, Studio, Work
+from gpu_jobs.cosmos_generate.batches import Studio, Work
 from gpu_jobs.cosmos_generate.book import Asked, Book, OnClip, Stopped, stopped_by
+from gpu_jobs.cosmos_generate.measurements import Measured
 from gpu_jobs.cosmos_generate.output import write_clip
 from gpu_jobs.cosmos_generate.prepare import Prepared, guard_frames, prepare
 from gpu_jobs.cosmos_generate.protocol import Decoded, DenoiseOptions, Media, WorldModel

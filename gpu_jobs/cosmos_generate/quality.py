@@ -3,7 +3,9 @@
 Every prompt is generated with the dense run and with each profile, from the same noise, and for two
 controls: the dense run in float32, and the dense run from other noise. Pixels are compared here;
 some frames are kept, from which `gpu_jobs.cosmos_generate.quality_report` measures features and
-text fit on any machine. Needs torch, diffusers, transformers, numpy and Pillow.
+text fit on any machine. `--adapted` names weights that were adapted to sparse attention, which are
+compared with the dense run of the original ones; `--sweep` runs a grid of variants instead of
+profiles. Needs torch, diffusers, transformers, numpy and Pillow.
 """
 
 import argparse
@@ -19,22 +21,32 @@ from typing import Any
 
 from gpu_jobs.cosmos_generate.protocol import DenoiseOptions, Media, WorldModel
 from gpu_jobs.cosmos_generate.quality_frames import (
+    KEPT_FRAMES,
     Frames,
     compare,
     write_frames,
     write_json,
     write_sheet,
 )
+from gpu_jobs.cosmos_generate.quality_sweep import (
+    format_pixels,
+    full_size_share,
+    grid_of,
+    read_axes,
+)
 from worldloop.cosmos.families import ClipShape
 from worldloop.cosmos.gates import NOISE_FLOOR, OTHER_SEED
 from worldloop.cosmos.models import Model, model
 from worldloop.cosmos.profiles import PROFILES, SpeedProfile, profile
 from worldloop.cosmos.requests import ClipRequest
+from worldloop.curation.spacing import spaced_indices
 from worldloop.errors import WorldloopError
 
 log = logging.getLogger(__name__)
 
 DENSE = "exact"
+ADAPTED = "_adapted"  # ends the name of a variant with adapted weights
+_SWEPT_FRAMES = 2  # kept of each clip of a sweep
 _OTHER_SEED_BY = 100_000
 # In the words of the footage's captions, but not among them: subjects, weathers and lights of all
 # five institutions in other combinations.
@@ -73,6 +85,8 @@ class QualityRequest:
         sampler: Name of the sampler; empty takes the family's.
         seed: Of the first clip; the next one has the next.
         device: `cpu` or `cuda`.
+        adapted: Diffusers folder of the same model, adapted to sparse attention; None: there is none.
+        sweep: Variants that are no profiles, e.g. `quality_sweep.grid_of`.
     """
 
     checkpoint: Path
@@ -85,14 +99,20 @@ class QualityRequest:
     sampler: str = ""
     seed: int = 1
     device: str = "cuda"
+    adapted: Path | None = None
+    sweep: tuple[SpeedProfile, ...] = ()
 
     @property
     def model(self) -> Model:
         """The registered model under the folder's name."""
-        config = json.loads((self.checkpoint / "transformer" / "config.json").read_text("utf-8"))
+        return self.model_at(self.checkpoint)
+
+    def model_at(self, folder: Path) -> Model:
+        """The registered model under the name of another folder of weights."""
+        config = json.loads((folder / "transformer" / "config.json").read_text("utf-8"))
         return replace(
             model(self.like),
-            name=self.checkpoint.name,
+            name=folder.name,
             num_layers=config["num_layers"],
             num_heads=config["num_attention_heads"],
             head_dim=config["attention_head_dim"],
@@ -107,13 +127,19 @@ class Variant:
         name: Name of the profile or the control.
         profile: How it is computed.
         precision: `bfloat16` or `float32`.
+        checkpoint: Folder of the weights.
         seed_offset: Added to every seed.
+        is_control: Whether there is no result without it.
+        is_swept: Whether it is a point of a sweep; those of one folder share one compiled model.
     """
 
     name: str
     profile: SpeedProfile
     precision: str
+    checkpoint: Path
     seed_offset: int = 0
+    is_control: bool = False
+    is_swept: bool = False
 
 
 @dataclass
@@ -149,16 +175,19 @@ def generate_all(request: QualityRequest, out: Path) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     outcomes: dict[str, Outcome] = {}
     paired: dict[str, Any] = {}
+    runner = Runner(request)
     for variant in _variants(request):
-        outcome = _generate(request, variant)
+        outcome = _generate(runner, variant)
         outcomes[variant.name] = outcome
         paired[variant.name] = _describe(variant, outcome, outcomes[DENSE], request)
         shown = {k: v for k, v in paired[variant.name].items() if k not in ("pairs", "profile")}
         log.info(json.dumps({"event": "variant_done", "variant": variant.name, **shown}))
+        if variant.is_swept:  # of hundreds of clips only the stills are kept
+            outcome.clips = [_stills(clip, _SWEPT_FRAMES) for clip in outcome.clips]
     done = {name: outcome.clips for name, outcome in outcomes.items() if outcome.clips}
-    write_frames(out, done)
+    write_frames(out, done, count=_SWEPT_FRAMES if request.sweep else KEPT_FRAMES)
     for name, clips in done.items():
-        if name not in (DENSE, NOISE_FLOOR):
+        if name not in (DENSE, NOISE_FLOOR) and not paired[name]["swept"]:
             write_sheet(out / f"sheet-{name}.png", done[DENSE], clips, title=f"exact | {name}")
     record = {**_facts(request), "prompts": list(request.prompts), "variants": paired}
     write_json(out / "paired.json", record)
@@ -174,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         request = QualityRequest(
             checkpoint=given.checkpoint,
             like=given.like,
-            profiles=tuple(profile(name).name for name in given.profiles.split(",")),
+            profiles=_profiles(given),
             prompts=PROMPTS[: given.prompts],
             shape=ClipShape(given.frames, given.width, given.height, given.fps),
             num_steps=given.steps,
@@ -182,20 +211,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sampler=given.sampler,
             seed=given.seed,
             device=given.device,
+            adapted=given.adapted,
+            sweep=() if given.sweep is None else tuple(grid_of(read_axes(given.sweep))),
         )
         record = generate_all(request, given.out)
     except WorldloopError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 1
-    sys.stdout.write(_table(record))
+    sys.stdout.write(format_pixels(record["variants"]) if request.sweep else _table(record))
     return 0
+
+
+def _profiles(given: argparse.Namespace) -> tuple[str, ...]:
+    """Names of profiles; a sweep has none unless they are named."""
+    names = given.profiles
+    if names is None:
+        names = "fast,thrifty,sparse,cached" if given.sweep is None else ""
+    return tuple(profile(name).name for name in names.split(",") if name)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m gpu_jobs.cosmos_generate.quality")
     parser.add_argument("--checkpoint", type=Path, required=True, help="diffusers folder")
     parser.add_argument("--like", default="Tiny-Cosmos-1.0-Text2World", help="registered model")
-    parser.add_argument("--profiles", default="fast,sparse,cached")
+    parser.add_argument("--profiles", help="fast,thrifty,sparse,cached unless swept")
+    parser.add_argument(
+        "--adapted", type=Path, help="folder of weights adapted to sparse attention"
+    )
+    parser.add_argument(
+        "--sweep", nargs="*", metavar="FIELD=V1,V2", help="run a grid of variants, of these axes"
+    )
     parser.add_argument("--prompts", type=int, default=12, help=f"at most {len(PROMPTS)}")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--frames", type=int, default=61)
@@ -211,57 +256,119 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _variants(request: QualityRequest) -> Iterator[Variant]:
-    """The dense run first, then the controls, then the profiles."""
-    dense = PROFILES[DENSE]
-    yield Variant(DENSE, dense, "bfloat16")
-    yield Variant(NOISE_FLOOR, dense, "float32")
-    yield Variant(OTHER_SEED, dense, "bfloat16", _OTHER_SEED_BY)
+    """The dense run first, then the controls, profiles, adapted weights, the sweep."""
+    dense, own = PROFILES[DENSE], request.checkpoint
+    yield Variant(DENSE, dense, "bfloat16", own, is_control=True)
+    yield Variant(NOISE_FLOOR, dense, "float32", own, is_control=True)
+    yield Variant(OTHER_SEED, dense, "bfloat16", own, _OTHER_SEED_BY, is_control=True)
     for name in request.profiles:
-        yield Variant(name, profile(name), "bfloat16")
+        yield Variant(name, profile(name), "bfloat16", own)
+    for one in request.sweep:
+        yield Variant(one.name, one, "bfloat16", own, is_swept=True)
+    if request.adapted is None:
+        return
+    named = [(profile(name), False) for name in request.profiles]
+    for one, is_swept in [*named, *((one, True) for one in request.sweep)]:
+        if one.density < 1.0:
+            name = f"{one.name}{ADAPTED}"
+            yield Variant(name, one, "bfloat16", request.adapted, is_swept=is_swept)
 
 
-def _generate(request: QualityRequest, variant: Variant) -> Outcome:
+def _generate(runner: "Runner", variant: Variant) -> Outcome:
     """All prompts in one way. A profile that does not run here is an outcome, not an end."""
     outcome = Outcome()
     try:
-        for clip, seconds, forwards in _clips(request, variant):
+        for clip, seconds, forwards in runner.clips(variant):
             outcome.clips.append(clip)
             outcome.seconds.append(round(seconds, 3))
             outcome.num_forwards = forwards
     except Exception as error:
-        if variant.name not in request.profiles:
+        if variant.is_control:
             raise
         outcome = Outcome(problem=f"{type(error).__name__}: {str(error)[:300]}")
-    _free()
     return outcome
 
 
-def _clips(request: QualityRequest, variant: Variant) -> Iterator[tuple[Frames, float, int]]:
-    """Each prompt's clip, its denoising time and its passes."""
-    import torch
+class Runner:
+    """Generates variants with as few loaded and compiled models as can be.
 
-    from gpu_jobs.cosmos_generate.backends.registry import load_model
-    from gpu_jobs.cosmos_generate.speed.apply import apply_profile
+    Args:
+        request: What is generated.
+    """
 
-    device, dtype = torch.device(request.device), getattr(torch, variant.precision)
-    world = load_model(request.model, request.checkpoint.parent, dtype=dtype, device=device)
-    new_policy = apply_profile(world, variant.profile, shape=request.shape, device=device)
-    for part in world.parts.values():
-        part.to(device)
-    for number, prompt in enumerate(request.prompts):
-        seed = request.seed + number + variant.seed_offset
-        options = DenoiseOptions(
-            request.shape,
-            variant.profile.num_steps or request.num_steps,
-            request.guidance,
-            request.sampler or world.family.samplers[0],
-            new_policy(),
+    def __init__(self, request: QualityRequest):
+        self.request = request
+        self._shared: tuple[Path | None, Any, Any] = (None, None, None)
+
+    def clips(self, variant: Variant) -> Iterator[tuple[Frames, float, int]]:
+        """Each prompt's clip, its time and its passes."""
+        import torch
+
+        request, device = self.request, torch.device(self.request.device)
+        world, new_policy = self._swept(variant) if variant.is_swept else self._alone(variant)
+        for number, prompt in enumerate(request.prompts):
+            seed = request.seed + number + variant.seed_offset
+            options = DenoiseOptions(
+                request.shape,
+                variant.profile.num_steps or request.num_steps,
+                request.guidance,
+                request.sampler or world.family.samplers[0],
+                new_policy(),
+            )
+            asked = ClipRequest(f"quality-{number}", prompt, seed=seed)
+            start_s = time.perf_counter()
+            frames = _one(world, asked, options, device)
+            forwards = int(getattr(options.policy, "num_forwards", 0))
+            yield frames, time.perf_counter() - start_s, forwards
+
+    def _alone(self, variant: Variant) -> tuple[WorldModel, Any]:
+        """A model of its own, as a job would have it, and what makes its policies."""
+        from gpu_jobs.cosmos_generate.speed.apply import apply_profile
+
+        self._shared = (None, None, None)
+        _free()
+        world = self._load(variant)
+        new_policy = apply_profile(
+            world, variant.profile, shape=self.request.shape, device=self.request.device
         )
-        asked = ClipRequest(f"quality-{number}", prompt, seed=seed)
-        start_s = time.perf_counter()
-        frames = _one(world, asked, options, device)
-        forwards = int(getattr(options.policy, "num_forwards", 0))
-        yield frames, time.perf_counter() - start_s, forwards
+        return self._moved(world), new_policy
+
+    def _swept(self, variant: Variant) -> tuple[WorldModel, Any]:
+        """The model that all swept variants of a folder share; attention is told of each density."""
+        from gpu_jobs.cosmos_generate.speed.apply import apply_to
+        from gpu_jobs.cosmos_generate.speed.policy import ProfilePolicy
+
+        if self._shared[0] != variant.checkpoint:
+            self._shared = (None, None, None)
+            _free()
+            world = self._load(variant)
+            density = apply_to(
+                world.parts["transformer"], variant.profile, device=self.request.device
+            )
+            self._shared = (variant.checkpoint, self._moved(world), density)
+        _, world, density = self._shared
+        for block in world.parts["transformer"].transformer_blocks:
+            block.stack.density = variant.profile.density
+        return world, lambda: ProfilePolicy(variant.profile, density)
+
+    def _load(self, variant: Variant) -> WorldModel:
+        import torch
+
+        from gpu_jobs.cosmos_generate.backends.registry import load_model
+
+        folder, device = variant.checkpoint, torch.device(self.request.device)
+        dtype = getattr(torch, variant.precision)
+        entry = self.request.model_at(folder)
+        return load_model(entry, folder.parent, dtype=dtype, device=device)
+
+    def _moved(self, world: WorldModel) -> WorldModel:
+        for part in world.parts.values():
+            part.to(self.request.device)
+        return world
+
+
+def _stills(clip: Frames, count: int) -> Frames:
+    return clip[spaced_indices(len(clip), count=count)]
 
 
 def _one(world: WorldModel, request: ClipRequest, options: DenoiseOptions, device: Any) -> Frames:
@@ -285,6 +392,9 @@ def _describe(
         "profile": variant.profile.to_record(),
         "precision": variant.precision,
         "problem": outcome.problem,
+        "weights": "original" if variant.checkpoint == request.checkpoint else "adapted",
+        "swept": variant.is_swept,
+        "work_share": full_size_share(variant.profile),
         "num_forwards": outcome.num_forwards,
         "clip_s": seconds[len(seconds) // 2] if seconds else None,
         "pairs": [

@@ -52,18 +52,21 @@ def compare(frames: Frames, reference: Frames, *, device: Any = "cpu") -> dict[s
     }
 
 
-def write_frames(folder: Path, clips: Mapping[str, Sequence[Frames]]) -> list[Path]:
+def write_frames(
+    folder: Path, clips: Mapping[str, Sequence[Frames]], *, count: int = KEPT_FRAMES
+) -> list[Path]:
     """Keep some frames of each clip without loss, in files of at most `PART_MB`.
 
     Args:
         folder: Gets `frames-<n>.npz`, each with PNG bytes by name `<variant>/<prompt>/<frame>`.
         clips: Clips of each variant, in the order of the prompts.
+        count: Evenly spaced frames of each clip to keep.
     """
     parts: list[dict[str, NDArray[np.uint8]]] = [{}]
     size = 0
     for variant, shown in clips.items():
         for prompt, frames in enumerate(shown):
-            for index in spaced_indices(len(frames), count=KEPT_FRAMES):
+            for index in spaced_indices(len(frames), count=count):
                 png = _png(frames[index])
                 if size + len(png) > PART_MB * 1e6:
                     parts.append({})

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_jobs.cosmos_generate.quality_frames import Frames, read_frames, write_json
+from gpu_jobs.cosmos_generate.quality_sweep import format_gated
 from worldloop.cosmos.gates import (
     METRICS,
     NOISE_FLOOR,
@@ -25,6 +26,7 @@ from worldloop.cosmos.gates import (
     Estimate,
     Measured,
     feature_share,
+    judge_adapted,
     verdicts,
 )
 from worldloop.errors import WorldloopError
@@ -52,15 +54,16 @@ def measure(folder: Path, *, date: str = "") -> dict[str, Any]:
     clips = read_frames(folder)
     values = _all_values(embedder, clips, paired)
     controls = {name: _estimates(values[name]) for name in (NOISE_FLOOR, OTHER_SEED)}
-    profiles = {
+    rows = {
         name: {
             **Measured(row["profile"], _estimates(values[name]), controls).to_record(),
-            "num_forwards": row["num_forwards"],
-            "clip_s": row["clip_s"],
+            **{key: row[key] for key in ("num_forwards", "clip_s", "work_share", "weights")},
         }
         for name, row in paired["variants"].items()
         if name not in (DENSE, *controls) and name in clips
     }
+    swept = {n: row for n, row in rows.items() if paired["variants"][n]["swept"]}
+    named = {n: row for n, row in rows.items() if n not in swept}
     not_run = {n: row["problem"] for n, row in paired["variants"].items() if row["problem"]}
     facts = {k: v for k, v in paired.items() if k not in ("variants", "prompts", "family")}
     return {
@@ -70,8 +73,12 @@ def measure(folder: Path, *, date: str = "") -> dict[str, Any]:
         "num_prompts": len(paired["prompts"]),
         "date": date or dt.datetime.now(dt.UTC).date().isoformat(),
         "dense_clip_s": paired["variants"][DENSE]["clip_s"],
-        "profiles": profiles,
+        "profiles": {n: row for n, row in named.items() if row["weights"] == "original"},
+        "adapted": {
+            row["profile"]["name"]: row for row in named.values() if row["weights"] == "adapted"
+        },
         "not_run": not_run,
+        **({"sweep": swept} if swept else {}),
     }
 
 
@@ -102,6 +109,13 @@ def format_report(measured: Mapping[str, Any]) -> str:
         share = f"{feature_share(Measured.from_record(row)):.0%}"
         words = f"{verdict.state} {'; '.join(verdict.reasons)}".strip()
         lines.append(_line(name, row["metrics"], share, f"{row['clip_s']} | {words}"))
+    for name, row in measured.get("adapted", {}).items():
+        verdict = judge_adapted(name, row)
+        share = f"{feature_share(Measured.from_record(row)):.0%}"
+        words = f"{verdict.state} {'; '.join(verdict.reasons)}".strip()
+        lines.append(
+            _line(f"{name}, adapted weights", row["metrics"], share, f"{row['clip_s']} | {words}")
+        )
     lines += [_line(name, metrics, "", " | control") for name, metrics in controls.items()]
     return "\n".join(lines) + "\n"
 
@@ -120,7 +134,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     if given.out:
         write_json(given.out, measured)
-    sys.stdout.write(format_report(measured))
+    swept = measured.get("sweep")
+    if swept:
+        sys.stdout.write(format_gated(swept) + "\n")
+    if measured["profiles"]:
+        sys.stdout.write(format_report(measured))
     return 0
 
 

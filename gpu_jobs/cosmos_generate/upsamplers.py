@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,18 +45,6 @@ _MARKED = re.compile(r"- \*\*(.*?)\*\*")
 _MIN_MARKED_WORDS = 10
 # Mistral-NeMo 12B: cosmos_predict1/autoregressive/configs/base/model_config.py:83-91,146-153, 4ed35fa.
 _NEMO = {"head_dim": 128, "rope_theta": 1_000_000.0, "norm_eps": 1e-5, "max_seq_len": 128_000}
-
-
-class Upsampler(Protocol):
-    """Writes prompts anew."""
-
-    name: str
-    parts: dict[str, Any]
-
-    def upsample(
-        self, prompt: str, frames: NDArray[np.uint8] | None, *, mode: Mode, seed: int = 0
-    ) -> str:
-        """A longer prompt."""
 
 
 @dataclass

@@ -159,7 +159,9 @@ class AutoencoderLearner:
             for channel, std in enumerate(std_C.tolist()):
                 moved = latent.clone()
                 moved[:, channel] += std * noise
-                changes[channel] += (self._decode(moved) - self._decode(latent)).square().mean().cpu()
+                changes[channel] += (
+                    (self._decode(moved) - self._decode(latent)).square().mean().cpu()
+                )
         weight = changes.sqrt().clamp_min(1e-9) ** (1 - self.spec.whitening)
         return weight / weight.square().mean().sqrt()
 

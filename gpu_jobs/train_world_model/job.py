@@ -156,7 +156,9 @@ def _sheet(spec: TrainWorldModelSpec, footage: Footage, autoencoder: Any) -> tup
         device=spec.device,
     )
     given = [
-        reconstruct(spec, autoencoder, torch.from_numpy(footage.frames[i, :num_frames]).to(spec.device))
+        reconstruct(
+            spec, autoencoder, torch.from_numpy(footage.frames[i, :num_frames]).to(spec.device)
+        )
         for i in chosen
     ]
     path = folder.with_name(f"{folder.name}.png")

@@ -36,6 +36,7 @@ class Latents:
         config = autoencoder.config
         self.mean = torch.tensor(config.latents_mean, device=frames.device).view(shape)
         self.std = torch.tensor(config.latents_std, device=frames.device).view(shape)
+        self.time_stride = int(config.temporal_compression_ratio)
         self._kept: tuple[int, Any] = (0, None)
 
     def batch(self, stage: Stage, number: int, *names: str | int) -> tuple[Any, list[int]]:

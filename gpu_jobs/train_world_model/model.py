@@ -148,7 +148,7 @@ def denoising_loss(
     frame_size: tuple[int, int],
     rate_fps: int,
     generator: torch.Generator,
-    levels: NoiseLevels = NoiseLevels(),  # noqa: B008  (frozen)
+    levels: NoiseLevels = NoiseLevels(),
     teacher: nn.Module | None = None,
 ) -> torch.Tensor:
     """The EDM loss (arXiv 2206.00364, table 1): squared error of the clean latent, evenly weighted.

@@ -263,26 +263,6 @@ def check_extension(
         )
 
 
-def check_prompt_tokens(num_tokens: int, *, model: Model) -> None:
-    """Refuse a prompt that the text encoder would cut off.
-
-    Args:
-        num_tokens: Of the prompt, as the model's own tokenizer counts them.
-        model: The model.
-
-    Raises:
-        MalformedRecordError: If there are more than it reads.
-    """
-    limit = model.record.max_prompt_tokens
-    if num_tokens > limit:
-        raise MalformedRecordError(
-            f"prompt for {model.name}",
-            f"{num_tokens} tokens",
-            f"at most {limit}, the rest would be cut off",
-            "Shorten the prompt.",
-        )
-
-
 def _check_name(request: ClipRequest) -> None:
     name = request.clip_id
     if not name or PurePath(name).name != name or name.startswith("."):

@@ -108,7 +108,7 @@ _FIRST = "Its first frames condition the clip, as many as were asked for."
 _REFUSED = "It is refused: the error names its frames and those that were asked for."
 _STRETCHED = "It is resized to the clip's size; its aspect ratio is not kept."
 _COVERED = "It is resized to cover the clip's size and cropped about its centre."
-_CONTROLS = frozenset({"control_edge", "control_blur", "control_depth", "control_seg"})
+CONTROL_FEATURES = frozenset({"control_edge", "control_blur", "control_depth", "control_seg"})
 
 _COSMOS1 = Family(
     key="cosmos1",
@@ -132,7 +132,7 @@ _COSMOS1 = Family(
     other_size=_STRETCHED,
     max_prompt_tokens=512,
     word_limit_to_skip_upsampler=250,
-    features=frozenset({"subject_name", "lora", "extend"}) | _CONTROLS,
+    features=frozenset({"subject_name", "lora", "extend"}) | CONTROL_FEATURES,
 )
 _PREDICT2 = Family(
     key="predict2",
@@ -195,7 +195,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 long_video="Its first frames are used, as many as the clip has.",
                 short_video=f"{_REFUSED} The last frame of a control video is repeated to the clip's length.",
                 other_size=_STRETCHED,
-                features=_PREDICT25.features | _CONTROLS,
+                features=_PREDICT25.features | CONTROL_FEATURES,
             ),
             Family(
                 key="cosmos3",
@@ -224,7 +224,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 short_video=_REFUSED,
                 other_size=_COVERED,
                 max_prompt_tokens=4096,
-                features=frozenset({"subject_name", "lora", "extend"}) | _CONTROLS,
+                features=frozenset({"subject_name", "lora", "extend"}) | CONTROL_FEATURES,
             ),
         )
     }

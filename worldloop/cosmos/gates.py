@@ -6,11 +6,15 @@ rounding alone changes, the noise floor) and the dense run with another seed (ho
 one prompt are apart). A distance is judged by its share of the way from the one to the other, so
 that a gate holds for any model; what a profile must not lose (the prompt, detail, motion) is judged
 by itself. The limits are stated in `GATES`, before anything was measured.
+
+A sparse profile can also be measured with weights that were adapted to its window, against the dense
+run of the original weights (`judge_adapted`). Such a verdict speaks for adapted weights alone: with
+weights as published, the profile is judged by its own measurement.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from types import MappingProxyType
 from typing import Any, Literal, Self
@@ -147,6 +151,8 @@ class Verdict:
 
 
 _NUMERICS, _SKIPS, _STUDENT = 0.35, 0.6, 0.8
+SWEPT = Gate("sweep", _SKIPS)
+"""Of a variant that leaves work out and is no profile yet."""
 GATES: Mapping[str, Gate] = MappingProxyType(
     {
         gate.profile: gate
@@ -155,6 +161,7 @@ GATES: Mapping[str, Gate] = MappingProxyType(
             Gate("fast", _NUMERICS),
             Gate("fast_fp8_attention", _NUMERICS),
             # Work is left out: details may move, the scene may not.
+            Gate("thrifty", _SKIPS),
             Gate("sparse", _SKIPS),
             Gate("cached", _SKIPS),
             # Other weights: only the prompt and the look bind it.
@@ -203,6 +210,27 @@ def judge(profile_name: str, record: Mapping[str, Any] | None) -> Verdict:
     return Verdict(profile_name, "failed" if reasons else "passed", reasons)
 
 
+def judge_adapted(profile_name: str, record: Mapping[str, Any] | None) -> Verdict:
+    """Whether a profile passes its gate with weights that were adapted to its window.
+
+    The limits are those of the profile, and the reference is the dense run of the original weights.
+
+    Args:
+        profile_name: Key in `PROFILES`.
+        record: `Measured.to_record()` of the adapted weights, or None if they were not measured.
+
+    Raises:
+        UnknownKeyError: If there is no such profile.
+        MalformedRecordError: If the record lacks something.
+    """
+    verdict = judge(profile_name, record)
+    if verdict.state == "unmeasured" and record is None:
+        return replace(verdict, reasons=("No weights that were adapted to it have been measured.",))
+    return replace(
+        verdict, reasons=tuple(f"with adapted weights, {reason}" for reason in verdict.reasons)
+    )
+
+
 def refusal(profile_name: str, measured: Mapping[str, Any], *, family: str = "") -> str | None:
     """Why a profile must not be used; None if it may.
 
@@ -226,9 +254,15 @@ def refusal(profile_name: str, measured: Mapping[str, Any], *, family: str = "")
     if verdict.state != "failed" or (family and family not in measured.get("families", ())):
         return None
     allowed = ", ".join(name for name in PROFILES if _is_open(name, measured))
+    adapted = judge_adapted(profile_name, measured.get("adapted", {}).get(profile_name))
+    hint = (
+        "With weights that are adapted to its window it passed. "
+        if adapted.state == "passed"
+        else ""
+    )
     return (
         f"The profile {profile_name!r} failed its quality gate: {'; '.join(verdict.reasons)}. "
-        f"Choose one of: {allowed}."
+        f"{hint}Choose one of: {allowed}."
     )
 
 

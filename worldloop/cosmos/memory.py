@@ -13,8 +13,9 @@ from itertools import accumulate
 from types import MappingProxyType
 from typing import Literal
 
+from worldloop.cosmos.companions import COMPANIONS
 from worldloop.cosmos.families import ClipShape
-from worldloop.cosmos.models import COMPANIONS, MODELS, Model
+from worldloop.cosmos.models import MODELS, Model
 from worldloop.errors import MalformedRecordError
 
 Part = Literal["prompt_upsampler", "guardrail", "text_encoder", "tokenizer", "transformer"]

@@ -121,6 +121,16 @@ PROFILES: Mapping[str, SpeedProfile] = MappingProxyType(
             _EXACT,
             _FAST,
             replace(_FAST, name="fast_fp8_attention", attention="fp8", linears="fp8_te"),
+            # Only passes are left out, so that any weights can be used with it as they are.
+            replace(
+                _FAST,
+                name="thrifty",
+                cache_every=2,
+                cache_first_steps=4,
+                cache_last_steps=2,
+                cache_order=1,
+                guidance_until=0.65,
+            ),
             _SPARSE,
             replace(
                 _SPARSE,

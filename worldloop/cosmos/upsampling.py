@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+from worldloop.cosmos.companions import PIXTRAL, QWEN_VL, UPSAMPLER_1, UPSAMPLER_P1
 from worldloop.cosmos.families import Family, Task
 from worldloop.cosmos.requests import ClipRequest
 from worldloop.errors import MalformedRecordError, UnknownKeyError
 
 Mode = Literal["text", "picture", "picture_and_text"]
-MODES: tuple[Mode, ...] = ("text", "picture", "picture_and_text")
 Architecture = Literal["mistral", "pixtral", "qwen2_5_vl"]
 
 
@@ -52,16 +52,6 @@ class UpsamplingPlan:
     mode: Mode
     reason: str
 
-    @property
-    def upsamples(self) -> bool:
-        """Whether the prompt is written anew."""
-        return bool(self.upsampler)
-
-
-_MISTRAL = "Cosmos-1.0-Prompt-Upsampler-12B-Text2World"
-_MISTRAL_P1 = "Cosmos-UpsamplePrompt1-12B-Text2World"
-_PIXTRAL = "Pixtral-12B"
-_QWEN_VL = "Qwen/Qwen2.5-VL-7B-Instruct"
 
 UPSAMPLERS: Mapping[str, UpsamplerKind] = MappingProxyType(
     {
@@ -71,10 +61,10 @@ UPSAMPLERS: Mapping[str, UpsamplerKind] = MappingProxyType(
             # {text2world,video2world}_prompt_upsampler_inference.py (4ed35fa), and
             # cosmos_predict2/auxiliary/cosmos_reason1.py (661da47). The first one samples at 0.01
             # there, which is the likeliest token but for ties.
-            UpsamplerKind(_MISTRAL, "mistral", ("text",), 512),
-            UpsamplerKind(_MISTRAL_P1, "mistral", ("text",), 512),
-            UpsamplerKind(_PIXTRAL, "pixtral", ("picture",), 400),
-            UpsamplerKind(_QWEN_VL, "qwen2_5_vl", ("picture_and_text", "picture", "text"), 512),
+            UpsamplerKind(UPSAMPLER_1, "mistral", ("text",), 512),
+            UpsamplerKind(UPSAMPLER_P1, "mistral", ("text",), 512),
+            UpsamplerKind(PIXTRAL, "pixtral", ("picture",), 400),
+            UpsamplerKind(QWEN_VL, "qwen2_5_vl", ("picture_and_text", "picture", "text"), 512),
         )
     }
 )
@@ -107,11 +97,11 @@ def default_upsampler(family: Family, task: Task) -> tuple[str, Mode] | None:
     pictured = task in ("image2world", "video2world")
     if family.key in ("cosmos1", "predict1"):
         if pictured:
-            return _PIXTRAL, "picture"
-        text = _MISTRAL if family.key == "cosmos1" else _MISTRAL_P1
+            return PIXTRAL, "picture"
+        text = UPSAMPLER_1 if family.key == "cosmos1" else UPSAMPLER_P1
         return (text, "text") if task == "text2world" else None
     if family.key in ("predict2", "predict2.5") and pictured:
-        return _QWEN_VL, "picture_and_text"
+        return QWEN_VL, "picture_and_text"
     return None
 
 

@@ -25,8 +25,8 @@ import numpy as np
 import torch
 
 from gpu_jobs.common.torch_ops import import_diffusers
+from gpu_jobs.cosmos_generate.backends.control_networks import ControlKey, control_weights
 from gpu_jobs.cosmos_generate.backends.pipeline import to_model_range
-from gpu_jobs.cosmos_generate.backends.transfer25 import ControlKey, control_weights
 from gpu_jobs.cosmos_generate.checkpoints.original import (
     BLOCK_COSMOS1,
     TOP_COSMOS1,

@@ -27,8 +27,9 @@ from gpu_jobs.cosmos_generate.backends.samplers import Sampler
 from gpu_jobs.cosmos_generate.checkpoints import load_transformer
 from gpu_jobs.cosmos_generate.lora import apply_loras
 from gpu_jobs.cosmos_generate.protocol import DenoiseOptions, Embedding, Media, Module
+from worldloop.cosmos.companions import COMPANIONS, Role
 from worldloop.cosmos.families import Family
-from worldloop.cosmos.models import COMPANIONS, Model, Role
+from worldloop.cosmos.models import Model
 from worldloop.cosmos.requests import ClipRequest
 from worldloop.errors import ClipRejectedError, MalformedRecordError
 

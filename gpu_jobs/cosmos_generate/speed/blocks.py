@@ -152,6 +152,11 @@ class FastBlock(nn.Module):
         self._stack, self._first, self._last = stack, first, last
         self._compute = compiled(compute)
 
+    @property
+    def stack(self) -> Stack:
+        """What all blocks of the transformer share; its density may change between two passes."""
+        return self._stack
+
     def forward(
         self,
         hidden_states: torch.Tensor,

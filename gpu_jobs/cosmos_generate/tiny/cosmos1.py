@@ -12,19 +12,12 @@ import torch
 from gpu_jobs.common.torch_ops import import_diffusers
 from gpu_jobs.cosmos_generate.tiny.folders import without_bias, write_index
 from gpu_jobs.cosmos_generate.tiny.text import WIDTH, seeded, write_tiny_t5
+from gpu_jobs.cosmos_generate.tiny.transformer import NARROW
 
-TRANSFORMER = {
-    "out_channels": 16,
-    "num_attention_heads": 2,
-    "attention_head_dim": 16,
-    "num_layers": 2,
-    "mlp_ratio": 4.0,
+TRANSFORMER: dict[str, Any] = {
+    **NARROW,
     "text_embed_dim": WIDTH,
-    "adaln_lora_dim": 8,
-    "max_size": (128, 240, 240),
-    "patch_size": (1, 2, 2),
     "rope_scale": (2.0, 1.0, 1.0),
-    "concat_padding_mask": True,
     "extra_pos_embed_type": "learnable",
 }
 VAE = {

@@ -14,22 +14,15 @@ from typing import Any
 import torch
 
 from gpu_jobs.common.torch_ops import import_diffusers
+from gpu_jobs.cosmos_generate.tiny.transformer import NARROW
 from worldloop.cosmos.families import FAMILIES
 
 HIDDEN_TEXT, TEXT_LAYERS = 16, 2
 TRANSFORMER: dict[str, Any] = {
+    **NARROW,
     "in_channels": 17,
-    "out_channels": 16,
-    "num_attention_heads": 2,
-    "attention_head_dim": 16,
-    "num_layers": 2,
-    "mlp_ratio": 4.0,
     "text_embed_dim": 16,
-    "adaln_lora_dim": 8,
-    "max_size": (128, 240, 240),
-    "patch_size": (1, 2, 2),
     "rope_scale": (1.0, 3.0, 3.0),
-    "concat_padding_mask": True,
     "extra_pos_embed_type": None,
     "use_crossattn_projection": True,
     "crossattn_proj_in_channels": HIDDEN_TEXT * TEXT_LAYERS,

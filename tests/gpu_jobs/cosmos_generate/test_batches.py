@@ -13,8 +13,9 @@ from PIL import Image
 
 from gpu_jobs.common.busy import BusyMeter
 from gpu_jobs.cosmos_generate import batches
-from gpu_jobs.cosmos_generate.batches import Measured, Studio, Work
+from gpu_jobs.cosmos_generate.batches import Studio, Work
 from gpu_jobs.cosmos_generate.job import cosmos_generate
+from gpu_jobs.cosmos_generate.measurements import Measured
 from gpu_jobs.cosmos_generate.prepare import Prepared
 from gpu_jobs.cosmos_generate.protocol import Decoded, DenoiseOptions, Embedding, Media
 from gpu_jobs.cosmos_generate.residency import STREAMED, Parked, Residency

@@ -1,15 +1,20 @@
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from gpu_jobs.cosmos_generate import quality, quality_report
+from gpu_jobs.cosmos_generate.quality import QualityRequest, Runner, Variant
 from gpu_jobs.cosmos_generate.quality_frames import compare, read_frames, write_frames
 from gpu_jobs.cosmos_generate.quality_report import bootstrap
+from gpu_jobs.cosmos_generate.quality_sweep import GRID, grid_of, read_axes
 from gpu_jobs.cosmos_generate.tiny import write_tiny_checkpoint
+from worldloop.cosmos.families import ClipShape
 from worldloop.cosmos.gates import METRICS, Measured, judge
-from worldloop.errors import MalformedRecordError
+from worldloop.errors import MalformedRecordError, UnknownKeyError
 from worldloop.seeds import stream
 
 NAME = "Tiny-Cosmos-1.0-Text2World"
@@ -39,6 +44,18 @@ def generated(tmp_path_factory):
         "device": "cpu",
     }
     assert quality.main([f"--{name}={value}" for name, value in given.items()]) == 0
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep")
+    checkpoint = write_tiny_checkpoint(NAME, folder)
+    given = ["--checkpoint", str(checkpoint), "--adapted", str(checkpoint.parent / "copy")]
+    shutil.copytree(checkpoint, checkpoint.parent / "copy")
+    given += ["--frames=9", "--width=64", "--height=32", "--steps=4", "--prompts=2", "--device=cpu"]
+    given += ["--out", str(folder / "out"), "--sweep", "density=1,0.5", "cache_every=2"]
+    assert quality.main([*given, "dense_first_steps=1"]) == 0
     return folder / "out"
 
 
@@ -104,6 +121,45 @@ def test_the_report_has_every_metric_of_every_profile_and_a_verdict(generated, t
         assert judge(name, row).state in ("passed", "failed")
         assert measured.controls["other_seed"]["feature_distance"].mean > 0
     assert "| other_seed |" in capsys.readouterr().out
+
+
+def test_a_sweep_runs_each_variant_once_on_one_model_and_reports_its_work(swept, capsys):
+    record = json.loads((swept / "paired.json").read_text())
+    points = {name: row for name, row in record["variants"].items() if row["swept"]}
+    assert set(points) == {
+        "dense every 2",
+        "density 0.5 first 1 every 2",
+        "density 0.5 first 1 every 2_adapted",
+    }
+    assert points["dense every 2"]["work_share"] > 0.5
+    ours, theirs = (points[f"density 0.5 first 1 every 2{end}"] for end in ("", "_adapted"))
+    assert ours["pairs"] == theirs["pairs"]  # the same weights were given twice
+    assert (ours["weights"], theirs["weights"]) == ("original", "adapted")
+    assert quality_report.main(["--frames", str(swept)]) == 0
+    assert "| work | way to another seed |" in capsys.readouterr().out
+    assert read_frames(swept)["exact"][0].shape == (2, 32, 64, 3)
+
+
+def test_a_swept_variant_gives_the_clips_of_a_profile_of_its_own(tmp_path):
+    profile = grid_of({"density": [0.5], "cache_every": [2]})[0]
+    checkpoint = write_tiny_checkpoint(NAME, tmp_path)
+    request = QualityRequest(
+        checkpoint, NAME, (), ("a",), ClipShape(9, 64, 32, 24), 4, device="cpu", sweep=(profile,)
+    )
+    runner = Runner(request)
+    shared = Variant("a", profile, "bfloat16", checkpoint, is_swept=True)
+    clips = [next(runner.clips(one))[0] for one in (shared, replace(shared, is_swept=False))]
+    assert np.array_equal(*clips)
+
+
+def test_axes_of_a_sweep_are_read_and_bad_ones_named():
+    assert read_axes([]) == dict(GRID)
+    assert read_axes(["cache_every=1,3"]) == {"cache_every": (1, 3)}
+    assert len(grid_of(GRID)) == 42
+    with pytest.raises(UnknownKeyError, match="Did you mean 'density'"):
+        read_axes(["densty=1"])
+    with pytest.raises(MalformedRecordError, match="numbers with commas"):
+        read_axes(["density=a"])
 
 
 def test_an_interval_is_wider_for_values_that_differ_and_the_same_each_time():

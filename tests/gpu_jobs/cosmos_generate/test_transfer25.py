@@ -142,7 +142,7 @@ def test_a_control_model_folder_is_taken_from_the_request(world) -> None:
 def test_missing_controls_and_wrong_control_models_are_refused(world, checkpoints) -> None:
     import torch
 
-    from gpu_jobs.cosmos_generate.backends.transfer25 import load_control
+    from gpu_jobs.cosmos_generate.backends.control_networks import load_control
 
     with pytest.raises(MalformedRecordError, match="at least one control for every clip"):
         made(world, [()])
@@ -158,7 +158,7 @@ def test_missing_controls_and_wrong_control_models_are_refused(world, checkpoint
 def test_controls_of_the_makers_layout_are_mapped_name_by_name(world, tmp_path) -> None:
     import torch
 
-    from gpu_jobs.cosmos_generate.backends.transfer25 import load_control
+    from gpu_jobs.cosmos_generate.backends.control_networks import load_control
     from gpu_jobs.cosmos_generate.checkpoints import load_transformer
     from gpu_jobs.cosmos_generate.checkpoints.configs import PREDICT2
     from gpu_jobs.cosmos_generate.checkpoints.original import control_key_map, key_map

@@ -5,6 +5,7 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gpu_jobs.common.entry import read_spec
@@ -113,6 +114,26 @@ def test_latents_of_the_footage_are_standard_normal_by_the_written_statistics(tr
     assert (normal.std(dim=(0, 2, 3, 4)) - 1).abs().max() < 1e-2
 
 
+def test_channels_that_change_little_in_pixels_are_narrow_without_whitening(shards, tmp_path):
+    stds = {}
+    for name, whitening in (("even", 1.0), ("as seen", 0.0)):
+        train_world_model(short(shards, tmp_path / name, whitening=whitening))
+        config = json.loads((tmp_path / name / "vae" / "config.json").read_text())
+        stds[name] = np.array(config["latents_std"])
+    spread = stds["even"] / stds["as seen"]
+    assert np.square(spread).mean() == pytest.approx(1, abs=1e-4)
+    assert spread[0] > 3 * spread[-1]  # the first component holds most of the picture
+
+
+def test_training_on_fewer_clips_takes_them_from_all_of_the_footage(shards):
+    footage = read_footage(shards)
+    few = footage.thinned(3)
+    assert [clip["recipe_id"] for clip in few.clips] == [
+        footage.clips[i]["recipe_id"] for i in (0, 2, 5)
+    ]
+    assert footage.thinned(0) is footage
+
+
 def test_training_twice_gives_the_same_weights_and_another_seed_others(shards, tmp_path):
     one, two = (short(shards, tmp_path / name) for name in ("a", "b"))
     train_world_model(one)
@@ -182,7 +203,17 @@ def test_a_gpu_that_is_not_there_is_one_clear_error(shards, tmp_path):
 
 def test_training_and_quality_need_no_video_library_nor_tables():
     names = "av polars dagster dagster_pipes pyarrow"
-    modules = ("job", "autoencoder", "denoiser", "folder", "stages", "tokens", "data")
+    modules = (
+        "job",
+        "autoencoder",
+        "denoiser",
+        "folder",
+        "stages",
+        "tokens",
+        "data",
+        "adapt",
+        "latents",
+    )
     code = (
         f"import sys\nfor name in {names!r}.split(): sys.modules[name] = None\n"
         + "".join(f"import gpu_jobs.train_world_model.{module}\n" for module in modules)

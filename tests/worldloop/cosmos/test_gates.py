@@ -11,6 +11,7 @@ from worldloop.cosmos.gates import (
     Measured,
     feature_share,
     judge,
+    judge_adapted,
     measured_quality,
     refusal,
     verdicts,
@@ -87,9 +88,21 @@ def test_a_failed_profile_is_refused_by_name_with_what_to_take_instead():
     message = refusal("sparse", measured, family="cosmos1")
     assert message is not None
     assert message.startswith("The profile 'sparse' failed its quality gate")
-    assert message.endswith("Choose one of: exact, fast, fast_fp8_attention, cached, distilled.")
+    assert message.endswith(
+        "Choose one of: exact, fast, fast_fp8_attention, thrifty, cached, distilled."
+    )
     assert refusal("sparse", measured, family="cosmos3") is None
     assert refusal("fast", measured) is None
+
+
+def test_adapted_weights_have_a_verdict_of_their_own_that_opens_nothing():
+    bad, good = _measured(feature_distance=1.0).to_record(), _measured().to_record()
+    measured = {"families": ["cosmos1"], "profiles": {"sparse": bad}, "adapted": {"sparse": good}}
+    assert judge_adapted("sparse", good).state == "passed"
+    message = refusal("sparse", measured, family="cosmos1")
+    assert "With weights that are adapted to its window it passed." in message
+    assert judge_adapted("sparse", bad).reasons[0].startswith("with adapted weights, feature")
+    assert judge_adapted("sparse", None).state == "unmeasured"
 
 
 def test_a_profile_measured_under_another_definition_is_unmeasured():

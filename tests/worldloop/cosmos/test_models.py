@@ -2,9 +2,10 @@ import re
 
 import pytest
 
+from worldloop.cosmos.companions import COMPANIONS, companion
 from worldloop.cosmos.families import FAMILIES, ClipShape
 from worldloop.cosmos.guards import default_guards
-from worldloop.cosmos.models import COMPANIONS, MODELS, companion, model, select
+from worldloop.cosmos.models import MODELS, model, select
 from worldloop.errors import MalformedRecordError, UnknownKeyError
 
 PUBLISHED = [one for one in MODELS.values() if not one.tiny]

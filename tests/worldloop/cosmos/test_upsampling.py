@@ -61,7 +61,7 @@ def test_families_have_their_upsamplers(
 def test_without_the_upsampler_a_prompt_is_required(picture: bool) -> None:
     with pytest.raises(MalformedRecordError, match="the prompt upsampler is off"):
         plan("cosmos1", "video2world", "  ", picture, enabled=False)
-    assert not plan("cosmos1", "video2world", "A tram.", picture, enabled=False).upsamples
+    assert not plan("cosmos1", "video2world", "A tram.", picture, enabled=False).upsampler
 
 
 def test_picture_mode_needs_no_prompt_and_ignores_the_word_limit() -> None:
@@ -83,13 +83,13 @@ def test_a_mode_that_reads_a_picture_needs_one() -> None:
 @pytest.mark.parametrize(("words", "upsamples"), [(250, True), (251, False)])
 def test_prompts_over_the_word_limit_are_left_alone(words: int, upsamples: bool) -> None:
     found = plan("cosmos1", "text2world", "word " * words)
-    assert found.upsamples is upsamples
+    assert bool(found.upsampler) is upsamples
     assert str(words) in found.reason
 
 
 def test_the_word_limit_can_be_set_and_lifted() -> None:
-    assert not plan("cosmos1", "text2world", "one two three", word_limit=2).upsamples
-    assert plan("cosmos1", "text2world", "word " * 999, word_limit=0).upsamples
+    assert not plan("cosmos1", "text2world", "one two three", word_limit=2).upsampler
+    assert plan("cosmos1", "text2world", "word " * 999, word_limit=0).upsampler
 
 
 def test_an_upsampler_is_not_asked_for_what_it_cannot_read() -> None:
