@@ -16,7 +16,8 @@ run: $(READY) ## a small data set, from the atlas to a release (5 places x 3 cli
 dev: $(READY) ## the Dagster UI on http://127.0.0.1:3000, with daemon and sensors
 	$(BIN)/worldloop dev
 
-test: export OMP_NUM_THREADS := 1 # two workers on two cores: threads of torch only get in their way
+# Two workers on two cores: threads of torch only get in their way.
+test: export OMP_NUM_THREADS := 1
 test: $(READY_DEV) ## the tests
 	$(BIN)/python -m pytest -m "not gpu and not cloud" -n 2
 
