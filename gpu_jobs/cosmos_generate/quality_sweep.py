@@ -14,7 +14,7 @@ from worldloop.cosmos.work import work_share
 from worldloop.errors import MalformedRecordError, UnknownKeyError
 
 GRID: Mapping[str, tuple[float, ...]] = {
-    "density": (1.0, 0.5, 0.25, 0.15),
+    "density": (1.0, 0.5, 0.19, 0.15),
     "dense_first_steps": (2, 10),
     "cache_every": (1, 2, 3),
     "guidance_until": (1.0, 0.65),

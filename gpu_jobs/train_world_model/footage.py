@@ -39,7 +39,7 @@ class FootageSpec:
     """
 
     output_dir: str
-    num_clips: int = 160
+    num_clips: int = 80
     clips_per_shard: int = 20
     num_frames: int = 61
     width_px: int = 256
