@@ -12,7 +12,7 @@ import polars as pl
 
 from assets.partitions import city_by_wave, split_key
 from gpu_jobs.cosmos_generate.spec import CosmosGenerateSpec
-from resources.clip_tables import read_every_clip
+from resources.clip_tables import read_every_clip, short_packs
 from resources.control_inputs import clip_request, lay_out_source
 from resources.job_launcher import JobLauncher
 from resources.site_store import SiteStore
@@ -140,13 +140,7 @@ def generated_packs_hold_what_the_table_says(
     city, wave = split_key(context.partition_key)
     key = layout.cosmos_clips_key(wave, city)
     clips = read(store, CLIPS, key) if store.exists(key) else CLIPS.empty()
-    last = pl.element().struct.field("offset") + pl.element().struct.field("size_bytes")
-    ends = clips.group_by("pack_key").agg(
-        pl.col("members").list.eval(last).list.max().max().alias("end")
-    )
-    short = [
-        pack for pack, end in ends.iter_rows() if not store.exists(pack) or store.size(pack) < end
-    ]
+    short = short_packs(store, clips)
     return dg.AssetCheckResult(passed=not short, metadata={"short_packs": short})
 
 

@@ -12,6 +12,7 @@ import polars as pl
 
 from assets.partitions import city_by_wave, split_key
 from gpu_jobs.render_clips.spec import RenderClipsSpec
+from resources.clip_tables import short_packs
 from resources.job_launcher import JobLauncher
 from resources.site_store import SiteStore
 from resources.staging import Staging
@@ -85,11 +86,7 @@ def packs_hold_what_the_table_says(
     """Every pack of the shard is in the store with the size that its clips need."""
     city, wave = split_key(context.partition_key)
     clips = read(store, CLIPS, layout.clips_key(wave, city))
-    last = pl.element().struct.field("offset") + pl.element().struct.field("size_bytes")
-    ends = clips.group_by("pack_key").agg(
-        pl.col("members").list.eval(last).list.max().max().alias("end")
-    )
-    short = [key for key, end in ends.iter_rows() if not store.exists(key) or store.size(key) < end]
+    short = short_packs(store, clips)
     return dg.AssetCheckResult(passed=not short, metadata={"short_packs": short})
 
 

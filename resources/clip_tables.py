@@ -37,6 +37,15 @@ def read_clips(store: SiteStore, wave: str, city: str) -> pl.DataFrame:
     return pl.concat([sketches, read(store, CLIPS, key)])
 
 
+def short_packs(store: SiteStore, clips: pl.DataFrame) -> list[str]:
+    """Packs of clips that the store lacks, or has with less than the clips need."""
+    last = pl.element().struct.field("offset") + pl.element().struct.field("size_bytes")
+    ends = clips.group_by("pack_key").agg(
+        pl.col("members").list.eval(last).list.max().max().alias("end")
+    )
+    return [key for key, end in ends.iter_rows() if not store.exists(key) or store.size(key) < end]
+
+
 def read_wave_clips(store: SiteStore, wave: str) -> pl.DataFrame:
     """The clips of all cities of a wave."""
     return pl.concat([read_all(store, CLIPS, f"{folder}/{wave}") for folder in _FOLDERS])
