@@ -6,6 +6,7 @@ from pydantic import Field
 from assets.partitions import waves
 from resources.site_store import SiteStore
 from resources.wave_plans import planned_waves, publish_plan, read_plan
+from resources.world_models import WorldModels
 from worldloop import layout
 from worldloop.atlas.atlas import load_atlas
 from worldloop.cosmos.plans import Lora, WorldModelPlan, plan_world_model
@@ -147,10 +148,14 @@ class WavePlanConfig(dg.Config):
     code_version="2",
 )
 def wave_plan(
-    context: dg.AssetExecutionContext, config: WavePlanConfig, store: SiteStore
+    context: dg.AssetExecutionContext,
+    config: WavePlanConfig,
+    store: SiteStore,
+    world_models: WorldModels,
 ) -> dg.MaterializeResult[None]:
     """The plan of one wave: an ordered list of clips to make, each a place and a seed, and the world model.
 
+    The model's revision is the commit that is on disk; planned before its download, the registered one.
     Written once: running it again returns the plan that stands, and asking for another one is an
     error. Format: docs/formats.md#wave-plan.
     """
@@ -159,7 +164,7 @@ def wave_plan(
     if standing is not None and not (config.places or config.scenes):
         plan = standing
     else:
-        plan = _plan(store, wave, config)
+        plan = _plan(store, wave, _pinned(config, world_models))
         if standing is not None and plan != standing:
             raise PlanConflictError(
                 f"Wave {wave!r} is planned already and the plan asked for differs; plans never "
@@ -187,6 +192,13 @@ def _describe(model: WorldModelPlan | None) -> dict[str, dg.MetadataValue]:
         "tier": dg.MetadataValue.text(model.tier),
         "generated": dg.MetadataValue.json(model.to_record()),
     }
+
+
+def _pinned(config: WavePlanConfig, world_models: WorldModels) -> WavePlanConfig:
+    """The config with the revision of its model, where the user named none."""
+    if not config.world_model or config.revision:
+        return config
+    return config.model_copy(update={"revision": world_models.revision(config.world_model)})
 
 
 def _plan(store: SiteStore, wave: str, config: WavePlanConfig) -> WavePlan:

@@ -3,6 +3,9 @@
 import dagster as dg
 from pydantic import Field
 
+from resources.model_hub import ModelHub
+from worldloop.cosmos.models import model
+
 
 class WorldModels(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Checkpoints and GPUs of one machine.
@@ -22,6 +25,10 @@ class WorldModels(dg.ConfigurableResource):  # type: ignore[type-arg]
     cp_size: int = Field(default=1, ge=1, le=8)
     memory_cap_gb: float = Field(default=0.0, ge=0)
     usd_per_gpu_hour: float = Field(default=0.0, ge=0)
+
+    def revision(self, name: str) -> str:
+        """What a plan pins of a model: the commit that was downloaded here, else the registered revision."""
+        return ModelHub(checkpoint_dir=self.checkpoint_dir).revision(model(name).name)
 
     def cost_usd(self, gpu_s: float) -> float:
         """What so many GPU seconds cost."""
