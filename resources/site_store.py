@@ -17,6 +17,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 from obstore.store import LocalStore, from_url
 from pydantic import Field
 
+from resources.credentials import resolved
 from worldloop.errors import StoreError
 
 _CONTENT_ADDRESSED = re.compile(r"[0-9a-f]{64}")
@@ -49,9 +50,14 @@ class SiteStore(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     Attributes:
         url: A folder, or a URL that obstore knows (`s3://bucket/prefix`).
+        options: Of obstore's client, by its names; nothing secret.
+        secrets: Secret options, each with where it is kept (`resources.credentials`); resolved at
+            the moment of use, so that they stand in no configuration, log or event.
     """
 
     url: str = Field(min_length=1)
+    options: dict[str, str] = Field(default_factory=dict)
+    secrets: dict[str, str] = Field(default_factory=dict)
 
     def get(self, key: str) -> bytes:
         """The bytes of an object.
@@ -210,9 +216,15 @@ class SiteStore(dg.ConfigurableResource):  # type: ignore[type-arg]
                 "lose log rows here: use a store that honours preconditions."
             )
 
+    def within(self, prefix: str) -> "SiteStore":
+        """The same store, seen from one of its folders."""
+        return self.model_copy(update={"url": f"{self.url.rstrip('/')}/{prefix}"})
+
     @property
     def _backend(self) -> Any:
-        return _open(self.url)
+        return _open(
+            self.url, tuple(sorted(self.options.items())), tuple(sorted(self.secrets.items()))
+        )
 
 
 class _MissingObjectError(StoreError):
@@ -252,6 +264,12 @@ def _folder(url: str) -> Path | None:
 
 
 @functools.cache
-def _open(url: str) -> Any:
+def _open(
+    url: str, options: tuple[tuple[str, str], ...], secrets: tuple[tuple[str, str], ...]
+) -> Any:
     root = _folder(url)
-    return LocalStore(root, mkdir=True) if root is not None else from_url(url)
+    if root is not None:
+        return LocalStore(root, mkdir=True)
+    config = {**dict(options), **resolved(dict(secrets))}
+    client = {"allow_http": True} if config.pop("allow_http", "false") == "true" else {}
+    return from_url(url, config=config, client_options=client)

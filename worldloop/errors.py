@@ -8,6 +8,9 @@
     ├── JobFailedError         a GPU job that could not finish its share of clips
     ├── BudgetExceededError    a run that the ledger or the disk limit does not allow
     ├── StoreError             a store that lost a race, ignores preconditions or is full
+    │   ├── UnreachableError   a store that does not answer, or asks to come back later
+    │   └── AccessError        a store or service that refuses who we are, or what anybody may read
+    ├── LeaseHeldError         a second committer of a projection
     └── MissingExtraError      an optional package that is not installed
 
 A message says what was found, what was expected and what to do; the values are attributes too.
@@ -70,6 +73,30 @@ class BudgetExceededError(WorldloopError):
 
 class StoreError(WorldloopError):
     """A store lost a race, ignores preconditions or has no room."""
+
+
+class UnreachableError(StoreError):
+    """A store or service does not answer, or throttles; trying again later is right."""
+
+
+class AccessError(StoreError):
+    """A store or service refuses these credentials, or is open to the public."""
+
+
+class LeaseHeldError(WorldloopError):
+    """Another process is the committer now.
+
+    Attributes:
+        name: Of the lease.
+        holder: Who has it.
+    """
+
+    def __init__(self, name: str, holder: str, *, left_s: float):
+        self.name, self.holder, self.left_s = name, holder, left_s
+        super().__init__(
+            f"{holder} holds the lease {name!r} for another {left_s:.0f} s; expected it to be free. "
+            "Wait for that run to end; a lease whose holder was killed ends by itself."
+        )
 
 
 class MissingExtraError(WorldloopError):

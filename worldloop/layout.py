@@ -10,6 +10,9 @@ GALLERY = "gallery"
 LOGS = "logs"
 PACKS = "packs"
 RELEASES = "releases"
+REPLICAS = "replicas"
+PROJECTIONS = "projections"
+LEASES = "leases"
 STAGING = "staging"
 _FORBIDDEN = frozenset("/\\#%*?\0")
 
@@ -122,6 +125,26 @@ def claim_key(log: LogName, kind: str, seq: int) -> str:
 def checkpoint_key(log: LogName, kind: str, seq: int) -> str:
     """All rows of a log up to a sequence number."""
     return f"{log_prefix(log, kind)}/checkpoints/{seq:012d}.parquet"
+
+
+def replica_prefix(site: str) -> str:
+    """Where a store keeps the shared logs of another site, with the same keys beneath.
+
+    Example:
+        >>> replica_prefix("aws")
+        'replicas/aws'
+    """
+    return f"{REPLICAS}/{_part(site)}"
+
+
+def projection_key(name: str) -> str:
+    """How far a projection that cannot say so itself has come."""
+    return f"{PROJECTIONS}/{_part(name)}.json"
+
+
+def lease_prefix(name: str) -> str:
+    """The terms of a lease, one object each, numbered."""
+    return f"{LEASES}/{_part(name)}"
 
 
 def _shard(folder: str, wave: str, city: str) -> str:

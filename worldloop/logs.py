@@ -31,8 +31,14 @@ _PLACES = "wave index city institution site log_position"
 _SCORES = """motion_mean_px motion_still_share sharpness exposure_mean exposure_dark_share
     exposure_bright_share num_cuts accepted reason status kind similarity epsilon"""
 _COUNTS = "num_frames duration_s size_bytes num_clips num_rejected generator generator_version tier"
-SHARED_COLUMNS = frozenset(f"{_IDS_AND_HASHES} {_PLACES} {_SCORES} {_COUNTS}".split())
-_SCALARS = frozenset({pl.String, pl.Int32, pl.Int64, pl.Float64, pl.Boolean})
+_UPKEEP = """projection origin measured_at repaired_at num_rows num_behind lag_s recall took_s num_requests
+    num_expected num_missing num_repaired"""
+SHARED_COLUMNS = frozenset(f"{_IDS_AND_HASHES} {_PLACES} {_SCORES} {_COUNTS} {_UPKEEP}".split())
+_SCALARS = frozenset(
+    {pl.String, pl.Int32, pl.Int64, pl.Float64, pl.Boolean, pl.Datetime("us", "UTC")}
+)
+# Rows about the catalogs themselves: no projection is behind because of them, or it would never end.
+UPKEEP_KINDS = frozenset({"projections", "reconciliations", "queries", "audits"})
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             blocked=records.BLOCKED,
             signals=records.SIGNALS,
             vectors=records.VECTORS,
+            queries=records.QUERIES,
+            audits=records.AUDITS,
         ),
         **_kinds(
             "shared",
@@ -106,6 +114,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             superseded=records.SUPERSEDED,
             releases=records.RELEASES,
             release_clips=records.RELEASE_CLIPS,
+            projections=records.PROJECTIONS,
+            reconciliations=records.RECONCILIATIONS,
         ),
     }
 )

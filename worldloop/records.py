@@ -353,6 +353,65 @@ RETRACTIONS = _table(
     ("of_kind", "of_id"),
     {"of_kind": pl.String, "of_id": pl.String, "reason": pl.String},
 )
+_MOMENT = pl.Datetime("us", "UTC")
+PROJECTIONS = _table(
+    "projections",
+    ("site", "projection", "measured_at"),
+    {
+        "site": pl.String,
+        "projection": pl.String,
+        "measured_at": _MOMENT,
+        "num_rows": pl.Int64,
+        "size_bytes": pl.Int64,
+        "num_behind": pl.Int64,
+        "lag_s": pl.Float64,
+        "recall": pl.Float64,
+        "took_s": pl.Float64,
+        "num_requests": pl.Int64,
+        "repaired_at": _MOMENT,
+    },
+)
+RECONCILIATIONS = _table(
+    "reconciliations",
+    ("site", "origin", "of_kind", "measured_at"),
+    {
+        "site": pl.String,
+        "origin": pl.String,
+        "of_kind": pl.String,
+        "measured_at": _MOMENT,
+        "num_expected": pl.Int64,
+        "num_missing": pl.Int64,
+        "num_repaired": pl.Int64,
+    },
+)
+QUERIES = _table(
+    "queries",
+    ("query_id",),
+    {
+        "query_id": pl.String,
+        "asked_at": _MOMENT,
+        "model_id": pl.String,
+        "vector": pl.List(pl.Float32),
+        "condition": pl.String,
+        "num_wanted": pl.Int32,
+        "num_found": pl.Int32,
+        "took_ms": pl.Float64,
+    },
+)
+AUDITS = _table(
+    "audits",
+    ("audit_id",),
+    {
+        "audit_id": pl.String,
+        "done_at": _MOMENT,
+        "site": pl.String,
+        "actor": pl.String,
+        "action": pl.String,
+        "of_kind": pl.String,
+        "of_id": pl.String,
+        "reason": pl.String,
+    },
+)
 TABLES: Mapping[str, Table] = MappingProxyType(
     {
         t.name: t
@@ -375,6 +434,10 @@ TABLES: Mapping[str, Table] = MappingProxyType(
             RELEASES,
             RELEASE_CLIPS,
             RETRACTIONS,
+            PROJECTIONS,
+            RECONCILIATIONS,
+            QUERIES,
+            AUDITS,
         )
     }
 )

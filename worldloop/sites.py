@@ -8,12 +8,29 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any, Literal, TypeVar
+from urllib.parse import urlparse
 
 from worldloop.errors import MalformedRecordError, UnknownKeyError
 
 EVERY_CITY = "*"
-_Section = TypeVar("_Section", "Budgets", "Generation", "Promotion")
+Cloud = Literal["local", "aws", "gcp", "azure"]
+CLOUDS: Mapping[str, Cloud] = MappingProxyType(
+    {
+        "": "local",
+        "file": "local",
+        "s3": "aws",
+        "gs": "gcp",
+        "az": "azure",
+        "abfs": "azure",
+        "abfss": "azure",
+    }
+)
+_SITE_NUMBERS = ("max_disk_gb", "usd_per_gpu_hour", "max_lag_s")
+_Section = TypeVar(
+    "_Section", "Budgets", "Generation", "Promotion", "Iceberg", "Registration", "Prices"
+)
 
 
 @dataclass(frozen=True)
@@ -102,6 +119,65 @@ class Promotion:
 
 
 @dataclass(frozen=True)
+class Iceberg:
+    """Where the Iceberg tables of a site are listed.
+
+    Attributes:
+        kind: `sql`, `glue` or `rest`.
+        uri: Database or service; empty takes a sqlite file in the home folder (`sql` only).
+        namespace: Of the tables.
+        warehouse: Where their files are; empty takes `iceberg` in the site's store.
+        options: Further properties of pyiceberg's catalog; nothing secret.
+        secrets: Secret properties, each with where it is kept (see `Site.secrets`).
+    """
+
+    kind: str = "sql"
+    uri: str = ""
+    namespace: str = "worldloop"
+    warehouse: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Registration:
+    """Under which name the cloud's own tools know the Iceberg tables.
+
+    Attributes:
+        kind: `glue`, `bigquery`, `fabric`, or empty for none.
+        project: GCP project (`bigquery`) or workspace id (`fabric`).
+        dataset: Data set (`bigquery`), database (`glue`) or lakehouse id (`fabric`).
+        location: Region of the data set, or of the query engine.
+        connection: Resource connection (`bigquery`) or connection id (`fabric`).
+        endpoint: Another address of the service, for tests.
+    """
+
+    kind: str = ""
+    project: str = ""
+    dataset: str = "worldloop"
+    location: str = ""
+    connection: str = ""
+    endpoint: str = ""
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What the store of a site charges, for costs and the budget `usd`.
+
+    Attributes:
+        usd_per_1000_writes: Puts, creates, lists.
+        usd_per_1000_reads: Gets and heads.
+        usd_per_gb_month: Storage.
+        usd_per_gb_out: Bytes that leave the region.
+    """
+
+    usd_per_1000_writes: float = 0.0
+    usd_per_1000_reads: float = 0.0
+    usd_per_gb_month: float = 0.0
+    usd_per_gb_out: float = 0.0
+
+
+@dataclass(frozen=True)
 class Site:
     """One member of the federation.
 
@@ -114,16 +190,35 @@ class Site:
         budgets: What it may use a day.
         generation: What its sensor plans.
         promotion: Which drafts are rendered again.
+        backup: URL of a second store, which gets both logs; empty is none.
+        max_lag_s: A projection that is further behind is late.
+        options: Of the store's client, by obstore's names (`aws_region`); nothing secret.
+        secrets: Secret options, each with where it is kept: `env:NAME`, `aws:NAME`, `gcp:NAME`, `azure:URL`.
+        iceberg: Where its Iceberg tables are listed.
+        registration: How the cloud's own tools know them.
+        prices: What its store charges.
     """
 
     name: str
     cities: tuple[str, ...]
     store: str
+    backup: str = ""
+    max_lag_s: float = 900.0
+    options: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    iceberg: Iceberg = field(default_factory=Iceberg)
+    registration: Registration = field(default_factory=Registration)
+    prices: Prices = field(default_factory=Prices)
     max_disk_gb: float = 10.0
     usd_per_gpu_hour: float = 0.0
     budgets: Budgets = field(default_factory=Budgets)
     generation: Generation = field(default_factory=Generation)
     promotion: Promotion = field(default_factory=Promotion)
+
+    @property
+    def cloud(self) -> Cloud:
+        """Whose store it is, by the scheme of its URL."""
+        return CLOUDS[urlparse(self.store).scheme]
 
 
 @dataclass(frozen=True)
@@ -201,12 +296,24 @@ def _site(name: str, record: Any, origin: str) -> Site:
         raise _malformed(f"{where} cities", cities, 'a list of city keys, or ["*"]')
     if not isinstance(store, str) or not store:
         raise _malformed(f"{where} store", store, "a folder or a URL")
-    numbers = {key: record[key] for key in ("max_disk_gb", "usd_per_gpu_hour") if key in record}
+    if urlparse(store).scheme not in CLOUDS:
+        raise _malformed(f"{where} store", store, f"a folder or a URL of {', '.join(CLOUDS)[2:]}")
+    readers: dict[str, Callable[[Any, str], Any]] = {
+        **dict.fromkeys(_SITE_NUMBERS, _number),
+        **dict.fromkeys(("options", "secrets"), _named_texts),
+    }
+    plain = {k: read(record[k], f"{where} {k}") for k, read in readers.items() if k in record}
     return Site(
         name,
         tuple(cities),
         store,
-        **{key: _number(value, f"{where} {key}") for key, value in numbers.items()},
+        backup=_text(record.get("backup", ""), f"{where} backup"),
+        **plain,
+        iceberg=_section(Iceberg, record.get("iceberg", {}), f"{where} iceberg"),
+        registration=_section(
+            Registration, record.get("registration", {}), f"{where} registration"
+        ),
+        prices=_section(Prices, record.get("prices", {}), f"{where} prices"),
         budgets=_section(Budgets, record.get("budgets", {}), f"{where} budgets"),
         generation=_section(Generation, record.get("generation", {}), f"{where} generation"),
         promotion=_section(Promotion, record.get("promotion", {}), f"{where} promotion"),
@@ -222,6 +329,7 @@ def _section(section: type[_Section], record: Any, where: str) -> _Section:
         float: _number,
         str: _text,
         tuple[str, ...]: _texts,
+        Mapping[str, str]: _named_texts,
     }
     return section(
         **{name: readers[types[name]](value, f"{where} {name}") for name, value in record.items()}
@@ -238,6 +346,12 @@ def _texts(value: Any, where: str) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise _malformed(where, value, "a list of texts")
     return tuple(_text(entry, where) for entry in value)
+
+
+def _named_texts(value: Any, where: str) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise _malformed(where, value, 'a table of texts, e.g. { aws_region = "eu-west-1" }')
+    return {key: _text(entry, f"{where} {key}") for key, entry in value.items()}
 
 
 def _count(value: Any, where: str) -> int:
