@@ -8,7 +8,7 @@ READY_DEV := $(VENV)/.ready-dev
 export WORLDLOOP_HOME ?= $(CURDIR)/.worldloop
 export DAGSTER_HOME ?= $(WORLDLOOP_HOME)/dagster
 
-.PHONY: run dev test check bench golden snapshots docs doctor clean help
+.PHONY: run dev test check bench golden marts-sql snapshots docs doctor clean help
 
 run: $(READY) ## a small data set, from the atlas to a release (5 places x 3 clips)
 	$(BIN)/worldloop run
@@ -37,6 +37,9 @@ golden: $(READY_DEV) ## write tests/golden again; review the diff
 	$(BIN)/python -m tests.golden.formats.v2.make_golden
 	$(BIN)/python -m tests.golden.make_snapshots
 	$(BIN)/python -m tests.golden.make_scenes
+
+marts-sql: $(READY) ## the SQL of the marts for BigQuery, Athena and Fabric; review the diff
+	$(BIN)/python -m orchestration.marts_sql
 
 snapshots: golden
 

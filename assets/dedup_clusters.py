@@ -1,14 +1,24 @@
 """Dedup clusters: which clips of a wave repeat an earlier one, exactly or in meaning."""
 
+from dataclasses import dataclass
+
 import dagster as dg
 import polars as pl
 
 from assets.partitions import every_city_of_the_wave, waves
 from resources.clip_tables import read_every_clip
+from resources.federated_store import residences
 from resources.site_store import SiteStore
 from resources.tables import publish, read, read_all
 from worldloop import layout
-from worldloop.curation.dedup import CLIP_SCHEMA, EPSILON, decide, with_superseded
+from worldloop.curation.dedup import (
+    CLIP_SCHEMA,
+    EPSILON,
+    Verdicts,
+    decide,
+    in_order,
+    with_superseded,
+)
 from worldloop.records import DEDUP, SUPERSEDED, VECTORS
 
 
@@ -28,25 +38,24 @@ def dedup_clusters(
 
     A clip is a duplicate if a clip of its tier before it (by wave and index) has the same bytes, the
     same scene, or a vector within epsilon; batches, restarts and the order of waves change nothing.
-    Only vectors of one model are compared. Format: docs/formats.md#dedup.
+    Only vectors of one model are compared, and only within a site, one site after the other: vectors
+    do not leave theirs. A scene belongs to one city, so no site can repeat another's. Format:
+    docs/formats.md#dedup.
     """
     wave = context.partition_key
-    clips = _clips_with_vectors(store)
-    model_id = _model_of(clips, wave)
-    comparable = clips.filter(pl.col("model_id") == model_id)
-    batch = comparable.filter(pl.col("wave") == wave).select(CLIP_SCHEMA.keys())
-    verdicts = decide(batch, _known(store, comparable, wave), model_id=model_id)
-    publish(store, DEDUP, layout.dedup_key(wave), verdicts.decisions)
-    publish(store, SUPERSEDED, layout.superseded_key(wave), verdicts.superseded)
-    duplicates = verdicts.decisions.filter(pl.col("status") == "duplicate")
+    found = [_decide(home, store, wave) for home in residences(store)]
+    decisions = in_order(pl.concat(here.verdicts.decisions for here in found))
+    superseded = pl.concat(here.verdicts.superseded for here in found)
+    publish(store, DEDUP, layout.dedup_key(wave), decisions)
+    publish(store, SUPERSEDED, layout.superseded_key(wave), superseded)
     return dg.MaterializeResult(
         metadata={
-            "dagster/row_count": verdicts.decisions.height,
-            "num_duplicates": duplicates.height,
-            "num_superseded": verdicts.superseded.height,
-            "num_compared": comparable.height,
+            "dagster/row_count": decisions.height,
+            "num_duplicates": decisions.filter(pl.col("status") == "duplicate").height,
+            "num_superseded": superseded.height,
+            "num_compared": sum(here.num_compared for here in found),
             "epsilon": EPSILON,
-            "model_id": model_id,
+            "model_id": ", ".join(sorted({here.model_id for here in found if here.model_id})),
             "location": dg.MetadataValue.path(f"{store.url}/{layout.dedup_key(wave)}"),
         }
     )
@@ -63,6 +72,31 @@ def every_vector_is_decided(
     return dg.AssetCheckResult(
         passed=decided == asked, metadata={"undecided": sorted(asked - decided)[:20]}
     )
+
+
+@dataclass(frozen=True)
+class _Decided:
+    """What was decided on the clips of one site."""
+
+    verdicts: Verdicts
+    model_id: str
+    num_compared: int
+
+
+def _decide(home: SiteStore, store: SiteStore, wave: str) -> _Decided:
+    """Decide about the clips that a site holds of a wave.
+
+    Args:
+        home: Where the site's clips and vectors are.
+        store: Where the decisions on earlier waves are.
+        wave: The wave.
+    """
+    clips = _clips_with_vectors(home)
+    model_id = _model_of(clips, wave)
+    comparable = clips.filter(pl.col("model_id") == model_id)
+    batch = comparable.filter(pl.col("wave") == wave).select(CLIP_SCHEMA.keys())
+    verdicts = decide(batch, _known(store, comparable, wave), model_id=model_id)
+    return _Decided(verdicts, model_id, comparable.height)
 
 
 def _clips_with_vectors(store: SiteStore) -> pl.DataFrame:

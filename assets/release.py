@@ -1,10 +1,13 @@
 """Releases: the accepted clips of a wave, frozen under one root hash."""
 
 import dagster as dg
+import polars as pl
 
 from assets.partitions import waves
 from resources.clip_tables import read_wave_clips
+from resources.federated_store import homes
 from resources.ledger import Ledger
+from resources.retractions import read_redactions
 from resources.site_catalog import log_release, read_wave
 from resources.site_log import SiteLog
 from resources.site_store import SiteStore
@@ -13,7 +16,7 @@ from resources.wave_plans import read_plan
 from resources.world_models import WorldModels
 from worldloop import layout
 from worldloop.records import MANIFEST, RECEIPTS
-from worldloop.releases import compose_release, read_release
+from worldloop.releases import compose_release, read_release, redact
 
 _SITE = "local"
 
@@ -55,7 +58,9 @@ def release(
         allow_unguarded=plan.world_model is not None and plan.world_model.allow_unguarded,
     )
     publish_record(store, key, frozen.record)
-    publish(store, MANIFEST, layout.manifest_key(wave), frozen.manifest)
+    where = pl.Series("site", homes(store, frozen.manifest["pack_key"], alone=_SITE), pl.String)
+    manifest = redact(frozen.manifest.with_columns(where), read_redactions(store, wave))
+    publish(store, MANIFEST, layout.manifest_key(wave), manifest)
     log_release(site_log, frozen)
     receipts = read_all(store, RECEIPTS, f"receipts/{wave}")
     cpu_s, gpu_s = float(receipts["cpu_s"].sum()), float(receipts["gpu_s"].sum())

@@ -2,7 +2,7 @@
 
 Every figure is the CPU time (user and system, children included) of fresh processes, since wall
 times on shared machines say little. `--only import,chain` picks sections; `--full` renders the
-16 x 121 frames that the targets speak of instead of 4 x 61.
+16 x 121 frames that the targets speak of instead of 4 x 61, and searches a million vectors.
 """
 
 import argparse
@@ -29,6 +29,7 @@ def main() -> None:
         "import": _bench_imports,
         "chain": _bench_chain,
         "render": _bench_render,
+        "catalog": _bench_catalog,
     }
     parser = argparse.ArgumentParser(prog="orchestration.bench", description=__doc__)
     parser.add_argument("--only", default=",".join(sections))
@@ -83,6 +84,12 @@ def _bench_chain(full: bool) -> None:
 
 def _bench_render(full: bool) -> None:
     command = [sys.executable, "-m", "gpu_jobs.render_clips.bench", *(["--full"] if full else [])]
+    subprocess.run(command, check=True)
+
+
+def _bench_catalog(full: bool) -> None:
+    rows = 1_000_000 if full else 100_000
+    command = [sys.executable, "-m", "orchestration.bench_catalog", "--rows", str(rows)]
     subprocess.run(command, check=True)
 
 

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from orchestration.catalog_cli import catalog
 from orchestration.cosmos_cli import default_checkpoints, generate, models
 from orchestration.terminal import show_table
 from worldloop import __version__
@@ -39,6 +40,7 @@ def main() -> None:
     """Endless localized synthetic footage, from the atlas to a release."""
 
 
+main.add_command(catalog)
 main.add_command(generate)
 main.add_command(models)
 
@@ -150,6 +152,7 @@ def _report(wave: str, failed: tuple[str, ...], marts_built: bool, wall_s: float
     table.add_row("packs", str(root / layout.PACKS / wave))
     table.add_row("marts", str(home() / "marts.duckdb") if marts_built else "not built, see the UI")
     table.add_row("details", str(home() / "run.log"))
+    table.add_row("catalogs", "worldloop catalog update (make dev does it by itself)")
     table.add_row("UI", "make dev, then http://127.0.0.1:3000")
     table.add_row("search", 'worldloop search "rainy night street"')
     table.add_row("time", f"{wall_s:.0f} s")
@@ -211,10 +214,31 @@ def preview(place: str, seed: int, output: Path, frames: int, size: str) -> None
 @click.option("-n", "--limit", default=10, show_default=True)
 @click.option("--where", help="SQL filter, e.g. \"city = 'tokyo' and daypart = 'night'\".")
 @click.option("--extract", type=click.Path(path_type=Path), help="Write the found mp4 files here.")
-def search(text: str, limit: int, where: str | None, extract: Path | None) -> None:
+@click.option(
+    "--site", default="", help="A site, or `all`: one search over every site that answers."
+)
+def search(text: str, limit: int, where: str | None, extract: Path | None, site: str) -> None:
     """Find clips by what they show: worldloop search "rainy night street"."""
-    from orchestration.search import extract_videos, find_clips
+    from orchestration.deployments import federation
+    from orchestration.search import (
+        extract_videos,
+        find_clips,
+        find_clips_everywhere,
+        partial_answer,
+    )
 
+    if site:
+        with _console.status("asking every site" if site == "all" else f"asking {site}"):
+            answer = find_clips_everywhere(
+                text, federation=federation(), limit=limit, where=where, site=site
+            )
+        _show_everywhere(answer)
+        if missing := partial_answer(answer):
+            click.echo(missing)
+        if extract is not None:
+            for path in extract_videos(answer.rows.drop_nulls("rgb_offset"), extract):
+                click.echo(path)
+        return
     with _console.status("embedding the query"):
         found = find_clips(text, limit=limit, where=where)
     table = Table(box=None, pad_edge=False)
@@ -232,6 +256,16 @@ def search(text: str, limit: int, where: str | None, extract: Path | None) -> No
     if extract is not None:
         for path in extract_videos(found, extract):
             click.echo(path)
+
+
+def _show_everywhere(answer: Any) -> None:
+    """What every site that answered found; captions stay where their clips are at home."""
+    table = Table("score", "site", "place", "when", "weather", "clip", box=None, pad_edge=False)
+    for row in answer.rows.iter_rows(named=True):
+        place = f"{row['city']}/{row['institution']}"
+        facts = (row["site"], place, row["daypart"], row["weather"], row["recipe_id"][:8])
+        table.add_row(f"{row['score']:.3f}", *(str(fact or "-") for fact in facts))
+    show_table(table)
 
 
 @main.command()
@@ -388,12 +422,18 @@ def open_wave(plan: dict[str, Any]) -> None:
 
 
 @main.command()
-@click.option("--serve", type=int, help="Serve them on 127.0.0.1 at this port instead of printing.")
-def metrics(serve: int | None) -> None:
+@click.option("--serve", type=int, help="Serve them at this port instead of printing.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Another address than the loopback one needs WORLDLOOP_METRICS_TOKEN.",
+)
+def metrics(serve: int | None, host: str) -> None:
     """Print the site's numbers in Prometheus' format."""
     from prometheus_client import generate_latest
 
-    from orchestration.deployments import resources
+    from orchestration.deployments import metrics_token, resources
     from orchestration.instance import open_instance
     from orchestration.metrics import collect, serve_metrics
 
@@ -403,8 +443,13 @@ def metrics(serve: int | None) -> None:
             generate_latest(collect(instance, kit["store"], kit["ledger"])).decode(), nl=False
         )
         return
-    click.echo(f"http://127.0.0.1:{serve}/metrics until Ctrl-C")
-    serve_metrics(serve, lambda: collect(instance, kit["store"], kit["ledger"]))
+    click.echo(f"http://{host}:{serve}/metrics until Ctrl-C")
+    serve_metrics(
+        serve,
+        lambda: collect(instance, kit["store"], kit["ledger"]),
+        host=host,
+        token=metrics_token(),
+    )
 
 
 def _progress(terminal: TextIO) -> Progress:

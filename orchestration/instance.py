@@ -6,7 +6,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from orchestration.deployments import cp_size, home, instance_folder, num_gpus
+from assets.site_catalogs import pool_of
+from orchestration.deployments import cp_size, home, instance_folder, num_gpus, sites
 
 GPU_POOL = "gpu"
 
@@ -31,19 +32,21 @@ def open_instance() -> dg.DagsterInstance:
     """The instance that the UI and the daemon use too, with a pool as large as there are GPUs."""
     lay_out_instance()
     instance = dg.DagsterInstance.get()
-    limit_gpu_pool(instance, num_gpus() // cp_size())
+    limit_pool(instance, GPU_POOL, num_gpus() // cp_size())
+    for site in sites().all:
+        limit_pool(instance, pool_of(site.name), 1)  # one committer; a second would only wait
     return instance
 
 
-def limit_gpu_pool(instance: dg.DagsterInstance, num_jobs: int) -> None:
-    """Let so many generation jobs run at once; a limit that somebody has set stays.
+def limit_pool(instance: dg.DagsterInstance, pool: str, num_jobs: int) -> None:
+    """Let so many steps of a pool run at once; a limit that somebody has set stays.
 
-    dagster.yaml knows one default for all pools, so this one is written into the instance. Without a
-    GPU the default holds.
+    dagster.yaml knows one default for all pools, so this one is written into the instance. With 0,
+    as without a GPU, the default holds.
     """
     storage = instance.event_log_storage
     if num_jobs < 1 or not storage.supports_global_concurrency_limits:
         return
-    standing = {pool.name for pool in storage.get_pool_limits() if not pool.from_default}
-    if GPU_POOL not in standing:
-        storage.set_concurrency_slots(GPU_POOL, num_jobs)
+    standing = {limit.name for limit in storage.get_pool_limits() if not limit.from_default}
+    if pool not in standing:
+        storage.set_concurrency_slots(pool, num_jobs)

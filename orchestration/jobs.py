@@ -1,6 +1,9 @@
-"""The jobs of the graph: plan a wave, carry a city, close a wave, look after the house."""
+"""The jobs of the graph: plan a wave, carry a city, close a wave, bring the catalogs up to date."""
+
+from collections.abc import Sequence
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from assets.catalog import catalog
 from assets.cosmos_clips import cosmos_clips
@@ -12,9 +15,11 @@ from assets.prompts import prompts
 from assets.release import release
 from assets.rendered_clips import rendered_clips
 from assets.signals import signals
+from assets.site_catalogs import asset_name
 from assets.throughput import throughput
 from assets.wave_plan import wave_plan
 from sensors.wave_conductor import MAX_RUNTIME_TAG, SKETCH_RUNTIME_S
+from worldloop.sites import Site
 
 atlas_job = dg.define_asset_job(
     "atlas_job",
@@ -42,3 +47,13 @@ close_job = dg.define_asset_job(
     description="Close one wave: decide duplicates, append to the log, freeze the release.",
     tags={MAX_RUNTIME_TAG: "3600"},
 )
+
+
+def build_catalogs_job(sites: Sequence[Site]) -> UnresolvedAssetJobDefinition:
+    """The job that brings the catalogs of all sites up to date; one that fails stops no other."""
+    return dg.define_asset_job(
+        "catalogs_job",
+        dg.AssetSelection.assets(*(asset_name(site.name) for site in sites)),
+        description="Bring the catalogs of every site up to date, and check them.",
+        tags={MAX_RUNTIME_TAG: "3600"},
+    )

@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 
 from assets.partitions import shard_key, waves
+from assets.site_catalogs import asset_name
 from assets.wave_plan import WavePlanConfig
 from orchestration.definitions import defs
 from resources.site_store import SiteStore
@@ -176,3 +177,38 @@ def build_marts(instance: dg.DagsterInstance) -> bool:
         instance=instance, run_config=_QUIET, raise_on_error=False
     )
     return result.success
+
+
+def update_catalogs(
+    instance: dg.DagsterInstance, sites: Sequence[str] | None = None
+) -> dict[str, str]:
+    """Bring the catalogs of sites up to date in one run, as the daemon does by itself.
+
+    Args:
+        instance: Where the run is recorded.
+        sites: Names of sites; all when not given.
+
+    Returns:
+        Sites whose catalogs could not be brought up to date, each with why.
+    """
+    wanted = None if sites is None else [dg.AssetKey(asset_name(site)) for site in sites]
+    result = defs.resolve_job_def("catalogs_job").execute_in_process(
+        instance=instance, run_config=_QUIET, raise_on_error=False, asset_selection=wanted
+    )
+    if was_interrupted(result):
+        raise KeyboardInterrupt
+    failures = {
+        str(event.step_key).removesuffix("_checks").removesuffix("_catalog"): _first_words(
+            event.step_failure_data.error
+        )
+        for event in result.get_step_failure_events()
+    }
+    return failures
+
+
+def _first_words(error: Any) -> str:
+    """What an error said first, without where in the code."""
+    cause = error
+    while cause is not None and cause.cause is not None:
+        cause = cause.cause
+    return str(cause.message).strip().split("\n")[0] if cause is not None else "failed"

@@ -1,9 +1,8 @@
-"""The code location `marts`: the dbt models over the site's logs, apart because dbt is slow to import."""
+"""The code location `marts`: the dbt models over the logs of all sites, apart because dbt is slow to import."""
 
 import contextlib
 import fcntl
 import json
-import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,7 +10,14 @@ from typing import Any
 
 import dagster as dg
 
-from orchestration.deployments import home
+from orchestration.deployments import federation, home, sites
+from orchestration.mart_inputs import (
+    DBT,
+    DBT_FOLDER,
+    fetch_remote_logs,
+    log_folders,
+    variables,
+)
 
 with warnings.catch_warnings():
     # Goes when dagster-dbt's sqlglot takes sqlglotc: sqlglotrs warns when it is imported.
@@ -24,9 +30,10 @@ with warnings.catch_warnings():
         dbt_assets,
     )
 
-_FOLDER = Path(__file__).resolve().parent.parent / "dbt"
-_DBT = Path(sys.executable).with_name("dbt")  # the one beside this Python, on PATH or not
-_WRITTEN_BY_RELEASE = ("releases", "release_clips")
+_WRITERS = {
+    **dict.fromkeys(("releases", "release_clips"), "release"),
+    **dict.fromkeys(("projections", "reconciliations", "queries", "audits"), "local_catalog"),
+}  # of logs; all others are written by `catalog`
 
 
 class MartsTranslator(DagsterDbtTranslator):  # type: ignore[misc] # dagster_dbt is not followed
@@ -37,7 +44,7 @@ class MartsTranslator(DagsterDbtTranslator):  # type: ignore[misc] # dagster_dbt
         name = dbt_resource_props["name"]
         if dbt_resource_props["resource_type"] != "source":
             return dg.AssetKey(name)
-        return dg.AssetKey("release" if name in _WRITTEN_BY_RELEASE else "catalog")
+        return dg.AssetKey(_WRITERS.get(name, "catalog"))
 
     def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str:
         """`staging` and `marts`, after the folders."""
@@ -65,8 +72,9 @@ def manifest_is_fresh(folder: Path) -> bool:
 
 
 def _variables() -> list[str]:
-    """Where the site is, absolutely, as dbt runs in its own folder."""
-    return ["--vars", json.dumps({"home": str(home())})]
+    """Where the logs of the sites are, absolutely, as dbt runs in its own folder."""
+    logs = log_folders(sites(), home())
+    return ["--vars", json.dumps(variables(home=home(), logs=logs))]
 
 
 @contextlib.contextmanager
@@ -81,7 +89,7 @@ def _one_at_a_time(lock: Path) -> Iterator[None]:
 def _prepared(folder: Path) -> tuple[DbtProject, DbtCliResource]:
     """The dbt project, parsed only if that is due: a parse is dearer than the whole import."""
     project = DbtProject(project_dir=folder, profiles_dir=folder)
-    dbt = DbtCliResource(project_dir=project, dbt_executable=str(_DBT))
+    dbt = DbtCliResource(project_dir=project, dbt_executable=str(DBT))
     with _one_at_a_time(folder / "target" / "parse.lock"):
         if not manifest_is_fresh(folder):
             dbt.cli(["parse", "--quiet", *_variables()], target_path=project.target_path).wait()
@@ -89,7 +97,7 @@ def _prepared(folder: Path) -> tuple[DbtProject, DbtCliResource]:
     return project, dbt
 
 
-_PROJECT, _CLI = _prepared(_FOLDER)
+_PROJECT, _CLI = _prepared(DBT_FOLDER)
 
 
 @dbt_assets(  # type: ignore[untyped-decorator] # dagster_dbt is not followed
@@ -102,7 +110,13 @@ _PROJECT, _CLI = _prepared(_FOLDER)
     retry_policy=dg.RetryPolicy(max_retries=1, delay=5),
 )
 def marts(context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:
-    """Build and test the marts in `marts.duckdb`; DuckDB takes one writer, so one run at a time."""
+    """Build and test the marts in `marts.duckdb`; DuckDB takes one writer, so one run at a time.
+
+    Logs of remote sites are fetched first; of a site that does not answer the marts have what was
+    fetched earlier.
+    """
+    for site, error in fetch_remote_logs(federation()).items():
+        context.log.warning("%s counts as it was when it last answered: %s", site, error)
     with _one_at_a_time(home() / "marts.lock"):
         yield from dbt.cli(["build", *_variables()], context=context).stream()
 

@@ -1,19 +1,28 @@
-"""Search by words: the query becomes a vector in a job of its own, the Lance table answers."""
+"""Search by words: the query becomes a vector in a job of its own, the Lance tables answer."""
 
 import tempfile
+import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from gpu_jobs.embed_clips.spec import EmbedClipsSpec
-from orchestration.deployments import resources
+from orchestration.deployments import home, resources
 from orchestration.preview import run_by_hand
+from resources.federated_search import search_everywhere
+from resources.federation import Federation
+from resources.query_log import QueryLog
 from worldloop.errors import UnknownKeyError
+from worldloop.federated_results import FederatedResults
+
+EVERY_SITE = "all"
 
 
 def find_clips(text: str, *, limit: int, where: str | None = None) -> pl.DataFrame:
-    """The accepted clips that look most like a text; captions take no part.
+    """The accepted clips of this machine's site that look most like a text; captions take no part.
 
     Args:
         text: Free words.
@@ -27,22 +36,85 @@ def find_clips(text: str, *, limit: int, where: str | None = None) -> pl.DataFra
         UnknownKeyError: If the site has no clips yet.
     """
     kit = resources()
-    index, embedder = kit["clip_index"], kit["embedder"]
+    index = kit["clip_index"]
     if index.count() == 0:
         raise UnknownKeyError("clip", text, ["none in the index yet: `make run` makes some"])
-    spec = EmbedClipsSpec(texts=(text,), model=embedder.name, revision=embedder.revision)
-    with tempfile.TemporaryDirectory(prefix="worldloop-search-") as folder:
-        report = run_by_hand("embed_clips", asdict(spec), Path(folder))
-    accepted = "status = 'accepted'"
-    if where and "status" not in where:
-        accepted = f"({where}) AND {accepted}"
-    found: pl.DataFrame = index.search(
-        report["text_vectors"][0],
-        limit=limit,
-        where=where if where and "status" in where else accepted,
-        model_id=str(report["model_id"]),
+    vector, model_id = _embedded(text, kit)
+    condition = _of_accepted(where)
+    started = time.perf_counter()
+    found: pl.DataFrame = index.search(vector, limit=limit, where=condition, model_id=model_id)
+    query_log().record(
+        "local",
+        vector=vector,
+        model_id=model_id,
+        condition=condition,
+        num_wanted=limit,
+        num_found=found.height,
+        took_ms=(time.perf_counter() - started) * 1000,
     )
     return found
+
+
+def find_clips_everywhere(
+    text: str,
+    *,
+    federation: Federation,
+    limit: int,
+    where: str | None = None,
+    site: str = EVERY_SITE,
+    timeout_s: float = 10.0,
+) -> FederatedResults:
+    """The accepted clips of one site or of all that look most like a text.
+
+    Args:
+        text: Free words; they stay here, the sites get the vector.
+        federation: All sites.
+        limit: Rows at most.
+        where: SQL filter over the index columns; accepted clips only unless it names `status`.
+        site: Name of a site, or `all`.
+        timeout_s: A site that takes longer is named in `missing`.
+
+    Returns:
+        The rows, and the sites that did not answer.
+
+    Raises:
+        UnknownKeyError: If there is no such site.
+    """
+    names = federation.names if site == EVERY_SITE else [federation.site(site).name]
+    vector, model_id = _embedded(text, resources())
+    return search_everywhere(
+        federation,
+        vector,
+        limit=limit,
+        model_id=model_id,
+        where=_of_accepted(where),
+        sites=names,
+        timeout_s=timeout_s,
+        query_log=query_log(),
+    )
+
+
+def partial_answer(found: FederatedResults) -> str:
+    """What to tell people when sites are missing; empty if all answered.
+
+    Example:
+        >>> found = FederatedResults(pl.DataFrame(), {"lima": 3.0}, {"oslo": "no answer"})
+        >>> print(partial_answer(found))
+        1 of 2 sites answered; their clips alone are shown.
+          oslo: no answer
+    """
+    if found.is_complete:
+        return ""
+    num_asked = len(found.took_ms) + len(found.missing)
+    reasons = "".join(f"\n  {site}: {reason}" for site, reason in found.missing.items())
+    return (
+        f"{len(found.took_ms)} of {num_asked} sites answered; their clips alone are shown.{reasons}"
+    )
+
+
+def query_log() -> QueryLog:
+    """Where this machine's searches wait before they go into the sites' logs."""
+    return QueryLog(folder=str(home() / "queries"))
 
 
 def extract_videos(found: pl.DataFrame, folder: Path) -> list[Path]:
@@ -55,3 +127,19 @@ def extract_videos(found: pl.DataFrame, folder: Path) -> list[Path]:
         path.write_bytes(store.get_range(row["pack_key"], row["rgb_offset"], row["rgb_size_bytes"]))
         paths.append(path)
     return paths
+
+
+def _embedded(text: str, kit: dict[str, Any]) -> tuple[Sequence[float], str]:
+    """The vector of a text, and what made it."""
+    embedder = kit["embedder"]
+    spec = EmbedClipsSpec(texts=(text,), model=embedder.name, revision=embedder.revision)
+    with tempfile.TemporaryDirectory(prefix="worldloop-search-") as folder:
+        report = run_by_hand("embed_clips", asdict(spec), Path(folder))
+    return report["text_vectors"][0], str(report["model_id"])
+
+
+def _of_accepted(where: str | None) -> str:
+    accepted = "status = 'accepted'"
+    if not where:
+        return accepted
+    return where if "status" in where else f"({where}) AND {accepted}"

@@ -10,10 +10,11 @@ from dataclasses import asdict
 from typing import Any
 
 import dagster as dg
-from dagster import PipesTempFileContextInjector, PipesTempFileMessageReader
+from dagster import PipesTempFileContextInjector
 from dagster._core.errors import DagsterExecutionInterruptedError
 from pydantic import Field
 
+from resources.pipes_messages import URL_VARIABLE, message_reader
 from worldloop.errors import JobFailedError
 
 
@@ -27,10 +28,13 @@ class JobLauncher(dg.ConfigurableResource):  # type: ignore[type-arg]
     Attributes:
         grace_s: Seconds between the polite signal and the kill.
         env: Variables added to those of the worker.
+        messages_url: Bucket and prefix over which jobs report, e.g. `s3://bucket/pipes`; empty for a
+            file of this machine. A command that starts the job in a cloud needs a bucket.
     """
 
     grace_s: float = Field(default=5.0, gt=0)
     env: dict[str, str] = Field(default_factory=dict)
+    messages_url: str = ""
 
     def run(
         self,
@@ -61,13 +65,14 @@ class JobLauncher(dg.ConfigurableResource):  # type: ignore[type-arg]
         with dg.open_pipes_session(
             context=context.op_execution_context,  # Pipes asks the asset's for a deprecated run_id
             context_injector=PipesTempFileContextInjector(),
-            message_reader=PipesTempFileMessageReader(),
+            message_reader=message_reader(self.messages_url),
             extras={"spec": asdict(spec)},
         ) as session:
+            told = {URL_VARIABLE: self.messages_url, **session.get_bootstrap_env_vars()}
             process = subprocess.Popen(
                 _command(job, num_processes),
                 start_new_session=True,
-                env={**os.environ, **self.env, **session.get_bootstrap_env_vars()},
+                env={**os.environ, **self.env, **told},
             )
             try:
                 code = process.wait(timeout_s)

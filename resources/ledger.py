@@ -96,6 +96,16 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
         with self._transaction() as db:
             return self._lines(db, _day(now))
 
+    def settled_today(self, keys: str, *, now: datetime | None = None) -> dict[str, float]:
+        """What runs whose key begins with `keys` really used today, by kind."""
+        with self._transaction() as db:
+            rows = db.execute(
+                "select kind, sum(settled) from entries where day = ? and substr(key, 1, ?) = ? "
+                "group by kind",
+                (_day(now), len(keys), keys),
+            )
+            return dict(rows.fetchall())
+
     def _lines(self, db: sqlite3.Connection, day: str) -> list[BudgetLine]:
         sums = {
             kind: (reserved, settled)

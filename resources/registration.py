@@ -4,11 +4,12 @@ The Iceberg table is what counts; a registration only says where it is, so it ca
 BigQuery and OneLake are tested by recorded requests, as no emulator of either runs here.
 """
 
+import contextlib
 import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -124,7 +125,7 @@ class BigQueryCatalog:
 
         at = self._registration
         found = {}
-        with self._resource().get_client() as client:
+        with self._client() as client:
             for name in names:
                 try:
                     table = client.get_table(f"{at.project}.{at.dataset}.{name}")
@@ -143,9 +144,14 @@ class BigQueryCatalog:
     def point(self, table: LakeTable) -> None:
         """Replace the external table by one that points at the newest metadata."""
         at = self._registration
-        with self._resource().get_client() as client:
+        with self._client() as client:
             client.query(bigquery_dataset(at.project, at.dataset, at.location)).result()
             client.query(bigquery_table(at.project, at.dataset, at.connection, table)).result()
+
+    @contextlib.contextmanager
+    def _client(self) -> Iterator[Any]:
+        with self._resource().get_client() as client, contextlib.closing(client):
+            yield client
 
     def _resource(self) -> Any:
         from dagster_gcp import BigQueryResource
@@ -206,16 +212,18 @@ class RegistrationProjection:
         native: The cloud's list of tables.
         tables: Gives the site's Iceberg tables by name.
         name: Kind of the registration.
+        holder: Who works, for others that find the lease taken.
     """
 
     native: NativeCatalog
     tables: Tables
     name: str
+    holder: str = "projector"
 
     def catch_up(self, view: SiteView) -> Applied:
         """Point at the newest metadata wherever the cloud knows an older one, or none."""
         begun = time.monotonic()
-        with Lease(view.store, f"projection-{self.name}"):
+        with Lease(view.store, f"projection-{self.name}", self.holder):
             stale = self._stale(view)
             for table in stale:
                 self.native.point(table)
@@ -224,7 +232,7 @@ class RegistrationProjection:
     def rebuild(self, view: SiteView) -> Applied:
         """Point every table anew."""
         begun = time.monotonic()
-        with Lease(view.store, f"projection-{self.name}"):
+        with Lease(view.store, f"projection-{self.name}", self.holder):
             tables = list(self.tables(view).values())
             for table in tables:
                 self.native.point(table)

@@ -32,7 +32,7 @@ class Index(Protocol):
 def project_wave(
     *,
     site_log: SiteLog,
-    index: Index,
+    index: Index | None,
     prompts: pl.DataFrame,
     clips: pl.DataFrame,
     signals: pl.DataFrame,
@@ -47,6 +47,20 @@ def project_wave(
     """Append a wave's tables to the logs and bring the index up to date with them.
 
     Doing it twice, or going on after a kill, gives the same logs and the same index.
+
+    Args:
+        site_log: The logs.
+        index: Follows the logs; None where a projection does that by itself, sooner or later.
+        prompts: `records.PROMPTS` of the wave.
+        clips: `records.CLIPS`.
+        signals: `records.SIGNALS`.
+        vectors: `records.VECTORS`.
+        dedup: `records.DEDUP`.
+        superseded: `records.SUPERSEDED`; older clips that became duplicates.
+        failures: `records.FAILURES`.
+        receipts: `records.RECEIPTS`.
+        generations: `records.GENERATIONS`, of the clips of world models.
+        blocked: `records.BLOCKED`.
 
     Returns:
         New log rows by kind, and `indexed`: rows that were put into the index.
@@ -68,8 +82,10 @@ def project_wave(
         "superseded": superseded,
     }
     counts = {kind: site_log.append(kind, rows) for kind, rows in tables.items()}
-    touched = set(clips["wave"]) | _waves_of(site_log, superseded["recipe_id"])
-    counts["indexed"] = _index_waves(site_log, index, touched)
+    counts["indexed"] = 0
+    if index is not None:
+        touched = set(clips["wave"]) | _waves_of(site_log, superseded["recipe_id"])
+        counts["indexed"] = _index_waves(site_log, index, touched)
     return counts
 
 
@@ -127,11 +143,22 @@ def rebuild(site_log: SiteLog, index: Index) -> int:
     return sum(_index_waves(site_log, index, [wave]) for wave in waves)
 
 
-def wave_index_rows(site_log: SiteLog, waves: Iterable[str]) -> pl.DataFrame:
-    """Index rows of some waves, as the logs stand now."""
+def wave_index_rows(
+    site_log: SiteLog, waves: Iterable[str], *, others: Iterable[SiteLog] = ()
+) -> pl.DataFrame:
+    """Index rows of the clips that a site has of some waves, as the logs stand now.
+
+    Args:
+        site_log: The log of the site, whose clips they are.
+        waves: Which waves.
+        others: Shared logs of other sites: what they decided of duplicates counts too, since a
+            clip may repeat one of another site.
+    """
     wanted = frozenset(waves)
     clips = _table(site_log, "clips", waves=wanted)
-    decisions = with_superseded(_table(site_log, "duplicates"), _table(site_log, "superseded"))
+    decisions = with_superseded(
+        _of_all("duplicates", site_log, others), _of_all("superseded", site_log, others)
+    )
     return index_rows(
         scenes=_scenes_of(site_log, clips, wanted),
         captions=_table(site_log, "captions", waves=wanted),
@@ -154,6 +181,12 @@ def _table(
     site_log: SiteLog, kind: str, *, at: str | None = None, waves: Iterable[str] | None = None
 ) -> pl.DataFrame:
     return payload(log_kind(kind), site_log.read(kind, at=at, waves=waves))
+
+
+def _of_all(kind: str, site_log: SiteLog, others: Iterable[SiteLog]) -> pl.DataFrame:
+    """Rows of a shared kind of all logs; the own ones win."""
+    rows = pl.concat([_table(log, kind) for log in (site_log, *others)])
+    return rows.unique(log_kind(kind).table.key, keep="first", maintain_order=True)
 
 
 def _captions(prompts: pl.DataFrame, clips: pl.DataFrame) -> pl.DataFrame:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from resources.clip_tables import generated_packs, read_every_clip
+from resources.federated_store import residences
 from resources.site_log import SiteLog
 from resources.site_store import SiteStore
 from worldloop import layout
@@ -44,10 +45,14 @@ def sweep(
     """
     moment, keep = now or datetime.now(UTC), timedelta(hours=keep_hours)
     removals = _orphans(store, moment, keep)
+    retired = []
     if max_disk_gb is not None:
-        removals += _retired(store, removals, max_disk_gb, keep_waves)
+        retired = _retired(store, removals, max_disk_gb, keep_waves)
+        removals += retired
     files = [*_half_written(store, moment, keep), *_scratch(scratch, moment, keep)]
     if apply:
+        for wave in sorted({removal.key.split("/")[1] for removal in retired}):
+            store.create(layout.retired_key(wave), b"{}")  # before: a missing pack is no loss then
         for removal in removals:
             store.delete(removal.key)
         for removal in files:
@@ -74,7 +79,8 @@ def _orphans(store: SiteStore, now: datetime, keep: timedelta) -> list[Removal]:
     site_log = SiteLog(store=store)
     packs = store.scan(layout.PACKS)  # before the tables: a pack stands before its table
     named = set(read_every_clip(store)["pack_key"])
-    named |= set(site_log.read("lineage")["pack_key"])
+    for home in residences(store):  # a released clip keeps its pack, at whichever site it is
+        named |= set(SiteLog(store=home).read("lineage")["pack_key"])
     unclaimed = set(site_log.unclaimed())
     batches = [found for found in store.scan(layout.LOGS) if found.key in unclaimed]
     return [

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from assets.site_catalogs import is_site_catalog
 from resources.alerts import Alerts
 
 
@@ -11,9 +12,15 @@ from resources.alerts import Alerts
     minimum_interval_seconds=15,
 )
 def failed_runs(context: dg.RunFailureSensorContext, alerts: Alerts) -> None:
-    """Send an alert for every failed run that will not be retried."""
+    """Send an alert for every failed run that will not be retried.
+
+    Runs of nothing but catalogs of sites are left to `late_catalogs`, which tells of an incident
+    once and not at every try.
+    """
     run = context.dagster_run
     if run.tags.get("dagster/will_retry") == "true":
+        return
+    if run.asset_selection and all(is_site_catalog(key) for key in run.asset_selection):
         return
     alerts.send(
         f"worldloop run failed: {run.job_name}",

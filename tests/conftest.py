@@ -8,7 +8,23 @@ from typing import Any
 import dagster as dg
 import pytest
 
+pytest_plugins = ["tests.emulators.fixtures"]
+
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+SITES = """
+[sites.local]
+cities = ["*"]
+store = "site"
+[sites.aws]
+cities = []
+store = "aws"
+[sites.gcp]
+cities = []
+store = "gcp"
+[sites.azure]
+cities = []
+store = "azure"
+"""
 TINY = {"clips_per_place": 2, "num_frames": 13, "width_px": 96, "height_px": 54, "num_samples": 1}
 
 
@@ -22,8 +38,10 @@ class House:
 
     def __post_init__(self) -> None:
         from resources.alerts import Alerts
+        from resources.catalog_upkeep import Catalogs
         from resources.clip_index import ClipIndex
         from resources.embedder import Embedder
+        from resources.federation import Federation
         from resources.job_launcher import JobLauncher
         from resources.ledger import Ledger
         from resources.site_log import SiteLog
@@ -32,7 +50,12 @@ class House:
         from resources.world_models import WorldModels
 
         store = SiteStore(url=str(self.root / "site"))
+        sites = self.root / "sites.toml"
+        if not sites.exists():
+            sites.write_text(SITES)
+        federation = Federation(sites_path=str(sites), home=str(self.root))
         self.resources = {
+            "catalogs": Catalogs(federation=federation, ledger_folder=str(self.root)),
             "store": store,
             "site_log": SiteLog(store=store),
             "clip_index": ClipIndex(uri=str(self.root / "site" / "lance")),

@@ -9,7 +9,8 @@
     ├── BudgetExceededError    a run that the ledger or the disk limit does not allow
     ├── StoreError             a store that lost a race, ignores preconditions or is full
     │   ├── UnreachableError   a store that does not answer, or asks to come back later
-    │   └── AccessError        a store or service that refuses who we are, or what anybody may read
+    │   ├── AccessError        a store or service that refuses who we are, or what anybody may read
+    │   └── LogDamageError     a committed part of a log that is gone, or whose bytes have changed
     ├── LeaseHeldError         a second committer of a projection
     └── MissingExtraError      an optional package that is not installed
 
@@ -81,6 +82,24 @@ class UnreachableError(StoreError):
 
 class AccessError(StoreError):
     """A store or service refuses these credentials, or is open to the public."""
+
+
+class LogDamageError(StoreError):
+    """A batch or claim that was committed is gone from its store, or its bytes have changed.
+
+    Attributes:
+        key: Of the object.
+        is_gone: Whether it is gone; otherwise its bytes are others.
+    """
+
+    def __init__(self, key: str, url: str, *, is_gone: bool):
+        self.key, self.is_gone = key, is_gone
+        found = "is gone" if is_gone else "has other bytes than were committed"
+        super().__init__(
+            f"The log's {key!r} in {url!r} {found}; expected the bytes that were acknowledged, as they "
+            "never change. `worldloop catalog repair` brings them back from a mirror, a replica or "
+            "the backup."
+        )
 
 
 class LeaseHeldError(WorldloopError):

@@ -14,6 +14,24 @@ REPLICAS = "replicas"
 PROJECTIONS = "projections"
 LEASES = "leases"
 STAGING = "staging"
+ERASED = "erased"
+RETIRED = "retired"
+_CITY_FOLDERS = frozenset(
+    {
+        "prompts",
+        "clips",
+        COSMOS_CLIPS,
+        "generations",
+        "blocked",
+        "failures",
+        "receipts",
+        "signals",
+        "vectors",
+        PACKS,
+        STAGING,
+        ERASED,
+    }
+)  # <folder>/<wave>/<city>...; everything else belongs to no city
 _FORBIDDEN = frozenset("/\\#%*?\0")
 
 
@@ -117,6 +135,14 @@ def batch_key(log: LogName, kind: str, seq: int, sha256: str) -> str:
     return f"{log_prefix(log, kind)}/{seq:012d}-{_part(sha256)}.parquet"
 
 
+def purge_key(log: LogName, kind: str, mark: str) -> str:
+    """Says that batches were written anew without some rows; sorts behind every claim.
+
+    So who lists the claims behind the newest that it knows sees it too, at no further cost.
+    """
+    return f"{log_prefix(log, kind)}/claims/purged-{_part(mark)}"
+
+
 def claim_key(log: LogName, kind: str, seq: int) -> str:
     """The claim of a sequence number: its content is the SHA-256 of the batch that has it."""
     return f"{log_prefix(log, kind)}/claims/{seq:012d}"
@@ -140,6 +166,54 @@ def replica_prefix(site: str) -> str:
 def projection_key(name: str) -> str:
     """How far a projection that cannot say so itself has come."""
     return f"{PROJECTIONS}/{_part(name)}.json"
+
+
+def erased_key(pack: str) -> str:
+    """Which clips of a pack were taken back: their bytes in the pack are gone.
+
+    Example:
+        >>> erased_key("packs/w0001/tokyo/ab12.tar")
+        'erased/w0001/tokyo/ab12.json'
+    """
+    return f"{ERASED}/{pack.removeprefix(PACKS + '/').removesuffix('.tar')}.json"
+
+
+def retired_key(wave: str) -> str:
+    """Says that packs of a wave were removed to save disk; they can be rendered again."""
+    return f"{RETIRED}/{_part(wave)}.json"
+
+
+def redactions_key(wave: str) -> str:
+    """Clips of a wave's release whose captions were taken back, each with its leaf's hash."""
+    return f"{RELEASES}/{_part(wave)}/redactions.json"
+
+
+def city_of(key: str) -> str | None:
+    """The city that an object belongs to; None if it belongs to no city, or to several.
+
+    Example:
+        >>> city_of("receipts/w0001/tokyo.render.parquet"), city_of("plans/w0001.json")
+        ('tokyo', None)
+    """
+    parts = key.split("/")
+    if parts[0] not in _CITY_FOLDERS or len(parts) < 3:
+        return None
+    return parts[2].split(".", 1)[0] or None
+
+
+def may_hold_cities(prefix: str) -> bool:
+    """Whether objects of cities can lie in a folder."""
+    return prefix.split("/", 1)[0] in _CITY_FOLDERS or not prefix
+
+
+def lease_key(name: str, term: int) -> str:
+    """One term of a lease; the highest number holds."""
+    return f"{lease_prefix(name)}/{term:012d}"
+
+
+def heartbeat_key(name: str, holder: str) -> str:
+    """What a candidate for a lease writes, to learn the store's time."""
+    return f"{lease_prefix(name)}/heartbeats/{_part(holder)}"
 
 
 def lease_prefix(name: str) -> str:

@@ -25,6 +25,7 @@ _HEAD: dict[str, pl.DataType | type[pl.DataType]] = {
     "id": pl.String,
     "schema_version": pl.Int32,
 }
+LOG_COLUMNS = tuple(_HEAD)  # of every row, before its payload
 _IDS_AND_HASHES = """recipe_id scene_id content_sha256 pack_key duplicate_of superseded_by model_id
     root_hash atlas_hash release of_kind of_id sketch_recipe_id"""
 _PLACES = "wave index city institution site log_position"
@@ -125,6 +126,10 @@ RETRACTIONS: Mapping[LogName, Kind] = MappingProxyType(
         "shared": Kind("retractions", "shared", records.RETRACTIONS),
     }
 )
+# Every kind that has batches; the retractions of both logs go by names of their own.
+BATCHED_KINDS: Mapping[str, Kind] = MappingProxyType(
+    {**KINDS, **{f"{log}/retractions": kind for log, kind in RETRACTIONS.items()}}
+)
 
 
 def log_kind(name: str) -> Kind:
@@ -136,6 +141,17 @@ def log_kind(name: str) -> Kind:
     if name not in KINDS:
         raise UnknownKeyError("kind of log rows", name, KINDS)
     return KINDS[name]
+
+
+def batched_kind(name: str) -> Kind:
+    """A kind by its name, or the retractions of a log: `private/retractions`, `shared/retractions`.
+
+    Raises:
+        UnknownKeyError: If there is none.
+    """
+    if name not in BATCHED_KINDS:
+        raise UnknownKeyError("kind of log rows", name, BATCHED_KINDS)
+    return BATCHED_KINDS[name]
 
 
 def log_rows(kind: Kind, payload: pl.DataFrame) -> pl.DataFrame:
@@ -240,10 +256,10 @@ def encode_position(heads: Mapping[LogName, Mapping[str, int]]) -> str:
 
 
 def decode_position(position: str) -> dict[LogName, dict[str, int]]:
-    """The newest batch number of each kind at a position.
+    """The newest batch number of each kind at a position of one site.
 
     Raises:
-        MalformedRecordError: If the text is not a position.
+        MalformedRecordError: If the text is not a position of one site.
     """
     try:
         heads = json.loads(position)
@@ -252,3 +268,35 @@ def decode_position(position: str) -> dict[LogName, dict[str, int]]:
         raise MalformedRecordError(
             "log position", position[:80], "what SiteLog.position() gave", "Take it from a release."
         ) from error
+
+
+def encode_positions(positions: Mapping[str, str]) -> str:
+    """A place in the logs of several sites, as canonical JSON.
+
+    Args:
+        positions: Name of a site to what its `SiteLog.position()` gave.
+
+    Example:
+        >>> encode_positions({"local": '{"private":{"clips":2},"shared":{}}'})
+        '{"sites":{"local":{"private":{"clips":2},"shared":{}}}}'
+    """
+    return canonical_json(
+        {"sites": {site: decode_position(text) for site, text in positions.items()}}
+    ).decode()
+
+
+def decode_positions(position: str, *, coordinator: str) -> dict[str, str]:
+    """The position of each site; a position of one site alone is the coordinator's.
+
+    Raises:
+        MalformedRecordError: If the text is not a position.
+    """
+    try:
+        sites = dict(json.loads(position).get("sites", {}))
+    except (ValueError, TypeError, AttributeError):
+        sites = {}
+    if not sites:
+        return {coordinator: encode_position(decode_position(position))}
+    return {
+        site: encode_position(decode_position(json.dumps(heads))) for site, heads in sites.items()
+    }

@@ -22,6 +22,7 @@ from worldloop.seeds import canonical_json
 PACK_FORMAT = "worldloop-pack"
 PACK_VERSION = 1
 HEAD_NAME = "pack.json"
+ERASED = b"worldloop: this clip was taken back and its bytes were erased\n"
 
 _BLOCK = 512
 _COPY_BYTES = 1 << 20
@@ -120,6 +121,13 @@ def read_member(source: BinaryIO, member: PackMember) -> bytes:
     source.seek(member.offset)
     data = source.read(member.size_bytes)
     found = hashlib.sha256(data).hexdigest()
+    if found != member.sha256 and data.startswith(ERASED[: member.size_bytes]):
+        raise MalformedRecordError(
+            f"{member.name} in a pack",
+            "a clip that was taken back",
+            "a clip that may be read",
+            "Leave it out: its rows are retracted, and its bytes are gone for good.",
+        )
     if found != member.sha256:
         raise MalformedRecordError(
             f"{member.name} in a pack",
@@ -128,6 +136,19 @@ def read_member(source: BinaryIO, member: PackMember) -> bytes:
             _REMEDY,
         )
     return data
+
+
+def erase_clips(pack: bytes, members: Iterable[PackMember]) -> bytes:
+    """A pack of the same layout in which the bytes of some members are gone.
+
+    In their place stands a sentence that says so, and zeros; every other offset and byte stays, so
+    all other clips read as before. The pack no longer has the hash that its key names.
+    """
+    content = bytearray(pack)
+    for member in members:
+        room = slice(member.offset, member.offset + member.size_bytes)
+        content[room] = ERASED[: member.size_bytes].ljust(member.size_bytes, b"\0")
+    return bytes(content)
 
 
 def content_sha256(member_sha256s: dict[str, str]) -> str:

@@ -6,7 +6,7 @@ resumed, another machine or another pack gives the same one.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -185,6 +185,37 @@ def read_release(record: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
+def redact(manifest: pl.DataFrame, recipe_ids: Collection[str]) -> pl.DataFrame:
+    """A manifest without the captions of clips that were taken back; their rows stay.
+
+    With the hashes of their leaves (`leaf_hashes`) its root hash can still be computed.
+    """
+    taken = pl.col("recipe_id").is_in(sorted(recipe_ids))
+    return manifest.with_columns(caption=pl.when(taken).then(pl.lit("")).otherwise("caption"))
+
+
+def leaf_hashes(manifest: pl.DataFrame) -> dict[str, str]:
+    """The hash of each clip's leaf, hex, by recipe id, in the order of the manifest."""
+    rows = manifest.select(_CONTENT).rows()
+    hashes = [_leaf(canonical_json(list(row))).hex() for row in rows]
+    return dict(zip(manifest["recipe_id"], hashes, strict=True))
+
+
+def root_of(manifest: pl.DataFrame, *, redacted: Mapping[str, str] | None = None) -> str:
+    """The root hash of a manifest.
+
+    Args:
+        manifest: `records.MANIFEST`.
+        redacted: Recipe id to leaf hash of the clips whose captions were taken back.
+    """
+    hashes = leaf_hashes(manifest) | {
+        recipe_id: leaf
+        for recipe_id, leaf in (redacted or {}).items()
+        if recipe_id in set(manifest["recipe_id"])
+    }
+    return _root([bytes.fromhex(leaf) for leaf in hashes.values()])
+
+
 def merkle_root(leaves: Sequence[bytes]) -> str:
     """SHA-256 Merkle root: leaves and nodes are told apart, an odd one moves up unchanged.
 
@@ -194,7 +225,14 @@ def merkle_root(leaves: Sequence[bytes]) -> str:
         >>> merkle_root([])[:8]
         'e3b0c442'
     """
-    level = [hashlib.sha256(b"\0" + leaf).digest() for leaf in leaves]
+    return _root([_leaf(leaf) for leaf in leaves])
+
+
+def _leaf(content: bytes) -> bytes:
+    return hashlib.sha256(b"\0" + content).digest()
+
+
+def _root(level: list[bytes]) -> str:
     if not level:
         return hashlib.sha256().hexdigest()
     while len(level) > 1:

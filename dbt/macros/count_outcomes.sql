@@ -2,6 +2,6 @@
 {% macro count_outcomes() -%}
     count(*) as num_clips,
     {% for outcome in ['accepted', 'duplicate', 'rejected', 'failed', 'blocked', 'pending'] -%}
-    count(*) filter (where outcome = '{{ outcome }}') as num_{{ outcome }}{{ ',' if not loop.last }}
+    count(case when outcome = '{{ outcome }}' then 1 end) as num_{{ outcome }}{{ ',' if not loop.last }}
     {% endfor -%}
 {%- endmacro %}

@@ -1,7 +1,9 @@
 """How a job starts and ends: its spec comes from Dagster Pipes or a file, its report goes back."""
 
+import importlib
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -9,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
+from urllib.parse import urlparse
 
 from gpu_jobs.common.processes import this_rank
 from worldloop.errors import MalformedRecordError, WorldloopError
@@ -91,12 +94,34 @@ def _run_for_dagster(spec_type: type[Spec], job: Callable[..., Any], *, streams:
         pipes.log.info(json.dumps(line))
         pipes.report_custom_message({"clip": line})
 
-    with open_dagster_pipes() as pipes:
+    with open_dagster_pipes(message_writer=_message_writer()) as pipes:
         _log_as_json(job=spec_type.__name__, run_id=pipes.run_id)
         spec = read_spec(spec_type, pipes.get_extra("spec"))
         report = job(spec, on_clip=tell) if streams else job(spec)
         pipes.report_custom_message({"report": asdict(report)})
     return 0
+
+
+def _message_writer() -> Any:
+    """Writes to the bucket that the launcher named, or to the file that Pipes names."""
+    import dagster_pipes as pipes
+
+    url = urlparse(os.environ.get("WORLDLOOP_PIPES_URL", ""))
+    if url.scheme == "s3":
+        import boto3
+
+        return pipes.PipesS3MessageWriter(client=boto3.client("s3"), interval=1)
+    if url.scheme == "gs":
+        storage = importlib.import_module("google.cloud.storage")
+        return pipes.PipesGCSMessageWriter(client=storage.Client(), interval=1)
+    if url.scheme == "az":
+        from azure.identity import DefaultAzureCredential
+        from azure.storage.blob import BlobServiceClient
+
+        address = f"https://{url.netloc}.blob.core.windows.net"
+        client = BlobServiceClient(address, credential=DefaultAzureCredential())
+        return pipes.PipesAzureBlobStorageMessageWriter(client=client, interval=1)
+    return pipes.PipesDefaultMessageWriter()
 
 
 def _spec_from_pipes() -> Mapping[str, Any]:

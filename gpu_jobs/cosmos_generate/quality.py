@@ -31,8 +31,7 @@ from gpu_jobs.cosmos_generate.quality_frames import (
 from gpu_jobs.cosmos_generate.quality_sweep import (
     format_pixels,
     full_size_share,
-    grid_of,
-    read_axes,
+    read_sweep,
 )
 from worldloop.cosmos.families import ClipShape
 from worldloop.cosmos.gates import NOISE_FLOOR, OTHER_SEED
@@ -45,6 +44,7 @@ from worldloop.errors import WorldloopError
 log = logging.getLogger(__name__)
 
 DENSE = "exact"
+_COMPARED = "fast,fast_fp8_attention,sparse,thrifty,cached"  # a student has other weights
 ADAPTED = "_adapted"  # ends the name of a variant with adapted weights
 _SWEPT_FRAMES = 2  # kept of each clip of a sweep
 _OTHER_SEED_BY = 100_000
@@ -159,12 +159,13 @@ class Outcome:
     problem: str = ""
 
 
-def generate_all(request: QualityRequest, out: Path) -> dict[str, Any]:
+def generate_all(request: QualityRequest, out: Path, *, stills: int = 0) -> dict[str, Any]:
     """Generate every variant, compare it with the dense run, write frames, sheets and figures.
 
     Args:
         request: What to generate.
         out: Folder to write to: `paired.json`, `frames-<n>.npz` and `sheet-<variant>.png`.
+        stills: Frames of each clip to keep; 0 is `KEPT_FRAMES`, or fewer in a sweep.
 
     Returns:
         The content of `paired.json`.
@@ -173,6 +174,7 @@ def generate_all(request: QualityRequest, out: Path) -> dict[str, Any]:
         WorldloopError: If the dense run cannot be made; a profile that cannot is noted and left out.
     """
     out.mkdir(parents=True, exist_ok=True)
+    stills = stills or (_SWEPT_FRAMES if request.sweep else KEPT_FRAMES)
     outcomes: dict[str, Outcome] = {}
     paired: dict[str, Any] = {}
     runner = Runner(request)
@@ -183,9 +185,9 @@ def generate_all(request: QualityRequest, out: Path) -> dict[str, Any]:
         shown = {k: v for k, v in paired[variant.name].items() if k not in ("pairs", "profile")}
         log.info(json.dumps({"event": "variant_done", "variant": variant.name, **shown}))
         if variant.is_swept:  # of hundreds of clips only the stills are kept
-            outcome.clips = [_stills(clip, _SWEPT_FRAMES) for clip in outcome.clips]
+            outcome.clips = [_stills(clip, stills) for clip in outcome.clips]
     done = {name: outcome.clips for name, outcome in outcomes.items() if outcome.clips}
-    write_frames(out, done, count=_SWEPT_FRAMES if request.sweep else KEPT_FRAMES)
+    write_frames(out, done, count=stills)
     for name, clips in done.items():
         if name not in (DENSE, NOISE_FLOOR) and not paired[name]["swept"]:
             write_sheet(out / f"sheet-{name}.png", done[DENSE], clips, title=f"exact | {name}")
@@ -212,9 +214,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             seed=given.seed,
             device=given.device,
             adapted=given.adapted,
-            sweep=() if given.sweep is None else tuple(grid_of(read_axes(given.sweep))),
+            sweep=() if given.sweep is None else tuple(read_sweep(given.sweep)),
         )
-        record = generate_all(request, given.out)
+        record = generate_all(request, given.out, stills=given.stills)
     except WorldloopError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 1
@@ -226,7 +228,7 @@ def _profiles(given: argparse.Namespace) -> tuple[str, ...]:
     """Names of profiles; a sweep has none unless they are named."""
     names = given.profiles
     if names is None:
-        names = "fast,thrifty,sparse,cached" if given.sweep is None else ""
+        names = _COMPARED if given.sweep is None else ""
     return tuple(profile(name).name for name in names.split(",") if name)
 
 
@@ -234,13 +236,17 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m gpu_jobs.cosmos_generate.quality")
     parser.add_argument("--checkpoint", type=Path, required=True, help="diffusers folder")
     parser.add_argument("--like", default="Tiny-Cosmos-1.0-Text2World", help="registered model")
-    parser.add_argument("--profiles", help="fast,thrifty,sparse,cached unless swept")
+    parser.add_argument("--profiles", help=f"{_COMPARED} unless swept")
     parser.add_argument(
         "--adapted", type=Path, help="folder of weights adapted to sparse attention"
     )
     parser.add_argument(
-        "--sweep", nargs="*", metavar="FIELD=V1,V2", help="run a grid of variants, of these axes"
+        "--sweep",
+        nargs="*",
+        metavar="FIELD=V1,V2",
+        help="run a grid of variants, of these axes; a + stands between two grids",
     )
+    parser.add_argument("--stills", type=int, default=0, help="frames of each clip to keep")
     parser.add_argument("--prompts", type=int, default=12, help=f"at most {len(PROMPTS)}")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--frames", type=int, default=61)

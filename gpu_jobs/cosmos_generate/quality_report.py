@@ -29,10 +29,12 @@ from worldloop.cosmos.gates import (
     judge_adapted,
     verdicts,
 )
-from worldloop.errors import WorldloopError
+from worldloop.cosmos.profiles import PROFILES
+from worldloop.errors import MalformedRecordError, WorldloopError
 from worldloop.seeds import stream
 
 DENSE = "exact"
+_ASKED = ("model", "shape", "num_steps", "guidance", "sampler", "seed", "num_prompts")
 NUM_RESAMPLES = 2000
 _INTERVAL = (5, 95)  # percentiles
 
@@ -63,7 +65,7 @@ def measure(folder: Path, *, date: str = "") -> dict[str, Any]:
         if name not in (DENSE, *controls) and name in clips
     }
     swept = {n: row for n, row in rows.items() if paired["variants"][n]["swept"]}
-    named = {n: row for n, row in rows.items() if n not in swept}
+    named = {**_as_profiles(swept), **{n: row for n, row in rows.items() if n not in swept}}
     not_run = {n: row["problem"] for n, row in paired["variants"].items() if row["problem"]}
     facts = {k: v for k, v in paired.items() if k not in ("variants", "prompts", "family")}
     return {
@@ -79,6 +81,34 @@ def measure(folder: Path, *, date: str = "") -> dict[str, Any]:
         },
         "not_run": not_run,
         **({"sweep": swept} if swept else {}),
+    }
+
+
+def merged(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What was measured of one model in several runs; a later one goes before.
+
+    Raises:
+        MalformedRecordError: If the runs differ in what was asked, so that they cannot be compared.
+    """
+    first = parts[0]
+    for part in parts[1:]:
+        differing = [key for key in _ASKED if part[key] != first[key]]
+        if differing:
+            raise MalformedRecordError(
+                "folders of one report",
+                {key: (first[key], part[key]) for key in differing},
+                "the same model, prompts, shape, steps and seed",
+                "Generate them again, or report them one by one.",
+            )
+    tables = {
+        key: {name: row for part in parts for name, row in part.get(key, {}).items()}
+        for key in ("profiles", "adapted", "sweep")
+    }
+    not_run = {n: words for part in parts for n, words in part["not_run"].items()}
+    return {
+        **first,
+        **{key: rows for key, rows in tables.items() if rows or key != "sweep"},
+        "not_run": {n: words for n, words in not_run.items() if n not in tables["profiles"]},
     }
 
 
@@ -123,23 +153,36 @@ def format_report(measured: Mapping[str, Any]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read arguments, measure, write the record, print a table."""
     parser = argparse.ArgumentParser(prog="python -m gpu_jobs.cosmos_generate.quality_report")
-    parser.add_argument("--frames", type=Path, required=True, help="folder written by quality")
+    parser.add_argument(
+        "--frames", type=Path, required=True, nargs="+", help="folders written by quality"
+    )
     parser.add_argument("--out", type=Path, help="JSON file to write, e.g. profile_quality.json")
     parser.add_argument("--date", default="", help="ISO date of the measurement")
     given = parser.parse_args(arguments)
     try:
-        measured = measure(given.frames, date=given.date)
+        measured = merged([measure(folder, date=given.date) for folder in given.frames])
     except WorldloopError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 1
     if given.out:
-        write_json(given.out, measured)
+        write_json(given.out, {k: v for k, v in measured.items() if k != "sweep"})
     swept = measured.get("sweep")
     if swept:
         sys.stdout.write(format_gated(swept) + "\n")
     if measured["profiles"]:
         sys.stdout.write(format_report(measured))
     return 0
+
+
+def _as_profiles(swept: Mapping[str, Any]) -> dict[str, Any]:
+    """Swept variants that are what a profile is today, by its name; a name makes no clip."""
+    found = {}
+    for one in PROFILES.values():
+        for row in swept.values():
+            if row["profile"] | {"name": one.name} == one.to_record():
+                name = one.name if row["weights"] == "original" else f"{one.name} adapted"
+                found[name] = {**row, "profile": one.to_record()}
+    return found
 
 
 def _all_values(

@@ -53,6 +53,28 @@ def grid_of(axes: Mapping[str, Sequence[float]]) -> list[SpeedProfile]:
     return list(found.values())
 
 
+def read_sweep(words: Iterable[str]) -> list[SpeedProfile]:
+    """Variants of all grids of a command line, each once; `+` stands between two grids.
+
+    Raises:
+        UnknownKeyError: If a profile has no such number.
+        MalformedRecordError: If a value is no number or cannot be.
+
+    Example:
+        >>> words = ["density=1", "cache_every=2,3", "+", "density=0.5", "dense_first_steps=18"]
+        >>> [one.name for one in read_sweep(words)]
+        ['dense every 2', 'dense every 3', 'density 0.5 first 18']
+    """
+    grids: list[list[str]] = [[]]
+    for word in words:
+        if word == "+":
+            grids.append([])
+        else:
+            grids[-1].append(word)
+    found = {one.name: one for grid in grids for one in grid_of(read_axes(grid))}
+    return list(found.values())
+
+
 def read_axes(words: Iterable[str]) -> dict[str, tuple[float, ...]]:
     """Axes as a command line has them, `density=1,0.5`; none gives `GRID`.
 

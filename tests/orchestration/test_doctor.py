@@ -3,6 +3,7 @@ from itertools import pairwise
 import pytest
 from click.testing import CliRunner
 
+from orchestration import doctor
 from orchestration.cli import main
 from orchestration.doctor import by_model, examine_cosmos, gpu_asked, tiny_models, world_models
 
@@ -72,10 +73,18 @@ def test_another_card_can_be_asked_for():
     assert "decode in chunks" in line
     assert "121x704x1280" in line
     assert "scaled by peak bf16" in answer.output
-    assert "s*" in line  # `cached` failed its gate
-    assert "* This profile failed its quality gate" in answer.output
+    assert "s*" not in line  # every profile that is shown has passed its gate
     needs = next(line for line in answer.output.splitlines() if "a GPU of 40 GB" in line)
     assert "Cosmos-1.0-Diffusion-14B-Text2World" in needs
+
+
+def test_a_profile_that_failed_its_gate_is_marked(monkeypatch):
+    monkeypatch.setattr(doctor, "refused_profiles", lambda _: {"cached"})
+    answer = CliRunner().invoke(main, ["doctor", "--gpu-gb", "24"])
+
+    line = next(line for line in answer.output.splitlines() if line.lstrip().startswith(SEVEN))
+    assert line.count("s*") == 1
+    assert "* This profile failed its quality gate" in answer.output
 
 
 def test_every_tier_of_a_model_stands_in_its_row():

@@ -1,6 +1,6 @@
 import dagster as dg
 
-from orchestration.instance import GPU_POOL, limit_gpu_pool
+from orchestration.instance import GPU_POOL, limit_pool
 
 
 def limit(instance):
@@ -10,12 +10,12 @@ def limit(instance):
 
 def test_the_gpu_pool_is_as_large_as_there_are_gpus_unless_somebody_set_it(tmp_path):
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-        limit_gpu_pool(instance, 0)
+        limit_pool(instance, GPU_POOL, 0)
         assert limit(instance) is None
-        limit_gpu_pool(instance, 4)
+        limit_pool(instance, GPU_POOL, 4)
         assert limit(instance) == 4
         instance.event_log_storage.set_concurrency_slots(GPU_POOL, 2)
-        limit_gpu_pool(instance, 4)
+        limit_pool(instance, GPU_POOL, 4)
         assert limit(instance) == 2
 
 

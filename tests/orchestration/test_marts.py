@@ -13,6 +13,7 @@ import pytest
 
 from assets.partitions import waves
 from orchestration import marts as marts_module
+from orchestration.mart_inputs import run_dbt, variables
 from orchestration.marts import defs, manifest_is_fresh, marts
 from resources.site_catalog import log_release, project_wave, read_wave
 from resources.site_log import SiteLog
@@ -26,13 +27,20 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 # dagster-dbt 0.29.27 asks the context for what dagster 1.13.27 calls deprecated.
 builds = pytest.mark.filterwarnings("ignore:AssetExecutionContext.op is:DeprecationWarning")
 MARTS = (
+    "catalog_costs",
     "clip_outcomes",
     "cost_per_accepted_second",
     "coverage_by_place",
     "dedup_rates",
+    "guardrail_outcomes",
+    "index_lag",
+    "outcome_rates",
+    "query_load",
+    "reconciliation",
     "reject_reasons",
     "release_lineage",
     "throughput_by_wave",
+    "training_lineage",
     "twins",
     "wave_summary",
 )
@@ -150,7 +158,9 @@ def test_a_site_that_was_there_before_world_models_gets_their_marts_too(tmp_path
         digest = hashlib.sha256(batch).hexdigest()
         log.store.put(layout.batch_key(log_name, kind, 1, digest), batch)
         log.store.put(layout.claim_key(log_name, kind, 1), digest.encode())
-    assert build_marts()[0].success  # no batch has the newer columns yet
+    logs = [{"site": "local", "folder": str(tmp_path / "sites" / "local" / "logs")}]
+    # no batch has the newer columns yet
+    run_dbt("run", variables(home=tmp_path, logs=logs), target=tmp_path / "target")
     assert table(tmp_path, "select distinct tier from clip_outcomes") == [("sketch",)]
 
     where = {"wave": "w0002"}
@@ -198,6 +208,8 @@ def test_lineage_runs_from_the_graphs_assets_through_staging_into_the_marts():
 
     assert parents["stg_lineage"] == {"catalog"}
     assert parents["stg_releases"] == {"release"}
+    assert parents["stg_projections"] == {"local_catalog"}
+    assert parents["index_lag"] == {"stg_projections"}
     assert parents["coverage_by_place"] == {"clip_outcomes"}
     assert graph.get(dg.AssetKey("clip_outcomes")).group_name == "marts"
     assert graph.get(dg.AssetKey("clip_outcomes")).description.startswith(

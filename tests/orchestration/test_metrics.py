@@ -57,3 +57,41 @@ def test_the_file_for_a_collector_is_prometheus_text(site, tmp_path):
     write_metrics(path, *site)
 
     assert 'worldloop_store_bytes{folder="packs"} 8.0' in path.read_text().splitlines()
+
+
+def test_the_catalogs_of_sites_are_told_as_they_stood_when_last_made(site):
+    instance, *_ = site
+    facts = {"lag_s": 2.5, "dagster/row_count": 7, "recall": "not measured"}
+    instance.report_runless_asset_event(dg.AssetMaterialization("aws_catalog", metadata=facts))
+
+    numbers = collect(*site)
+
+    told = {
+        what: numbers.get_sample_value("worldloop_catalog", {"site": "aws", "what": what})
+        for what in ("lag_s", "rows", "recall")
+    }
+    assert told == {"lag_s": 2.5, "rows": 7.0, "recall": None}
+
+
+def test_nobody_beyond_this_machine_is_served_without_a_token():
+    from orchestration.metrics import check_may_serve
+    from worldloop.errors import AccessError
+
+    check_may_serve("127.0.0.1", "")
+    check_may_serve("localhost", "")
+    check_may_serve("0.0.0.0", "a token")
+    with pytest.raises(AccessError, match="WORLDLOOP_METRICS_TOKEN"):
+        check_may_serve("0.0.0.0", "")
+
+
+def test_a_scraper_without_the_token_gets_nothing():
+    from orchestration.metrics import _guarded
+
+    def answer(header):
+        said = []
+        app = _guarded(lambda _environ, start: start("200 OK", []) or [b"numbers"], "right")
+        body = app({"HTTP_AUTHORIZATION": header}, lambda status, _headers: said.append(status))
+        return said[0][:3], b"".join(body)
+
+    assert answer("Bearer right") == ("200", b"numbers")
+    assert answer("Bearer wrong")[0] == answer("")[0] == "401"

@@ -4,7 +4,8 @@ import pytest
 
 from resources import clip_index
 from resources.clip_index import ClipIndex
-from worldloop.errors import MalformedRecordError
+from resources.lance_upkeep import ensure_word_index
+from worldloop.errors import MalformedRecordError, StoreError
 from worldloop.index_rows import INDEX_COLUMNS
 from worldloop.seeds import stream
 
@@ -107,8 +108,7 @@ def test_an_empty_index_finds_nothing(index):
     assert index.search(np.ones(8), limit=3, model_id="starter-ab").is_empty()
 
 
-def test_maintenance_loses_no_row_and_keeps_merging(index, monkeypatch):
-    monkeypatch.setattr(clip_index, "_MANY_ROWS", 300)
+def test_maintenance_loses_no_row_and_keeps_merging(index):
     rows = make_rows(320)
     for start in range(0, 320, 80):
         index.upsert(rows[start : start + 80])
@@ -118,6 +118,54 @@ def test_maintenance_loses_no_row_and_keeps_merging(index, monkeypatch):
     assert index.count() == 320
     best = index.search(rows["vector"][7], limit=1, model_id="starter-ab")
     assert best["recipe_id"].to_list() == [rows["recipe_id"][7]]
+
+
+def test_rows_come_and_go_in_one_commit(index):
+    rows = make_rows(6)
+    index.upsert(rows)
+    before = index.version("starter-ab")
+    gone = rows["recipe_id"][:2].to_list()
+    index.change("starter-ab", make_rows(3, seed=1), gone=gone)
+    assert index.version("starter-ab") == before + 1
+    assert index.count() == 7
+    assert index.count(f"recipe_id = '{gone[0]}'") == 0
+
+
+def test_an_overwritten_table_has_the_new_rows_alone_and_another_id(index):
+    index.upsert(make_rows(6))
+    before = index.table_id("starter-ab")
+    index.overwrite("starter-ab", [make_rows(2, seed=1), make_rows(3, seed=2)])
+    assert index.count() == 5
+    assert index.table_id("starter-ab") not in (None, before)
+
+
+def test_a_refused_commit_leaves_the_table_as_it_was(index):
+    index.upsert(make_rows(6))
+
+    def refuse():
+        raise StoreError("not now")
+
+    with pytest.raises(StoreError, match="not now"):
+        index.change("starter-ab", make_rows(3, seed=1), confirm=refuse)
+    assert index.count() == 6
+
+
+def test_an_open_search_sees_a_table_that_was_made_again(index):
+    index.upsert(make_rows(6))
+    index.search(np.ones(8), limit=3, model_id="starter-ab")
+    ClipIndex(uri=index.uri).drop("starter-ab")
+    assert index.search(np.ones(8), limit=3, model_id="starter-ab").is_empty()
+    index.upsert(make_rows(2, seed=1))
+    assert index.search(np.ones(8), limit=3, model_id="starter-ab").height == 2
+
+
+def test_words_find_captions(index):
+    index.upsert(make_rows(40))
+    ensure_word_index(index, "starter-ab")
+    index.upsert(make_rows(3, seed=1).with_columns(caption=pl.lit("rainy markets at night")))
+    where = "city = 'lima'"
+    found = index.find_words("market in the rain", limit=5, model_id="starter-ab", where=where)
+    assert found["recipe_id"].to_list() == ["1-1"]
 
 
 def test_clearing_forgets_every_row(index):

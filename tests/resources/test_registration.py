@@ -1,4 +1,6 @@
+import gc
 import json
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -64,9 +66,14 @@ def service_account(url: str) -> str:
 
 
 @pytest.fixture
-def gcp() -> Site:
+def gcp() -> Iterator[Site]:
     site = site_with("bigquery", project="my-project", location="EU", connection="eu.lake")
-    return replace(site, secrets={"google_service_account_key": "env:WL_TEST_KEY"})
+    yield replace(site, secrets={"google_service_account_key": "env:WL_TEST_KEY"})
+    with (
+        warnings.catch_warnings()
+    ):  # the client leaves the connection of an answer 404 to the collector
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def at_bigquery(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

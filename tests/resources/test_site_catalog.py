@@ -102,10 +102,10 @@ def test_the_index_is_rebuilt_from_the_logs_alone(log, tmp_path):
     for wave in ("w0001", "w0002"):
         tables = rows.wave_tables(range(3), rejected=(1,), wave=wave)
         project_wave(site_log=log, index=index, **tables)
-    before = index._tables()[0].to_arrow().sort_by("recipe_id")
+    before = index.dataset("starter").to_table().sort_by("recipe_id")
 
     assert rebuild(log, index) == 6
-    assert index._tables()[0].to_arrow().sort_by("recipe_id").equals(before)
+    assert index.dataset("starter").to_table().sort_by("recipe_id").equals(before)
 
 
 def test_a_retracted_clip_is_not_in_a_rebuilt_index(log):

@@ -7,7 +7,7 @@ from resources.site_log import SiteLog
 from resources.site_store import SiteStore
 from tests import rows
 from worldloop.errors import MalformedRecordError, UnknownKeyError
-from worldloop.logs import KINDS
+from worldloop.layout import claim_key
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -102,7 +102,8 @@ def test_checkpoints_change_nothing_but_the_number_of_files_read(tmp_path, monke
     monkeypatch.setattr(SiteStore, "get", lambda s, key: (read_keys.append(key), get(s, key))[1])
 
     assert log.read("clips").equals(plain.read("clips"))
-    assert len([key for key in read_keys if log.store.exists(key)]) == 8 + (1 + 2)
+    files = [key for key in read_keys if key.endswith(".parquet")]
+    assert len([key for key in files if log.store.exists(key)]) == 8 + (1 + 2)
     early = '{"private":{"clips":2},"shared":{}}'
     assert log.read("clips", at=early).equals(plain.read("clips", at=early))
 
@@ -137,6 +138,13 @@ def test_a_writer_killed_before_its_claim_leaves_nothing_that_counts(log, monkey
     assert len(log.unclaimed()) == 1
 
 
+def test_a_batch_whose_claim_was_lost_is_no_leftover(log):
+    for number in range(3):
+        log.append("clips", rows.clips(range(number, number + 1)))
+    log.store.delete(claim_key("private", "clips", 2))
+    assert log.unclaimed() == []
+
+
 def append_some(url, barrier, own):
     log = SiteLog(store=SiteStore(url=url), checkpoint_every=4)
     barrier.wait(60)
@@ -163,7 +171,7 @@ def test_processes_that_append_at_once_lose_and_double_nothing(log):
         ("oslo", 6),
         ("tokyo", 9),
     ]
-    batches = [log.store.get(key) for _, key in log._batches(KINDS["clips"], after=0)]
+    batches = [log.store.get(batch.key("clips")) for batch in log.batch_hashes("clips")]
     assert sum(pl.read_parquet(batch).height for batch in batches) == 27  # not even in the files
     assert log.unclaimed() == []
 

@@ -79,7 +79,7 @@ def decide(
         duplicate_of=pl.lit(None, pl.String), fresh=pl.lit(value=True)
     )
     known = _conform(known, "duplicate_of").with_columns(fresh=pl.lit(value=False))
-    clips = _in_order(pl.concat([batch, known.join(batch, on=_IDENTITY, how="anti")]))
+    clips = in_order(pl.concat([batch, known.join(batch, on=_IDENTITY, how="anti")]))
     pairs = _Pairs(clips, epsilon)
     fresh = np.flatnonzero(clips["fresh"].to_numpy())
     stale = np.flatnonzero(~clips["fresh"].to_numpy())
@@ -106,7 +106,7 @@ def reconcile(known: pl.DataFrame, *, epsilon: float = EPSILON) -> pl.DataFrame:
         known: All clips with their standing decision, as `decide` takes them.
         epsilon: As in the decisions.
     """
-    clips = _in_order(_conform(known, "duplicate_of"))
+    clips = in_order(_conform(known, "duplicate_of"))
     everyone = np.arange(clips.height)
     return _changes(clips, _Pairs(clips, epsilon), everyone, everyone)
 
@@ -122,7 +122,7 @@ def with_superseded(decisions: pl.DataFrame, superseded: pl.DataFrame) -> pl.Dat
         `decisions` in the fixed order, with `status`, `duplicate_of`, `kind` and `similarity` as
         if all clips had been decided in one batch.
     """
-    ordered = _in_order(decisions).with_row_index("rank")
+    ordered = in_order(decisions).with_row_index("rank")
     rank_of = ordered.group_by("recipe_id").agg(pl.col("rank").min())
     held_by = rank_of.select(duplicate_of="recipe_id", rank_held="rank")
     changes = (
@@ -158,8 +158,8 @@ def _conform(clips: pl.DataFrame, *extra: str) -> pl.DataFrame:
     return clips.select(*(pl.col(name).cast(t) for name, t in CLIP_SCHEMA.items()), *extra)
 
 
-def _in_order(clips: pl.DataFrame) -> pl.DataFrame:
-    """Clips in the fixed order; `w9999` comes before `w10000`."""
+def in_order(clips: pl.DataFrame) -> pl.DataFrame:
+    """Clips, or decisions on clips, in the fixed order; `w9999` comes before `w10000`."""
     return clips.sort(pl.col("wave").str.len_chars(), "wave", "index", "city", "recipe_id")
 
 

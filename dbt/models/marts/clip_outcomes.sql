@@ -18,12 +18,11 @@ duplicates as (
 
 superseded as (
 
-    -- a clip may repeat several late arrivals: one match tells enough
     select
         recipe_id,
-        min_by(match_kind, superseded_by) as match_kind
+        match_kind,
+        row_number() over (partition by recipe_id order by superseded_by) as match_rank
     from {{ ref('stg_superseded') }}
-    group by recipe_id
 
 ),
 
@@ -52,20 +51,23 @@ made as (
         lineage.tier,
         lineage.duration_s,
         lineage.size_bytes,
-        superseded.recipe_id is not null as is_superseded,
+        lineage.site,
+        {{ as_boolean('superseded.recipe_id is not null') }} as is_superseded,
         coalesce(superseded.match_kind, duplicates.match_kind) as match_kind,
         case
             when scores.recipe_id is null then 'pending'
-            when not scores.is_accepted then 'rejected' -- also if it was not compared
+            when scores.is_accepted = {{ boolean(false) }} then 'rejected' -- also if it was not compared
             when duplicates.recipe_id is null then 'pending'
             when superseded.recipe_id is not null or duplicates.status = 'duplicate' then 'duplicate'
             else 'accepted'
         end as outcome,
         scores.reason as score_reason
     from lineage
-    left join scores using (recipe_id)
-    left join duplicates using (recipe_id)
-    left join superseded using (recipe_id)
+    left join scores on lineage.recipe_id = scores.recipe_id
+    left join duplicates on lineage.recipe_id = duplicates.recipe_id
+    -- a clip may repeat several late arrivals: one match tells enough
+    left join superseded
+        on lineage.recipe_id = superseded.recipe_id and superseded.match_rank = 1
 
 ),
 
@@ -84,12 +86,13 @@ explained as (
         case outcome when 'rejected' then 'signals' when 'duplicate' then 'dedup' end as stage,
         case outcome
             when 'rejected' then coalesce(score_reason, 'no reason given')
-            when 'duplicate' then 'duplicate: ' || match_kind
+            when 'duplicate' then {{ joined(["'duplicate: '", 'match_kind']) }}
         end as reason,
         match_kind,
         is_superseded,
         duration_s,
-        size_bytes
+        size_bytes,
+        site
     from made
 
 ),
@@ -99,22 +102,23 @@ failed as (
     -- a clip that was made later has not failed
     select
         failures.recipe_id,
-        cast(null as varchar) as sketch_recipe_id,
+        cast(null as {{ type_name('varchar') }}) as sketch_recipe_id,
         failures.wave,
         failures.clip_index,
         failures.city,
         failures.institution,
-        cast(null as varchar) as generator,
-        cast(null as varchar) as tier,
+        cast(null as {{ type_name('varchar') }}) as generator,
+        cast(null as {{ type_name('varchar') }}) as tier,
         'failed' as outcome,
         failures.stage,
         failures.reason,
-        cast(null as varchar) as match_kind,
-        false as is_superseded,
-        cast(0 as double) as duration_s,
-        cast(0 as bigint) as size_bytes
+        cast(null as {{ type_name('varchar') }}) as match_kind,
+        {{ boolean(false) }} as is_superseded,
+        cast(0 as {{ type_name('double') }}) as duration_s,
+        cast(0 as {{ type_name('bigint') }}) as size_bytes,
+        failures.site
     from failures
-    left join lineage using (recipe_id)
+    left join lineage on failures.recipe_id = lineage.recipe_id
     where lineage.recipe_id is null
 
 ),
@@ -124,23 +128,24 @@ stopped as (
     -- one that was made later, with another guard say, was not stopped
     select
         blocked.recipe_id,
-        cast(null as varchar) as sketch_recipe_id,
+        cast(null as {{ type_name('varchar') }}) as sketch_recipe_id,
         blocked.wave,
         blocked.clip_index,
         blocked.city,
         blocked.institution,
-        cast(null as varchar) as generator,
-        cast(null as varchar) as tier,
+        cast(null as {{ type_name('varchar') }}) as generator,
+        cast(null as {{ type_name('varchar') }}) as tier,
         'blocked' as outcome,
         'guardrail' as stage,
-        'blocked by ' || blocked.guard || ': ' || blocked.category as reason,
-        cast(null as varchar) as match_kind,
-        false as is_superseded,
-        cast(0 as double) as duration_s,
-        cast(0 as bigint) as size_bytes
+        {{ joined(["'blocked by '", 'blocked.guard', "': '", 'blocked.category']) }} as reason,
+        cast(null as {{ type_name('varchar') }}) as match_kind,
+        {{ boolean(false) }} as is_superseded,
+        cast(0 as {{ type_name('double') }}) as duration_s,
+        cast(0 as {{ type_name('bigint') }}) as size_bytes,
+        blocked.site
     from blocked
-    left join lineage using (recipe_id)
-    left join failures using (recipe_id)
+    left join lineage on blocked.recipe_id = lineage.recipe_id
+    left join failures on blocked.recipe_id = failures.recipe_id
     where lineage.recipe_id is null and failures.recipe_id is null
 
 ),

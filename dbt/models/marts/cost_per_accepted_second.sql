@@ -14,8 +14,8 @@ costs as (
 
     select
         recipe_id,
-        sum(cpu_s) as cpu_s,
-        sum(gpu_s) as gpu_s
+        {{ total('cpu_s') }} as cpu_s,
+        {{ total('gpu_s') }} as gpu_s
     from receipts
     group by recipe_id
 
@@ -26,13 +26,14 @@ made as (
     -- what a clip cost counts whatever became of it: rejects make the accepted ones dearer
     select
         outcomes.generator,
+        outcomes.tier,
         outcomes.city,
         outcomes.duration_s,
-        outcomes.outcome = 'accepted' as is_accepted,
+        outcomes.outcome,
         coalesce(costs.cpu_s, 0) as cpu_s,
         coalesce(costs.gpu_s, 0) as gpu_s
     from outcomes
-    left join costs using (recipe_id)
+    left join costs on outcomes.recipe_id = costs.recipe_id
     where outcomes.generator is not null
 
 ),
@@ -41,13 +42,14 @@ summed as (
 
     select
         generator,
+        tier,
         city,
         count(*) as num_clips,
-        sum(cpu_s) as cpu_s,
-        sum(gpu_s) as gpu_s,
-        coalesce(sum(duration_s) filter (where is_accepted), 0) as accepted_duration_s
+        {{ total('cpu_s') }} as cpu_s,
+        {{ total('gpu_s') }} as gpu_s,
+        coalesce({{ total("case when outcome = 'accepted' then duration_s end") }}, 0) as accepted_duration_s
     from made
-    group by generator, city
+    group by generator, tier, city
 
 ),
 
@@ -55,8 +57,8 @@ final as (
 
     select
         *,
-        cpu_s / nullif(accepted_duration_s, 0) as cpu_s_per_accepted_s,
-        gpu_s / nullif(accepted_duration_s, 0) as gpu_s_per_accepted_s
+        {{ ratio('cpu_s', 'accepted_duration_s') }} as cpu_s_per_accepted_s,
+        {{ ratio('gpu_s', 'accepted_duration_s') }} as gpu_s_per_accepted_s
     from summed
 
 )

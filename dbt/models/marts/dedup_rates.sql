@@ -9,12 +9,12 @@ counted as (
     select
         wave,
         city,
-        count(*) filter (where outcome in ('accepted', 'duplicate')) as num_compared,
-        count(*) filter (where outcome = 'duplicate') as num_duplicate,
-        count(*) filter (where outcome = 'duplicate' and match_kind = 'content') as num_same_content,
-        count(*) filter (where outcome = 'duplicate' and match_kind = 'scene') as num_same_scene,
-        count(*) filter (where outcome = 'duplicate' and match_kind = 'semantic') as num_semantic,
-        count(*) filter (where outcome = 'duplicate' and is_superseded) as num_superseded
+        count(case when outcome in ('accepted', 'duplicate') then 1 end) as num_compared,
+        count(case when outcome = 'duplicate' then 1 end) as num_duplicate,
+        count(case when outcome = 'duplicate' and match_kind = 'content' then 1 end) as num_same_content,
+        count(case when outcome = 'duplicate' and match_kind = 'scene' then 1 end) as num_same_scene,
+        count(case when outcome = 'duplicate' and match_kind = 'semantic' then 1 end) as num_semantic,
+        count(case when outcome = 'duplicate' and is_superseded = {{ boolean(true) }} then 1 end) as num_superseded
     from outcomes
     group by wave, city
 
@@ -24,7 +24,7 @@ final as (
 
     select
         *,
-        num_duplicate / nullif(num_compared, 0) as duplicate_share
+        {{ ratio('num_duplicate', 'num_compared') }} as duplicate_share
     from counted
 
 )

@@ -20,7 +20,7 @@ final as (
 
     select
         -- ids
-        release_clips.release || '/' || release_clips.recipe_id as release_clip_id,
+        {{ joined(['release_clips.release', "'/'", 'release_clips.recipe_id']) }} as release_clip_id,
         release_clips.release,
         releases.root_hash,
         release_clips.recipe_id,
@@ -43,7 +43,7 @@ final as (
         lineage.duration_s
     from release_clips
     left join releases on release_clips.release = releases.wave
-    left join lineage using (recipe_id)
+    left join lineage on release_clips.recipe_id = lineage.recipe_id
 
 )
 

@@ -9,11 +9,11 @@ costs as (
 
     select
         recipe_id,
-        sum(gpu_s) as gpu_s,
-        avg(ms_per_step) as ms_per_step,
-        avg(tflops) as tflops,
+        {{ total('gpu_s') }} as gpu_s,
+        {{ mean('ms_per_step') }} as ms_per_step,
+        {{ mean('tflops') }} as tflops,
         max(peak_gpu_gb) as peak_gpu_gb,
-        avg(busy_share) as busy_share
+        {{ mean('busy_share') }} as busy_share
     from receipts
     group by recipe_id
 
@@ -46,8 +46,12 @@ made as (
         generations.profile,
         lineage.num_frames,
         lineage.duration_s,
-        outcomes.outcome = 'accepted' as is_accepted,
-        costs.*
+        outcomes.outcome,
+        costs.gpu_s,
+        costs.ms_per_step,
+        costs.tflops,
+        costs.peak_gpu_gb,
+        costs.busy_share
     from generations
     inner join lineage on generations.recipe_id = lineage.recipe_id
     left join outcomes on generations.recipe_id = outcomes.recipe_id
@@ -64,12 +68,12 @@ summed as (
         profile,
         count(*) as num_clips,
         sum(num_frames) as num_frames,
-        coalesce(sum(gpu_s), 0) as gpu_s,
-        avg(ms_per_step) as ms_per_step,
-        avg(tflops) as tflops,
+        coalesce({{ total('gpu_s') }}, 0) as gpu_s,
+        {{ mean('ms_per_step') }} as ms_per_step,
+        {{ mean('tflops') }} as tflops,
         max(peak_gpu_gb) as peak_gpu_gb,
-        avg(busy_share) as busy_share,
-        coalesce(sum(duration_s) filter (where is_accepted), 0) as accepted_duration_s
+        {{ mean('busy_share') }} as busy_share,
+        coalesce({{ total("case when outcome = 'accepted' then duration_s end") }}, 0) as accepted_duration_s
     from made
     group by wave, generator, tier, profile
 
@@ -79,8 +83,8 @@ final as (
 
     select
         *,
-        num_frames / nullif(gpu_s, 0) as frames_per_gpu_s,
-        gpu_s / nullif(accepted_duration_s, 0) as gpu_s_per_accepted_s
+        {{ ratio('num_frames', 'gpu_s') }} as frames_per_gpu_s,
+        {{ ratio('gpu_s', 'accepted_duration_s') }} as gpu_s_per_accepted_s
     from summed
 
 )

@@ -15,11 +15,11 @@ counted as (
     select
         wave,
         count(distinct city) as num_cities,
-        count(distinct city || '/' || institution) as num_places,
+        count(distinct {{ joined(['city', "'/'", 'institution']) }}) as num_places,
         {{ count_outcomes() }},
-        sum(duration_s) as duration_s,
-        coalesce(sum(duration_s) filter (where outcome = 'accepted'), 0) as accepted_duration_s,
-        cast(sum(size_bytes) as bigint) as size_bytes
+        {{ total('duration_s') }} as duration_s,
+        coalesce({{ total("case when outcome = 'accepted' then duration_s end") }}, 0) as accepted_duration_s,
+        cast(sum(size_bytes) as {{ type_name('bigint') }}) as size_bytes
     from outcomes
     group by wave
 
@@ -29,11 +29,11 @@ final as (
 
     select
         counted.*,
-        releases.wave is not null as is_released,
+        {{ as_boolean('releases.wave is not null') }} as is_released,
         releases.root_hash,
         releases.num_clips as num_released
     from counted
-    left join releases using (wave)
+    left join releases on counted.wave = releases.wave
 
 )
 

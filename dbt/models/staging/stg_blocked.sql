@@ -12,7 +12,7 @@
 
 with log_rows as (
 
-    {{ committed_rows('private', 'blocked', columns) }}
+    {{ committed_rows('private', 'blocked', ['recipe_id'], columns) }}
 
 ),
 
@@ -25,6 +25,7 @@ final as (
         wave,
 
         -- strings
+        log_site as site,
         city,
         institution,
         guard,
@@ -32,8 +33,7 @@ final as (
         reason,
 
         -- numerics
-        index as clip_index
-
+        {{ identifier('index') }} as clip_index
     from log_rows
 
 )

@@ -11,7 +11,7 @@
 
 with log_rows as (
 
-    {{ committed_rows('shared', 'duplicates', columns) }}
+    {{ committed_rows('shared', 'duplicates', ['recipe_id'], columns) }}
 
 ),
 
@@ -25,13 +25,13 @@ final as (
         model_id,
 
         -- strings
+        log_site as site,
         status,
         payload_kind as match_kind,
 
         -- numerics
         similarity,
         epsilon
-
     from log_rows
 
 )

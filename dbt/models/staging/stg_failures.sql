@@ -11,7 +11,7 @@
 
 with log_rows as (
 
-    {{ committed_rows('private', 'failures', columns) }}
+    {{ committed_rows('private', 'failures', ['recipe_id'], columns) }}
 
 ),
 
@@ -24,14 +24,14 @@ final as (
         wave,
 
         -- strings
+        log_site as site,
         city,
         institution,
         stage,
         reason,
 
         -- numerics
-        index as clip_index
-
+        {{ identifier('index') }} as clip_index
     from log_rows
 
 )

@@ -6,6 +6,7 @@
     'wave': 'varchar',
     'model': 'varchar',
     'revision': 'varchar',
+    'checkpoint': 'varchar',
     'tier': 'varchar',
     'profile': 'varchar',
     'sampler': 'varchar',
@@ -18,7 +19,7 @@
 
 with log_rows as (
 
-    {{ committed_rows('private', 'generations', columns) }}
+    {{ committed_rows('private', 'generations', ['recipe_id'], columns) }}
 
 ),
 
@@ -33,8 +34,10 @@ final as (
         wave,
 
         -- strings
+        log_site as site,
         model,
         revision,
+        {{ identifier('checkpoint') }},
         tier,
         profile,
         sampler,
@@ -47,7 +50,6 @@ final as (
 
         -- booleans
         tiny as is_tiny
-
     from log_rows
 
 )

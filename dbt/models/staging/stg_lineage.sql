@@ -18,7 +18,7 @@
 
 with log_rows as (
 
-    {{ committed_rows('shared', 'lineage', columns) }}
+    {{ committed_rows('shared', 'lineage', ['recipe_id'], columns) }}
 
 ),
 
@@ -33,6 +33,7 @@ final as (
         wave,
 
         -- strings
+        log_site as site,
         city,
         institution,
         generator,
@@ -41,11 +42,10 @@ final as (
         pack_key,
 
         -- numerics
-        index as clip_index,
+        {{ identifier('index') }} as clip_index,
         num_frames,
         duration_s,
         size_bytes
-
     from log_rows
 
 )

@@ -19,7 +19,7 @@
 
 with log_rows as (
 
-    {{ committed_rows('private', 'receipts', columns) }}
+    {{ committed_rows('private', 'receipts', ['receipt_id'], columns) }}
 
 ),
 
@@ -33,6 +33,7 @@ final as (
         run_id,
 
         -- strings
+        log_site as site,
         city,
         step,
         guardrail,
@@ -51,7 +52,6 @@ final as (
 
         -- timestamps
         finished_at
-
     from log_rows
 
 )

@@ -8,7 +8,7 @@
 
 with log_rows as (
 
-    {{ committed_rows('shared', 'release_clips', columns) }}
+    {{ committed_rows('shared', 'release_clips', ['release', 'recipe_id'], columns) }}
 
 ),
 
@@ -22,8 +22,8 @@ final as (
         content_sha256,
 
         -- strings
+        log_site as site,
         pack_key
-
     from log_rows
 
 )

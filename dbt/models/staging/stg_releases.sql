@@ -10,7 +10,7 @@
 
 with log_rows as (
 
-    {{ committed_rows('shared', 'releases', columns) }}
+    {{ committed_rows('shared', 'releases', ['wave'], columns) }}
 
 ),
 
@@ -29,7 +29,6 @@ final as (
         num_clips,
         num_rejected,
         duration_s
-
     from log_rows
 
 )

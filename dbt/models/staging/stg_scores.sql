@@ -11,7 +11,7 @@
 
 with log_rows as (
 
-    {{ committed_rows('shared', 'scores', columns) }}
+    {{ committed_rows('shared', 'scores', ['recipe_id'], columns) }}
 
 ),
 
@@ -23,6 +23,7 @@ final as (
         wave,
 
         -- strings
+        log_site as site,
         reason,
 
         -- numerics
@@ -33,7 +34,6 @@ final as (
 
         -- booleans
         accepted as is_accepted
-
     from log_rows
 
 )

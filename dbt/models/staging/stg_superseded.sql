@@ -7,7 +7,7 @@
 
 with log_rows as (
 
-    {{ committed_rows('shared', 'superseded', columns) }}
+    {{ committed_rows('shared', 'superseded', ['recipe_id', 'superseded_by'], columns) }}
 
 ),
 
@@ -19,11 +19,11 @@ final as (
         superseded_by,
 
         -- strings
+        log_site as site,
         payload_kind as match_kind,
 
         -- numerics
         similarity
-
     from log_rows
 
 )

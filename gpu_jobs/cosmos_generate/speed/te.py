@@ -1,12 +1,13 @@
 """FP8 through Transformer Engine, where it is installed: linear layers, and attention.
 
-Both use delayed scaling: a tensor is scaled by what its largest values were in the passes before,
-so that quantising it takes one read. The layers and the attention are operators that compiled
-blocks do not look into.
+Both use current scaling: a tensor is scaled by its largest value. Delayed scaling reads each tensor
+once less, but learns its scales in training steps alone; without gradients they would stay at 1. The
+layers and the attention are operators that compiled blocks do not look into.
 """
 
 # L tokens, H heads, S keys, E width of a head
 
+import functools
 import importlib
 import importlib.util
 import itertools
@@ -20,6 +21,9 @@ from worldloop.errors import MalformedRecordError, MissingExtraError
 _LAYERS: dict[int, "TELinear"] = {}
 _ATTENTIONS: dict[tuple[int, int, int], Any] = {}
 _numbers = itertools.count()
+_PROBABILITY_SCALE = 256.0
+"""Of softmax's numerators, which lie in 0 to 1, before they are rounded to E4M3 (at most 448): a
+clip's tokens are many, and at 1 the smaller numerators round to nothing."""
 
 
 def import_te() -> Any:
@@ -51,10 +55,11 @@ def check_gpu(device: torch.device) -> None:
         )
 
 
+@functools.cache
 def _recipe(*, attention: bool) -> Any:
-    """Delayed scaling, E4M3 forward; backward does not happen here."""
+    """Current scaling, E4M3 forward; backward does not happen here."""
     recipes = importlib.import_module("transformer_engine.common.recipe")
-    return recipes.DelayedScaling(fp8_format=recipes.Format.HYBRID, fp8_dpa=attention)
+    return recipes.Float8CurrentScaling(fp8_format=recipes.Format.HYBRID, fp8_dpa=attention)
 
 
 def _autocast(recipe: Any) -> Any:
@@ -151,12 +156,20 @@ def fp8_attention(device: torch.device) -> Any:
 
 
 def _attention(num_heads: int, num_kv_heads: int, head_dim: int) -> Any:
-    attention = import_te().DotProductAttention(
-        num_heads,
-        head_dim,
-        num_gqa_groups=num_kv_heads,
-        attn_mask_type="no_mask",
-        qkv_format="bshd",
-        attention_dropout=0.0,
+    attention = (
+        import_te()
+        .DotProductAttention(
+            num_heads,
+            head_dim,
+            num_gqa_groups=num_kv_heads,
+            attn_mask_type="no_mask",
+            qkv_format="bshd",
+            attention_dropout=0.0,
+        )
+        .eval()
     )
-    return attention.eval()
+    with _autocast(_recipe(attention=True)):
+        attention.init_fp8_metadata(num_gemms=3)
+    slots = importlib.import_module("transformer_engine.pytorch.cpp_extensions.fused_attn")
+    attention.quantizers["scaling_fwd"][slots.META_S].scale.fill_(_PROBABILITY_SCALE)
+    return attention

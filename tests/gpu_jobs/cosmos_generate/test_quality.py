@@ -9,11 +9,12 @@ from PIL import Image
 from gpu_jobs.cosmos_generate import quality, quality_report
 from gpu_jobs.cosmos_generate.quality import QualityRequest, Runner, Variant
 from gpu_jobs.cosmos_generate.quality_frames import compare, read_frames, write_frames
-from gpu_jobs.cosmos_generate.quality_report import bootstrap
-from gpu_jobs.cosmos_generate.quality_sweep import GRID, grid_of, read_axes
+from gpu_jobs.cosmos_generate.quality_report import bootstrap, measure, merged
+from gpu_jobs.cosmos_generate.quality_sweep import GRID, grid_of, read_axes, read_sweep
 from gpu_jobs.cosmos_generate.tiny import write_tiny_checkpoint
 from worldloop.cosmos.families import ClipShape
 from worldloop.cosmos.gates import METRICS, Measured, judge
+from worldloop.cosmos.profiles import PROFILES
 from worldloop.errors import MalformedRecordError, UnknownKeyError
 from worldloop.seeds import stream
 
@@ -160,6 +161,34 @@ def test_axes_of_a_sweep_are_read_and_bad_ones_named():
         read_axes(["densty=1"])
     with pytest.raises(MalformedRecordError, match="numbers with commas"):
         read_axes(["density=a"])
+
+
+def test_a_variant_of_two_grids_is_run_once():
+    words = ["density=1", "cache_every=1,2", "+", "density=1", "cache_every=2,3"]
+    names = [one.name for one in read_sweep(words)]
+    assert names == ["dense", "dense every 2", "dense every 3"]
+    assert len(read_sweep([])) == len(grid_of(GRID))
+
+
+def test_a_swept_variant_that_is_a_profile_counts_as_its_measurement(swept, monkeypatch):
+    cached = PROFILES["cached"]
+    same = replace(grid_of({"cache_every": [2]})[0], name="cached")
+    monkeypatch.setattr(quality_report, "PROFILES", {"cached": cached})
+    assert measure(swept)["profiles"] == {}
+    monkeypatch.setattr(quality_report, "PROFILES", {"cached": same})
+    found = measure(swept)["profiles"]
+    assert found["cached"]["profile"] == same.to_record()
+    assert set(found) == {"cached"}
+
+
+def test_measurements_of_one_request_are_merged_and_others_refused(generated):
+    one = measure(generated, date="2026-01-02")
+    later = {**one, "profiles": {"fast_fp8_attention": {}}, "not_run": {}}
+    both = merged([one, later])
+    assert set(both["profiles"]) == {"sparse", "cached", "fast_fp8_attention"}
+    assert both["not_run"] == {}
+    with pytest.raises(MalformedRecordError, match="num_steps"):
+        merged([one, {**later, "num_steps": 7}])
 
 
 def test_an_interval_is_wider_for_values_that_differ_and_the_same_each_time():

@@ -1,11 +1,13 @@
-from dataclasses import dataclass
+import contextlib
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from gpu_jobs.cosmos_generate.protocol import Plain
-from gpu_jobs.cosmos_generate.speed import fused
+from gpu_jobs.cosmos_generate.speed import fused, te
 from gpu_jobs.cosmos_generate.speed.apply import apply_profile, apply_to
 from gpu_jobs.cosmos_generate.speed.policy import ProfilePolicy
 from gpu_jobs.cosmos_generate.speed.te import TELinear
@@ -80,7 +82,8 @@ def test_every_profile_runs_without_a_gpu(name):
 
 def test_a_policy_tells_attention_when_a_step_is_dense():
     world = World({"transformer": cosmos()})
-    policy = apply_profile(world, PROFILES["sparse"], shape=SHAPE, device="cpu")()
+    profile = replace(PROFILES["sparse"], dense_first_steps=2)
+    policy = apply_profile(world, profile, shape=SHAPE, device="cpu")()
     assert isinstance(policy, ProfilePolicy)
     dense = []
     for step in range(5):
@@ -99,6 +102,48 @@ def test_transformer_engine_names_its_extra_where_it_is_missing():
         apply_to(cosmos(), PROFILES["fast_fp8_attention"], device="cpu")
     with pytest.raises(MissingExtraError, match=r"worldloop\[te\]"):
         TELinear([torch.nn.Linear(2, 2)], "cpu")
+
+
+class StubAttention(torch.nn.Module):
+    """In the place of `DotProductAttention`: torch's attention on (B, L, H, E), with scales."""
+
+    def __init__(self, *_: Any, **__: Any):
+        super().__init__()
+        self.quantizers: dict[str, Any] = {}
+
+    def init_fp8_metadata(self, num_gemms: int) -> None:
+        scales = [SimpleNamespace(scale=torch.ones(1)) for _ in range(3 * num_gemms)]
+        self.quantizers["scaling_fwd"] = scales
+
+    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        assert all(one.is_contiguous() for one in (q, k, v))
+        out = torch.nn.functional.scaled_dot_product_attention(
+            *(one.transpose(1, 2) for one in (q, k, v))
+        )
+        return out.transpose(1, 2).flatten(2)
+
+
+def test_transformer_engine_gets_tokens_first_and_a_scale_for_small_probabilities(monkeypatch):
+    modules = {
+        "transformer_engine.common.recipe": SimpleNamespace(
+            Float8CurrentScaling=SimpleNamespace, Format=SimpleNamespace(HYBRID="hybrid")
+        ),
+        "transformer_engine.pytorch.cpp_extensions.fused_attn": SimpleNamespace(META_S=8),
+    }
+    library = SimpleNamespace(
+        DotProductAttention=StubAttention, autocast=lambda **_: contextlib.nullcontext()
+    )
+    monkeypatch.setattr(te.importlib, "import_module", modules.__getitem__)
+    monkeypatch.setattr(te, "import_te", lambda: library)
+    monkeypatch.setattr(te, "check_gpu", lambda _: None)
+    monkeypatch.setattr(te, "_ATTENTIONS", {})
+    te._recipe.cache_clear()
+    q, k, v = torch.randn(3, 2, 4, 10, 8)
+    found = te.fp8_attention(torch.device("cpu"))(q, k, v)
+    te._recipe.cache_clear()
+    torch.testing.assert_close(found, torch.nn.functional.scaled_dot_product_attention(q, k, v))
+    scales = te._ATTENTIONS[(4, 4, 8)].quantizers["scaling_fwd"]
+    assert [float(one.scale) for one in scales] == [1.0] * 8 + [256.0]
 
 
 def test_rotated_heads_equal_norm_and_rotation_of_diffusers():

@@ -1,0 +1,75 @@
+with release_clips as (
+
+    select * from {{ ref('stg_release_clips') }}
+
+),
+
+releases as (
+
+    select * from {{ ref('stg_releases') }}
+
+),
+
+lineage as (
+
+    select * from {{ ref('stg_lineage') }}
+
+),
+
+generations as (
+
+    select * from {{ ref('stg_generations') }}
+
+),
+
+outcomes as (
+
+    select * from {{ ref('clip_outcomes') }}
+
+),
+
+final as (
+
+    select
+        -- ids
+        {{ joined(['release_clips.release', "'/'", 'release_clips.recipe_id']) }} as release_clip_id,
+        release_clips.release,
+        releases.root_hash,
+        release_clips.recipe_id,
+        release_clips.wave,
+        release_clips.content_sha256,
+        lineage.scene_id,
+        lineage.sketch_recipe_id,
+        generations.draft_recipe_id,
+
+        -- strings
+        lineage.site,
+        lineage.city,
+        lineage.institution,
+        lineage.generator,
+        lineage.generator_version,
+        lineage.tier,
+        generations.model,
+        generations.revision,
+        generations.{{ identifier('checkpoint') }},
+        generations.profile,
+        generations.control,
+        outcomes.outcome,
+        release_clips.pack_key,
+
+        -- numerics
+        generations.num_steps,
+        generations.guidance,
+        lineage.duration_s,
+
+        -- booleans
+        {{ as_boolean('lineage.recipe_id is null') }} as is_taken_back
+    from release_clips
+    left join releases on release_clips.release = releases.wave
+    left join lineage on release_clips.recipe_id = lineage.recipe_id
+    left join generations on release_clips.recipe_id = generations.recipe_id
+    left join outcomes on release_clips.recipe_id = outcomes.recipe_id
+
+)
+
+select * from final
