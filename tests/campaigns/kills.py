@@ -165,7 +165,7 @@ def live_and_die(task: Task, *, after_s: float | None = None) -> str:
 def _one_death(task: Task) -> str:
     """The death that the seed decides: by turns from outside and from inside."""
     rng = np.random.default_rng([task.seed, task.life, 1])
-    if task.life % 2:
+    if (task.seed + task.life) % 2:
         moment, times = str(rng.choice(FAILPOINTS)), int(rng.integers(1, 4))
         return live_and_die(replace(task, failpoint=moment, at_time=times))
     return live_and_die(task, after_s=rng.random() * _LONGEST_LIFE_S)
