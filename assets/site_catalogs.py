@@ -13,7 +13,13 @@ import dagster as dg
 from resources.catalog_repair import agreement, exposure, follow, heal
 from resources.catalog_upkeep import Catalogs, Followed
 from worldloop.catalog_status import SiteStatus
-from worldloop.errors import AccessError, BudgetExceededError, StoreError
+from worldloop.errors import (
+    AccessError,
+    BudgetExceededError,
+    LeaseHeldError,
+    MalformedRecordError,
+    StoreError,
+)
 from worldloop.sites import Site
 
 GROUP = "catalog"
@@ -88,10 +94,11 @@ def build_site_catalog(site: Site) -> dg.AssetsDefinition:
             done, healed = follow(
                 catalogs, site.name, key=f"{context.run.run_id}/{site.name}/{context.retry_number}"
             )
-        except (AccessError, BudgetExceededError) as error:  # waiting a few seconds heals neither
-            raise dg.Failure(str(error), allow_retries=False) from error
-        except StoreError as error:
-            raise dg.Failure(f"{site.name}: {error}") from error
+        except (AccessError, BudgetExceededError, MalformedRecordError) as error:
+            # waiting heals none of these; causes are left out, as clients quote signed addresses
+            raise dg.Failure(f"{site.name}: {error}", allow_retries=False) from None
+        except (StoreError, LeaseHeldError) as error:
+            raise dg.Failure(f"{site.name}: {error}") from None
         if healed is not None:
             context.log.warning(
                 "The log of %s had holes: %d of %d were filled",

@@ -8,7 +8,7 @@ import dagster as dg
 from assets.site_catalogs import NOBODY, as_metadata, asset_name, pool_of
 from resources.catalog_repair import NIGHTLY_SHARE, back_up, follow, heal
 from resources.catalog_upkeep import Catalogs
-from worldloop.errors import StoreError
+from worldloop.errors import BudgetExceededError, LeaseHeldError, StoreError
 from worldloop.sites import Site
 
 _FOUR_HOURS = "14400"
@@ -48,8 +48,8 @@ def _upkeep_of(site: Site) -> dg.OpDefinition:
         key = f"{context.run_id}/{site.name}/{context.retry_number}"
         try:
             facts = _night(context, catalogs, site, key)
-        except StoreError as error:
-            raise dg.Failure(f"{site.name}: {error}") from error
+        except (StoreError, LeaseHeldError, BudgetExceededError) as error:
+            raise dg.Failure(f"{site.name}: {error}") from None  # clients quote signed addresses
         context.log_event(dg.AssetMaterialization(asset_name(site.name), metadata=facts))
 
     return look_after

@@ -28,7 +28,7 @@ import polars as pl
 
 from resources.site_view import SiteView
 from tests.campaigns.kill_worker import FAILPOINTS, Task, projections, work
-from tests.emulators.clouds import Emulator, running
+from tests.emulators.clouds import Emulator, running, sites_file
 from worldloop.errors import LeaseHeldError
 from worldloop.layout import LANCE
 
@@ -299,25 +299,19 @@ def grounds(name: str) -> Iterator[Callable[[], Ground]]:
 
 def local_ground(home: Path) -> Ground:
     """A site in a folder."""
-    return _ground("local", home, 'store = "site"')
+    return _ground("local", home, '[sites.home]\ncities = ["*"]\nstore = "site"')
 
 
 def emulated_ground(emulator: Emulator, name: str, home: Path) -> Ground:
     """A site in an emulator's fresh bucket."""
     os.environ.update(emulator.environ)
-    settings = {"options": emulator.options, "secrets": emulator.secrets}
-    lines = [f'store = "{emulator.url}"']
-    for key, values in settings.items():
-        lines.append(
-            f"{key} = {{ {', '.join(f'{k} = {json.dumps(v)}' for k, v in values.items())} }}"
-        )
-    return _ground(name, home, *lines)
+    return _ground(name, home, sites_file(emulator, site="home"))
 
 
-def _ground(name: str, home: Path, *lines: str) -> Ground:
+def _ground(name: str, home: Path, sites: str) -> Ground:
     home.mkdir(parents=True)
     path = home / "sites.toml"
-    path.write_text("\n".join(["[sites.home]", 'cities = ["*"]', *lines]), encoding="utf-8")
+    path.write_text(sites, encoding="utf-8")
     return Ground(name, path, home)
 
 

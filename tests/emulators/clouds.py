@@ -302,3 +302,12 @@ def _ask(verb: str, url: str, body: str = "") -> None:
         if error.code != 409:  # it is there
             raise
         error.close()
+
+
+def sites_file(emulator: Emulator, *, site: str) -> str:
+    """A sites file with one site, which is the emulator and home of every city."""
+    lines = [f"[sites.{site}]", 'cities = ["*"]', f'store = "{emulator.url}"']
+    for name, values in (("options", emulator.options), ("secrets", emulator.secrets)):
+        pairs = ", ".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
+        lines.append(f"{name} = {{ {pairs} }}")
+    return "\n".join(lines)
