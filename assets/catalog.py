@@ -1,17 +1,18 @@
-"""Where rows enter the logs, each at its city's home; with one site, the Lance table made from them too."""
+"""Where rows enter the logs, each at its city's home; the coordinator's own Lance table follows."""
 
 import dagster as dg
 import polars as pl
 
 from assets.partitions import every_city_of_the_wave, waves
+from resources.catalog_upkeep import Catalogs
 from resources.clip_index import ClipIndex
 from resources.clip_tables import read_wave_clips
-from resources.federated_log import FederatedLog
 from resources.site_catalog import project_wave, wave_index_rows
 from resources.site_log import SiteLog
 from resources.site_store import SiteStore
 from resources.tables import read, read_all
 from worldloop import layout
+from worldloop.errors import LeaseHeldError
 from worldloop.records import (
     BLOCKED,
     DEDUP,
@@ -24,6 +25,8 @@ from worldloop.records import (
     VECTORS,
     Table,
 )
+
+_WAIT_S, _MOST_WAITS = 5.0, 15  # longer than the lease of a committer that was killed
 
 
 @dg.asset(
@@ -42,14 +45,14 @@ from worldloop.records import (
     retry_policy=dg.RetryPolicy(max_retries=1, delay=3),
 )
 def catalog(
-    context: dg.AssetExecutionContext, store: SiteStore, site_log: SiteLog, clip_index: ClipIndex
+    context: dg.AssetExecutionContext, store: SiteStore, site_log: SiteLog, catalogs: Catalogs
 ) -> dg.MaterializeResult[None]:
-    """One wave's rows in the logs, and its clips in the Lance table of this site.
+    """One wave's rows in the logs, and the clips at home here in the Lance table of this site.
 
-    Appending again adds nothing; the Lance table can be thrown away and rebuilt from the logs
-    (`worldloop rebuild`). When cities are at home at several sites, their captions and vectors must
-    not come together here: then each site's own catalog asset indexes its clips. Formats:
-    docs/formats.md#logs and #clip-index.
+    Appending again adds nothing. The Lance table follows the log under its lease, as it does in
+    `local_catalog`; it can be thrown away and rebuilt (`worldloop rebuild`). Clips of cities that are
+    at home elsewhere are indexed there by their own site's catalog: their captions and vectors do
+    not come together here. Formats: docs/formats.md#logs and #clip-index.
     """
     wave = context.partition_key
 
@@ -58,7 +61,6 @@ def catalog(
 
     counts = project_wave(
         site_log=site_log,
-        index=None if isinstance(site_log, FederatedLog) else clip_index,
         prompts=of_wave(PROMPTS, "prompts"),
         clips=read_wave_clips(store, wave),
         signals=of_wave(SIGNALS, "signals"),
@@ -70,12 +72,19 @@ def catalog(
         dedup=read(store, DEDUP, layout.dedup_key(wave)),
         superseded=read(store, SUPERSEDED, layout.superseded_key(wave)),
     )
+    try:
+        applied = catalogs.index_own_clips()
+    except LeaseHeldError as error:  # `local_catalog` is at it, or was killed a moment ago
+        context.log.info("%s", error)
+        raise dg.RetryRequested(max_retries=_MOST_WAITS, seconds_to_wait=_WAIT_S) from error
+    index = ClipIndex.of_store(catalogs.own_view().store)
     return dg.MaterializeResult(
         metadata={
-            "dagster/row_count": counts["indexed"],
-            "new_log_rows": sum(n for kind, n in counts.items() if kind != "indexed"),
+            "dagster/row_count": index.count(f"wave = '{wave}'"),
+            "new_log_rows": sum(counts.values()),
             "log_position": site_log.position(),
-            "index_rows": clip_index.count(),
+            "index_rows": index.count(),
+            "index_rebuilt": applied.rebuilt,
             "location": dg.MetadataValue.path(f"{store.url}/{layout.LOGS}"),
         }
     )
@@ -83,17 +92,24 @@ def catalog(
 
 @dg.asset_check(asset=catalog, blocking=True, partitions_def=waves)
 def the_index_holds_what_the_logs_say(
-    context: dg.AssetCheckExecutionContext, site_log: SiteLog, clip_index: ClipIndex
+    context: dg.AssetCheckExecutionContext, catalogs: Catalogs
 ) -> dg.AssetCheckResult:
-    """The wave has as many rows in the Lance table as the logs give.
+    """The wave's clips of this site stand in its Lance table as its logs give them: no more, no less.
 
-    With cities at several sites there is nothing to compare here: `nothing_is_missing` of each site does.
+    Clips of cities that are at home elsewhere are looked after by `nothing_is_missing` of their site.
     """
-    if isinstance(site_log, FederatedLog):
-        return dg.AssetCheckResult(passed=True, metadata={"indexed_by": "the catalog of each site"})
-    wave = context.partition_key
-    expected = wave_index_rows(site_log, [wave]).height
-    found = clip_index.count(f"wave = '{wave}'")
+    wave, view = context.partition_key, catalogs.own_view()
+    index, key = ClipIndex.of_store(view.store), ["recipe_id", "model_id", "status"]
+    rows = wave_index_rows(view.log, [wave], others=view.replicas.values())
+    expected = set(rows.select(key).iter_rows())
+    stored = [index.rows(one, columns=key, where=f"wave = '{wave}'") for one in index.models()]
+    found = {row for part in stored for row in part.select(key).iter_rows()}
     return dg.AssetCheckResult(
-        passed=found == expected, metadata={"in_index": found, "in_logs": expected}
+        passed=found == expected,
+        metadata={
+            "in_index": len(found),
+            "in_logs": len(expected),
+            "lacking": len(expected - found),
+            "beyond": len(found - expected),
+        },
     )

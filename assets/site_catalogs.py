@@ -140,8 +140,8 @@ def build_site_checks(site: Site) -> dg.AssetChecksDefinition:
 def as_metadata(status: SiteStatus) -> dict[str, Any]:
     """How a site stands, as Dagster shows it: the columns of `worldloop catalog status`."""
     facts = {k: v for k, v in status.facts().items() if k not in ("site", "problem")}
-    if status.last_repair is not None:
-        facts["last_repair"] = dg.MetadataValue.timestamp(status.last_repair)
+    moment = status.last_repair
+    facts["last_repair"] = "never" if moment is None else dg.MetadataValue.timestamp(moment)
     facts["location"] = dg.MetadataValue.path(status.location)
     facts["recall"] = "not measured" if status.recall is None else round(status.recall, 4)
     facts["num_behind"] = status.num_behind
@@ -213,10 +213,10 @@ def _answers(catalogs: Catalogs, site: Site) -> tuple[bool, dict[str, Any]]:
     status = catalogs.look(site.name)
     if status.recall is None:
         return True, {"recall": "not measured: no vectors yet, or too few for an index"}
-    target = catalogs.target_recall
-    return status.recall >= target, {
+    least = catalogs.targets.least_recall  # below it the advisor chooses another index
+    return status.recall >= least, {
         "recall": status.recall,
-        "target": target,
+        "target": catalogs.target_recall,
         "index": status.index,
     }
 

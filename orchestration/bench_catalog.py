@@ -32,6 +32,7 @@ from resources import index_advisor, lance_upkeep
 from resources.clip_index import ClipIndex
 from resources.index_advisor import Query, nearest_scores
 from resources.lance_projection import LanceProjection
+from resources.projection import Projection
 from resources.site_catalog import lineage
 from resources.site_log import SiteLog
 from resources.site_store import SiteStore
@@ -72,6 +73,7 @@ def main() -> None:
     sections: dict[str, Callable[[int], None]] = {
         "metadata": lambda _rows: bench_metadata(),
         "searchable": lambda _rows: bench_searchable(),
+        "batches": lambda _rows: bench_batches(),
         "rebuild": lambda _rows: bench_rebuild(),
         "requests": lambda _rows: bench_requests(),
         "search": bench_search,
@@ -137,6 +139,31 @@ def bench_searchable(repeats: int = 24, num_clips: int = 50) -> None:
     for name in ("wall_s", "cpu_s"):
         values = [getattr(one, name) for one in took]
         table.add_row(name, f"{np.median(values):.3f}", f"{np.percentile(values, 95):.3f}")
+    _console.print(table)
+
+
+def bench_batches(num_batches: int = 300, repeats: int = 5) -> None:
+    """Following a log of many small batches that no checkpoint has gathered yet, one more at a time."""
+    from resources.iceberg_projection import IcebergProjection
+
+    projections: tuple[Projection, ...] = (LanceProjection(), IcebergProjection())
+    took: dict[str, list[Timed]] = {projection.name: [] for projection in projections}
+    with _site() as view:
+        for number in range(num_batches + repeats):
+            log_wave(view.log, f"w{number:05d}", 5, width=64)
+            for projection in projections:
+                if number < num_batches - 1:
+                    break
+                with _timed() as each:
+                    projection.catch_up(view)
+                took[projection.name].append(each())
+    table = _table(
+        f"One more batch of each kind behind {num_batches:,}", "", "median s", "most s", "CPU s"
+    )
+    for name, (_, *later) in took.items():
+        walls = [one.wall_s for one in later]
+        cpu_s = np.median([one.cpu_s for one in later])
+        table.add_row(name, f"{np.median(walls):.2f}", f"{max(walls):.2f}", f"{cpu_s:.2f}")
     _console.print(table)
 
 

@@ -2,8 +2,8 @@
 
 import getpass
 import json
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
 
 import click
 from rich.console import Console
@@ -13,6 +13,16 @@ from rich.table import Table
 from orchestration.terminal import show_table
 from worldloop.errors import StoreError, WorldloopError
 
+_WIDE = 140  # columns of a terminal that has room for addresses too
+_HEADERS = {
+    "lag_s": "lag s",
+    "num_rows": "rows",
+    "size_bytes": "size",
+    "last_repair": "last repair",
+    "num_requests": "requests",
+    "cost_usd": "USD",
+    "took_s": "took s",
+}
 _console = Console(stderr=True)
 _one_site = click.option("--site", default="all", show_default=True, help="One site, or all.")
 
@@ -26,7 +36,7 @@ def catalog() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a site, with more detail.")
 @_one_site
 def status(*, as_json: bool, site: str) -> None:
-    """Say how far behind each site is, what it holds, and what it cost today."""
+    """Say how each site stands, and what it cost today."""
     from worldloop.catalog_status import COLUMNS, table_rows
 
     catalogs = _catalogs()
@@ -35,15 +45,7 @@ def status(*, as_json: bool, site: str) -> None:
     if as_json:
         click.echo(json.dumps([one.record() for one in found], indent=1))
         return
-    table = Table(box=None, pad_edge=False)
-    rows = table_rows(found)
-    shown = [name for name in COLUMNS if name != "problem"]
-    for number, name in enumerate(shown):
-        words = [row[number] for row in rows]
-        table.add_column(name, justify="right" if _is_number(words) else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(word) for word in row[: len(shown)]))
-    show_table(table)
+    _show_statuses(COLUMNS, table_rows(found))
     for one in found:
         if one.problem:
             click.echo(f"{one.site}: {one.problem}")
@@ -52,7 +54,7 @@ def status(*, as_json: bool, site: str) -> None:
 @catalog.command()
 @_one_site
 def update(site: str) -> None:
-    """Bring the catalogs up to date now, as the daemon does when a wave enters the logs."""
+    """Bring the catalogs up to date now. The daemon does it when a wave enters the logs."""
     from assets.site_catalogs import asset_name
     from orchestration.deployments import home
     from orchestration.instance import open_instance
@@ -77,6 +79,11 @@ def update(site: str) -> None:
 @click.option("--projection", default="", help="Only this one: lance, iceberg or a registration.")
 def rebuild(site: str, projection: str) -> None:
     """Make the catalogs anew from the logs alone."""
+    rebuild_catalogs(site, projection=projection)
+
+
+def rebuild_catalogs(site: str, *, projection: str = "") -> None:
+    """Make the catalogs of a site, or of all, anew; `worldloop rebuild` is this too."""
     catalogs = _writable()
 
     def one(name: str) -> str:
@@ -92,7 +99,7 @@ def rebuild(site: str, projection: str) -> None:
     "--deep", is_flag=True, help="Read and hash everything instead of comparing listings."
 )
 def repair(site: str, *, deep: bool) -> None:
-    """Look for holes in logs, copies, packs and tables, and put back what is missing."""
+    """Find holes in logs, copies, packs and tables, and fill them."""
     from resources.catalog_repair import heal
 
     catalogs = _writable()
@@ -120,7 +127,7 @@ def repair(site: str, *, deep: bool) -> None:
 @catalog.command()
 @_one_site
 def replicate(site: str) -> None:
-    """Copy the shared logs of all sites to all others; only what is missing travels."""
+    """Copy the shared logs of all sites to all others. Only what is missing travels."""
     catalogs = _writable()
 
     def one(name: str) -> str:
@@ -136,7 +143,7 @@ def replicate(site: str) -> None:
 @catalog.command()
 @_one_site
 def backup(site: str) -> None:
-    """Copy what is new of each site into its own backup (`backup` in sites.toml)."""
+    """Copy what is new of each site into its backup. `backup` in sites.toml says where that is."""
     from resources.catalog_repair import back_up
 
     catalogs = _writable()
@@ -148,7 +155,7 @@ def backup(site: str) -> None:
 @click.option("--number", type=int, help="The state after this backup; the newest if left out.")
 @click.option("--to", default="", help="Another, empty store; the site's own if left out.")
 def restore(site: str, number: int | None, to: str) -> None:
-    """Make the store of SITE from its backup; the catalogs are then rebuilt from the logs."""
+    """Make the store of SITE from its backup. The catalogs are then rebuilt from the logs."""
     from resources.catalog_repair import restore as bring_back
 
     catalogs = _writable()
@@ -165,7 +172,7 @@ def restore(site: str, number: int | None, to: str) -> None:
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def retract(ids: tuple[str, ...], reason: str, *, purge: bool, yes: bool) -> None:
-    """Take clips back for good, by recipe ids: from logs, replicas, releases, packs and catalogs."""
+    """Take clips back for good, by their recipe ids. They leave logs, replicas, packs, catalogs and backups."""
     from resources.catalog_repair import retract as take_back
 
     catalogs = _writable()
@@ -179,7 +186,7 @@ def retract(ids: tuple[str, ...], reason: str, *, purge: bool, yes: bool) -> Non
 
 @catalog.command()
 def validate() -> None:
-    """Read the sites file over, and ask every store whether it can carry the logs."""
+    """Check the sites file and every store. A store has to carry the logs, and be closed to everybody."""
     from orchestration.catalog_validation import examine_sites
 
     catalogs = _catalogs()
@@ -239,6 +246,21 @@ def _each(names: Iterable[str], doing: str, work: Callable[[str], str]) -> None:
         click.echo(f"{name}: {words}")
     if failed:
         raise click.ClickException(f"It failed at {', '.join(failed)}; the others are done.")
+
+
+def _show_statuses(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """One row a site; a narrow terminal gets fewer columns instead of broken words."""
+    is_wide = not Console().is_terminal or Console().width >= _WIDE
+    left_out = {"problem"} if is_wide else {"problem", "location", "took_s"}
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0) if is_wide else (0, 1, 0, 0))
+    for name, *words in zip(columns, *rows, strict=True):
+        if name not in left_out:
+            justify: Literal["left", "right"] = "right" if _is_number(words) else "left"
+            table.add_column(_HEADERS.get(name, name), justify=justify, no_wrap=name != "location")
+    for row in rows:
+        shown = (w for name, w in zip(columns, row, strict=True) if name not in left_out)
+        table.add_row(*map(escape, shown))
+    show_table(table)
 
 
 def _is_number(words: Iterable[str]) -> bool:

@@ -12,7 +12,7 @@
 | `WORLDLOOP_CP_SIZE` | GPUs that work on one clip together | `1`: one job a GPU |
 | `WORLDLOOP_ALERT_WEBHOOK` | URL that gets a JSON post when a run fails | none: failures are logged only |
 | `WORLDLOOP_READ_ONLY` | `1`: everything that writes refuses; status and search work | unset |
-| `WORLDLOOP_PIPES_URL` | bucket over which jobs report that run in a cloud, `s3://`, `gs://` or `az://` | a local file |
+| `WORLDLOOP_PIPES_URL` | bucket over which jobs report that run in a cloud, `s3://`, `gs://` (with the extra `pipes-gcp`) or `az://` | a local file |
 | `WORLDLOOP_METRICS_TOKEN` | what `worldloop metrics --serve --host` asks of who scrapes | none: loopback only |
 | `WORLDLOOP_EMULATED_S3` | address of an S3 and Glue emulator (moto's server) | none: `aws` stays a folder |
 | `WORLDLOOP_EMULATED_GCS` | address of a GCS emulator with JSON and XML interface | none: `gcp` stays a folder |
@@ -163,7 +163,7 @@ def resources() -> dict[str, Any]:
         "catalogs": Catalogs(
             federation=everything, ledger_folder=str(home()), read_only=read_only()
         ),
-        "query_log": QueryLog(folder=str(home() / "queries")),
+        "query_log": QueryLog(folder=everything.queries_folder),
         "staging": Staging(root=str(home() / "scratch")),
         "ledger": Ledger(path=str(home() / "ledger.sqlite"), limits=own.budgets.limits()),
         "launcher": JobLauncher(messages_url=os.environ.get("WORLDLOOP_PIPES_URL", "")),

@@ -1,4 +1,4 @@
-"""Looks after the house every night: sweeps leftovers, prunes old runs, writes the metrics file."""
+"""Looks after the house every night: fills holes, sweeps leftovers, prunes old runs, writes the metrics file."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -7,12 +7,13 @@ import dagster as dg
 from dagster import DagsterEventType, DagsterRunStatus, RunsFilter
 
 from orchestration.metrics import write_metrics
-from resources.clip_index import ClipIndex
+from resources.catalog_repair import heal
+from resources.catalog_upkeep import Catalogs
 from resources.ledger import Ledger
 from resources.site_store import SiteStore
 from resources.staging import Staging
 from resources.sweeper import sweep
-from worldloop.errors import StoreError
+from worldloop.errors import BudgetExceededError, StoreError
 
 _ENDED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
 
@@ -48,19 +49,29 @@ def prune_old_runs(context: dg.OpExecutionContext, config: PruneConfig) -> None:
 
 
 @dg.op
+def fill_holes(context: dg.OpExecutionContext, catalogs: Catalogs) -> None:
+    """Reconcile by listings before anything is swept.
+
+    A claim that was lost makes its batch look like a leftover; it has to be put back before the
+    sweeper comes. The deep comparison, and the upkeep of the catalogs, are `catalog_upkeep`'s.
+    """
+    for name in catalogs.federation.members:
+        key = f"{context.run_id}/{name}/fill_holes"
+        try:
+            healed = heal(catalogs, name, key=key)
+        except (StoreError, BudgetExceededError) as error:
+            raise dg.Failure(f"{name}: {error} Nothing was swept.") from None
+        for words in healed.still_missing:
+            context.log.error("Missing at %s: %s", name, words)
+
+
+@dg.op(ins={"after": dg.In(dg.Nothing)})
 def sweep_leftovers(context: dg.OpExecutionContext, store: SiteStore, staging: Staging) -> None:
-    """Remove what killed runs left behind: old staging, packs that no table names."""
+    """Remove what killed runs left behind at every site: old staging, packs that no table names."""
     going = sweep(store, scratch=Path(staging.root), apply=True)
     context.log.info(
         "Swept %d objects, %d bytes", len(going), sum(found.size_bytes for found in going)
     )
-
-
-@dg.op
-def tidy_clip_index(clip_index: ClipIndex) -> None:
-    """Merge small Lance files, keep indices up to date, drop versions that no reader still uses."""
-    clip_index.optimize()
-    clip_index.compact()
 
 
 @dg.op
@@ -74,11 +85,10 @@ def write_metrics_file(context: dg.OpExecutionContext, store: SiteStore, ledger:
     write_metrics(path, context.instance, store, ledger)
 
 
-@dg.job(description="Sweep leftovers, prune old runs, write metrics.")
+@dg.job(description="Fill holes, sweep leftovers, prune old runs, write metrics.")
 def housekeeping_job() -> None:
     """What the night does."""
-    sweep_leftovers()
-    tidy_clip_index()
+    sweep_leftovers(fill_holes())
     prune_old_runs()
     write_metrics_file()
 

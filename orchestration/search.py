@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from gpu_jobs.embed_clips.spec import EmbedClipsSpec
-from orchestration.deployments import home, resources
+from orchestration.deployments import federation, resources
 from orchestration.preview import run_by_hand
 from resources.federated_search import search_everywhere
 from resources.federation import Federation
@@ -114,7 +114,7 @@ def partial_answer(found: FederatedResults) -> str:
 
 def query_log() -> QueryLog:
     """Where this machine's searches wait before they go into the sites' logs."""
-    return QueryLog(folder=str(home() / "queries"))
+    return QueryLog(folder=federation().queries_folder)
 
 
 def extract_videos(found: pl.DataFrame, folder: Path) -> list[Path]:

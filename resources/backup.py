@@ -4,14 +4,14 @@ Every run copies what is new and writes a manifest, `backups/<number>.json`: wha
 root hash over all that the backup holds since the first run. Batches, claims, packs, plans and
 releases keep their keys; an object may be replaced at the site (a table that was made again), and
 then each of its contents is kept, under `kept/<sha256>/`. Nothing is deleted and nothing is
-overwritten: bytes that do not have the hash that their key names are left out and reported, so that
+overwritten but what was taken back (`resources.retractions`), which marks say; other bytes that do not have the hash that their key names are left out and reported, so that
 a damaged site cannot spoil a good backup.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -24,6 +24,7 @@ from resources.site_store import SiteStore, StoredObject
 from resources.site_view import SiteView
 from worldloop import layout
 from worldloop.errors import AccessError, MalformedRecordError, StoreError, UnreachableError
+from worldloop.reconciliation import read_listing
 from worldloop.releases import merkle_root
 from worldloop.seeds import canonical_json
 
@@ -48,6 +49,7 @@ _FOLDERS = (
     layout.RELEASES,
 )  # a shard's tables too: de-duplication of later waves reads them
 _KEPT = "kept"
+_PURGED = re.compile(r"logs/(private|shared)/([^/]+)/claims/purged-")
 _NAMED_BY_CONTENT = re.compile(r"[0-9a-f]{64}(?=\.tar$)")
 _AT_ONCE = 4  # objects that are copied, and in memory, together
 
@@ -106,11 +108,14 @@ class Restored:
         backup: Which state was restored.
         num_written: Objects that were written; the others stood already.
         size_bytes: Their bytes.
+        num_gone: Objects of that state which were taken back since, and are left out or came
+            without what was in them.
     """
 
     backup: Backup
     num_written: int
     size_bytes: int
+    num_gone: int = 0
 
 
 def kept_key(key: str, sha256: str) -> str:
@@ -150,7 +155,12 @@ def back_up(view: SiteView, backup: SiteStore, *, now: datetime | None = None) -
     logs, problems = _save_logs(view.store, backup)
     files, refused = _save_files(view.store, backup, known)
     added = {saved.key: saved for saved in (*logs, *files) if known.get(saved.key) != saved}
-    removed = _purged(known, added)
+    gone = _gone(backup)
+    backup.delete_many(  # contents that came again by right, e.g. a table without the clip
+        layout.gone_key(saved.kept_key) for saved in added.values() if saved.kept_key in gone
+    )
+    erased = {key for key, saved in known.items() if key not in added and saved.kept_key in gone}
+    removed = _purged(known, added) | erased
     held = {key: saved for key, saved in {**known, **added}.items() if key not in removed}
     state = Backup(
         number=history[-1].state.number + 1 if history else 1,
@@ -178,7 +188,8 @@ def backups(backup: SiteStore) -> list[Backup]:
 def restore(backup: SiteStore, target: SiteStore, *, number: int | None = None) -> Restored:
     """Make a site's store from its backup; what is rebuilt from the logs is not in it.
 
-    A restore that was killed goes on when it is called again.
+    What was taken back since that run does not come again: such an object comes as it is now, or
+    is left out if nothing else of it was saved. A restore that was killed goes on when it is called again.
 
     Args:
         backup: The backup's store.
@@ -189,7 +200,8 @@ def restore(backup: SiteStore, target: SiteStore, *, number: int | None = None) 
         StoreError: If there is no such backup, the target holds something else, an object of the
             backup is gone or damaged, or what was written reads otherwise afterwards.
     """
-    history = [m for m in _manifests(backup) if number is None or m.state.number <= number]
+    every = _manifests(backup)
+    history = [m for m in every if number is None or m.state.number <= number]
     if not history or (number is not None and history[-1].state.number != number):
         wanted = "any backup" if number is None else f"backup {number}"
         raise StoreError(
@@ -197,22 +209,25 @@ def restore(backup: SiteStore, target: SiteStore, *, number: int | None = None) 
             "site's `backup` in sites.toml, or choose one that `backups` lists."
         )
     state, held = history[-1].state, _union(history)
-    _check_root(backup, state, held.values(), what="the manifests")
-    _check_empty(target, held)
-    claims = {key: saved for key, saved in held.items() if _is_claim(key)}
-    others = [saved for key, saved in held.items() if key not in claims]
+    _check_root(backup, state, held.values(), what="the manifests", root_hash=state.root_hash)
+    due = _without_gone(backup, held, newest=_union(every))
+    _check_empty(target, due)
+    claims = {key: saved for key, saved in due.items() if _is_claim(key)}
+    others = [saved for key, saved in due.items() if key not in claims]
     put_back = partial(_put_back, backup, target)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         sizes = [*pool.map(put_back, others)]
         sizes += [put_back(claims[key]) for key in sorted(claims)]  # after every batch, in order
-        found = [*pool.map(partial(_read_back, target), held.values())]
-    _check_root(target, state, found, what="what was restored")
-    return Restored(state, sum(size >= 0 for size in sizes), sum(max(size, 0) for size in sizes))
+        found = [*pool.map(partial(_read_back, target), due.values())]
+    _check_root(target, state, found, what="what was restored", root_hash=_root(due.values()))
+    num_gone = sum(due.get(key) != saved for key, saved in held.items())
+    num_written = sum(size >= 0 for size in sizes)
+    return Restored(state, num_written, sum(max(size, 0) for size in sizes), num_gone)
 
 
 @dataclass(frozen=True)
 class _Manifest:
-    """One run: the state after it, what it added, and which batches a purge had replaced."""
+    """One run: the state after it, what it added, and keys whose contents were taken back."""
 
     state: Backup
     added: Mapping[str, Saved]
@@ -351,16 +366,76 @@ def _union(history: Iterable[_Manifest]) -> dict[str, Saved]:
     return held
 
 
+def _gone(backup: SiteStore) -> frozenset[str]:
+    """Keys in a backup whose contents were deleted on purpose."""
+    marks = (key for key, _ in backup.list(layout.GONE))
+    return frozenset(key.removeprefix(f"{layout.GONE}/").removesuffix(".json") for key in marks)
+
+
+def _without_gone(
+    backup: SiteStore, held: Mapping[str, Saved], *, newest: Mapping[str, Saved]
+) -> dict[str, Saved]:
+    """A state without what was taken back since: as it is now, where something is left of it.
+
+    A missing object is excused by its mark alone, and another batch under a number by the mark of
+    a purge; everything else that is missing is lost, and the restore says so.
+    """
+    standing, gone = {key for key, _ in backup.list()}, _gone(backup)
+    due = dict(held)
+    for key, saved in held.items():
+        if saved.kept_key in standing or saved.kept_key not in gone:
+            continue
+        del due[key]
+        for one in (key, *_explained_by(key)):
+            now = newest.get(one)
+            if now is not None and now.kept_key in standing:
+                due[one] = now
+    due.update(_purged_since(backup, held, standing))
+    replaced = read_listing((key, 0) for key in held if key not in standing).batches
+    now_there = read_listing((key, 0) for key in due if key in standing).batches
+    for number in replaced.keys() & now_there.keys():
+        for sha256 in replaced[number]:
+            del due[number.batch_key(sha256)]
+    return due
+
+
+def _explained_by(key: str) -> tuple[str, ...]:
+    """Records without which an object that lacks a clip would look damaged."""
+    if key.startswith(f"{layout.PACKS}/"):
+        return (layout.erased_key(key),)
+    wave = key.split("/")[1] if key.startswith(f"{layout.RELEASES}/") else ""
+    return (layout.redactions_key(wave),) if wave else ()
+
+
+def _purged_since(
+    backup: SiteStore, held: Mapping[str, Saved], standing: Collection[str]
+) -> dict[str, Saved]:
+    """The batches that a purge put in place of some of these, with their claims."""
+    marks = [mark for mark in map(_PURGED.match, standing) if mark]
+    purged = {(mark[1], mark[2]) for mark in marks}
+    found = {}
+    for number in read_listing((key, 0) for key in held if key not in standing).batches:
+        claim = _text(backup, number.claim_key)
+        key = number.batch_key(claim)
+        if (number.log, number.kind) in purged and key in standing:
+            found[key] = Saved(key, backup.size(key), claim, "")
+            of_claim = _sha256(claim.encode())
+            found[number.claim_key] = Saved(number.claim_key, len(claim), of_claim, "")
+    return found
+
+
 def _root(held: Iterable[Saved]) -> str:
     return merkle_root([canonical_json([s.key, s.sha256]) for s in sorted(held)])
 
 
-def _check_root(store: SiteStore, state: Backup, held: Iterable[Saved], *, what: str) -> None:
-    root_hash = _root(held)
-    if root_hash != state.root_hash:
+def _check_root(
+    store: SiteStore, state: Backup, held: Iterable[Saved], *, what: str, root_hash: str
+) -> None:
+    found = _root(held)
+    if found != root_hash:
         raise StoreError(
-            f"The root hash of {what} in {store.url!r} is {root_hash[:16]}; expected "
-            f"{state.root_hash[:16]} of backup {state.number}. Restore again into an empty store, or "
+            f"The root hash of {what} in {store.url!r} is {found[:16]}; expected "
+            f"{root_hash[:16]} of backup {state.number}. Restore again into an empty store, or "
             "an earlier number."
         )
 

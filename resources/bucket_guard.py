@@ -171,7 +171,7 @@ def _gcs_client(known: Mapping[str, str]) -> Iterator[Any]:
 
     from dagster_gcp import GCSResource
     from google.auth.credentials import AnonymousCredentials
-    from google.cloud import storage  # type: ignore[import-untyped,attr-defined] # no stubs
+    from google.cloud import storage  # type: ignore[import-untyped] # no stubs
     from google.oauth2 import service_account
 
     key = json.loads(_first(known, "google_service_account_key", "service_account_key") or "{}")

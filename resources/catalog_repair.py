@@ -17,13 +17,15 @@ from resources.log_replicas import list_log, read_if_there
 from resources.reconciler import Reconciliation, reconcile
 from resources.retractions import take_back
 from resources.site_store import SiteStore
+from resources.site_view import SiteView
 from worldloop.catalog_status import disagreement
-from worldloop.errors import LogDamageError, StoreError, WorldloopError
+from worldloop.errors import LeaseHeldError, LogDamageError, StoreError, WorldloopError
 from worldloop.layout import projection_key, replica_prefix
-from worldloop.reconciliation import Finding
+from worldloop.logs import KINDS
+from worldloop.reconciliation import Finding, reconciliation_rows
 from worldloop.seeds import canonical_json
 
-_AGREEMENT = "agreement"
+_AGREEMENT, _ICEBERG = "agreement", "iceberg"
 _NUMBER = re.compile(r"logs/(private|shared)/([^/]+)/(?:claims/)?(\d{12})")
 NIGHTLY_SHARE = 1 / 7  # so that a week reads all
 
@@ -123,7 +125,8 @@ def heal(catalogs: Catalogs, name: str, *, deep: float = 0.0, key: str = "") -> 
         catalogs: All of them.
         name: The site.
         deep: Share of all objects that is read and hashed, another one each day; above 0 the rows
-            of the projections are compared too. With 0 listings are compared.
+            of the projections are compared too, those of the Iceberg tables value by value. With 0
+            listings are compared.
         key: Names this run in the ledger.
 
     Raises:
@@ -146,6 +149,8 @@ def heal(catalogs: Catalogs, name: str, *, deep: float = 0.0, key: str = "") -> 
             turn=datetime.now(UTC).toordinal(),
         )
         holes = [one for one in found.findings if not _is_on_its_way(one, copied)]
+        if deep:
+            holes += _remade_tables(catalogs, view)
         if holes or deep:
             view.log.append("reconciliations", _without_news(found, holes))
         seen.parent.mkdir(parents=True, exist_ok=True)
@@ -220,6 +225,45 @@ def restore(
     return f"{words}; rebuilt {', '.join(rebuilt)}"
 
 
+def _remade_tables(catalogs: Catalogs, view: SiteView) -> list[Finding]:
+    """Iceberg tables whose values are not what the logs say: made anew, then compared again."""
+    site, by_name = view.site.name, {one.name: one for one in catalogs.projections(view.site)}
+    suspected = catalogs.differences(view)
+    if not suspected:
+        return []
+    try:
+        by_name[_ICEBERG].catch_up(view)  # rows that came meanwhile are lag, and no hole
+    except LeaseHeldError:
+        return []  # somebody is at it; the next run looks again
+    odd = {name: num for name, num in catalogs.differences(view).items() if name in suspected}
+    found = [
+        Finding(
+            site,
+            site,
+            _ICEBERG,
+            "rows",
+            "differs",
+            table,
+            "the rows that the logs give",
+            f"{num_rows} rows that are missing, too many or otherwise",
+            num_things=num_rows,
+        )
+        for table, num_rows in odd.items()
+    ]
+    if not found:
+        return []
+    try:
+        by_name[_ICEBERG].rebuild(view)
+        still = catalogs.differences(view)
+    except WorldloopError as error:  # e.g. another committer is at work
+        return [one.unhealed(str(error)) for one in found]
+    remedy = f"Run `worldloop catalog rebuild --site {site} --projection {_ICEBERG}`"
+    return [
+        one.unhealed(remedy) if one.key in still else one.healed("made anew from the logs")
+        for one in found
+    ]
+
+
 def _copied_heads(store: SiteStore, origin: str) -> Mapping[tuple[str, str], int]:
     """How far a store's copy of a site's shared log reaches, by log and kind; nothing if silent."""
     try:
@@ -239,14 +283,19 @@ def _is_on_its_way(finding: Finding, copied: Mapping[str, Mapping[tuple[str, str
 
 def _without_news(found: Reconciliation, holes: Sequence[Finding]) -> pl.DataFrame:
     """The rows for the log, where only holes count as missing."""
+    known = set(found.rows.select("site", "of_kind").rows())
+    unseen = [hole for hole in holes if (hole.site, hole.of_kind) not in known]
+    now = datetime.now(UTC)
+    more = reconciliation_rows(unseen, {}, measured_at=now)
+    rows = pl.concat([found.rows, more])
     missing = Counter[tuple[str, str]]()
     for hole in holes:
         missing[hole.site, hole.of_kind] += hole.num_things
     repaired = Counter[tuple[str, str]]()
     for hole in holes:
         repaired[hole.site, hole.of_kind] += hole.num_things * hole.repaired
-    places = found.rows.select("site", "of_kind").rows()
-    return found.rows.with_columns(
+    places = rows.select("site", "of_kind").rows()
+    return rows.with_columns(
         num_missing=pl.Series([missing[place] for place in places], dtype=pl.Int64),
         num_repaired=pl.Series([repaired[place] for place in places], dtype=pl.Int64),
     )
@@ -276,23 +325,63 @@ def retract(
         purge: Also empty the rows in old private batches.
 
     Returns:
-        What was done at each site, in words; sites that will follow later are named.
+        One line a clip, of what went and what stays; then what was done at each site. Sites that
+        will follow later are named.
 
     Raises:
         UnknownKeyError: If no log has ever had one of the clips.
         StoreError: If a site that cities are at home at does not answer.
     """
     catalogs.may_write("take clips back")
-    told = [
-        str(done)
-        for done in take_back(catalogs.federation, ids, reason=reason, actor=actor, purge=purge)
-    ]
+    wanted = sorted(set(ids))
+    before = _known_of(catalogs, wanted)
+    done = take_back(catalogs.federation, wanted, reason=reason, actor=actor, purge=purge)
+    told = [_gone_and_left(recipe, before[recipe], purge=purge) for recipe in wanted]
+    told += [str(one) for one in done]
     for name in catalogs.federation.names:
         try:
+            catalogs.follow(name, key=moment_key(f"retract/{name}"))
             if purge:  # what was made from the old batches still holds their rows
                 catalogs.rebuild(name, actor=actor)
-            else:
-                catalogs.follow(name, key=moment_key(f"retract/{name}"))
         except WorldloopError as error:
             told.append(f"{name}: its catalogs follow later, as they could not be reached: {error}")
+        try:
+            if catalogs.federation.backup(name) is not None:
+                back_up(catalogs, name)
+        except WorldloopError as error:
+            told.append(
+                f"{name}: its backup has nothing of them; the next one says so too: {error}"
+            )
     return told
+
+
+def _known_of(catalogs: Catalogs, recipes: Sequence[str]) -> dict[str, dict[str, list[str]]]:
+    """What the logs hold of clips: by recipe and kind of rows, in which waves."""
+    found: dict[str, dict[str, list[str]]] = {recipe: {} for recipe in recipes}
+    for name in catalogs.federation.members:
+        log = catalogs.federation.log(name)
+        for kind in KINDS.values():
+            if "recipe_id" not in kind.table.columns:
+                continue
+            rows = log.read(kind.name).filter(pl.col("recipe_id").is_in(recipes))
+            waves = rows["wave"] if "wave" in rows.columns else pl.Series([""] * rows.height)
+            for recipe, wave in zip(rows["recipe_id"], waves, strict=True):
+                found[recipe].setdefault(kind.name, []).append(wave or "")
+    return found
+
+
+def _gone_and_left(recipe: str, kinds: Mapping[str, Sequence[str]], *, purge: bool) -> str:
+    """What went of a clip and what stays of it, in one line.
+
+    Example:
+        >>> _gone_and_left("ab12", {"captions": ["w0001"], "release_clips": ["w0001"]}, purge=True)
+        'ab12: gone: bytes, rows of captions, release_clips; stays: audit, ids, hashes, scores and costs in old batches, leaf hash in release w0001'
+    """
+    if not kinds:
+        return f"{recipe}: gone before; stays: audit, ids, hashes, scores and costs in old batches"
+    rows = ", ".join(sorted(kinds))
+    left = ["audit", "ids, hashes, scores and costs in old batches"]
+    if not purge:
+        left.append("captions and vectors there too (--purge empties them)")
+    left += [f"leaf hash in release {wave}" for wave in sorted(set(kinds.get("release_clips", ())))]
+    return f"{recipe}: gone: bytes, rows of {rows}; stays: {', '.join(left)}"

@@ -7,12 +7,12 @@ which order a site's catalogs are worked on, what that may cost, and how they ar
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import dagster as dg
 import polars as pl
@@ -30,20 +30,24 @@ from resources.site_log import SiteLog
 from resources.site_view import SiteView
 from worldloop.budgets import BudgetLine, refusal
 from worldloop.catalog_status import ProjectionStatus, SiteStatus
+from worldloop.catalog_tables import KIND_TABLES
 from worldloop.costs import estimate_upkeep
 from worldloop.errors import (
     BudgetExceededError,
+    LogDamageError,
     StoreError,
     UnknownKeyError,
     UnreachableError,
     WorldloopError,
 )
+from worldloop.index_advisor import Targets
 from worldloop.layout import replica_prefix
 from worldloop.logs import UPKEEP_KINDS, batched_kind, log_kind, payload
 from worldloop.records import AUDITS, PROJECTIONS, RECONCILIATIONS
 from worldloop.seeds import content_id
 from worldloop.sites import Site
 
+T = TypeVar("T")
 _PAID = "catalog/"  # what the ledger's keys of this work begin with
 
 
@@ -95,13 +99,22 @@ class Catalogs(dg.ConfigurableResource):  # type: ignore[type-arg]
         federation: The sites with their stores and logs.
         ledger_folder: Local folder of the ledgers, one sqlite file a site.
         read_only: Whether every verb that writes refuses.
-        target_recall: What the vector indices must reach.
+        target_recall: What the index advisor aims at, 0 to 1.
     """
 
     federation: Federation
     ledger_folder: str = Field(min_length=1)
     read_only: bool = False
-    target_recall: float = Field(default=0.95, ge=0.0, le=1.0)
+    target_recall: float = Field(default=Targets().recall, ge=0.0, le=1.0)
+
+    @property
+    def targets(self) -> Targets:
+        """What a search must reach."""
+        return Targets(recall=self.target_recall)
+
+    def own_view(self) -> SiteView:
+        """What the coordinator knows."""
+        return self.federation.view(self.federation.coordinator)
 
     def projections(self, site: Site) -> list[Projection]:
         """What a site's clips are found with, in the order in which they are worked on."""
@@ -110,8 +123,8 @@ class Catalogs(dg.ConfigurableResource):  # type: ignore[type-arg]
         from resources.registration import registration_of
 
         iceberg = IcebergProjection()
-        queries = QueryLog(folder=str(Path(self.ledger_folder) / "queries"))
-        own: list[Projection] = [LanceProjection(query_log=queries), iceberg]
+        queries = QueryLog(folder=self.federation.queries_folder)
+        own: list[Projection] = [LanceProjection(query_log=queries, targets=self.targets), iceberg]
         registered = registration_of(site, iceberg.tables)
         return own if registered is None else [*own, registered]
 
@@ -128,6 +141,30 @@ class Catalogs(dg.ConfigurableResource):  # type: ignore[type-arg]
         from resources.shown_projections import shown_iceberg, shown_lance
 
         return [shown_lance(view, LanceProjection()), shown_iceberg(view, IcebergProjection())]
+
+    def differences(self, view: SiteView) -> dict[str, int]:
+        """Rows of Iceberg tables that are not what the logs say, by table; reads everything.
+
+        Rows that have not been applied yet count too. Tables of the upkeep itself are left out:
+        they may be behind by right, as nothing follows the logs for their sake.
+        """
+        from resources.iceberg_projection import IcebergProjection
+
+        upkeep = {table.name for table in KIND_TABLES if table.kind in UPKEEP_KINDS}
+        odd = IcebergProjection().disagreements(view)
+        return {name: num_rows for name, num_rows in odd.items() if name not in upkeep}
+
+    def index_own_clips(self) -> Applied:
+        """Bring the Lance table of the coordinator's own clips up to date with its log.
+
+        Raises:
+            LeaseHeldError: If another committer is at work.
+            StoreError: If the store cannot be reached.
+        """
+        from resources.lance_projection import LanceProjection
+
+        self.may_write("index clips")
+        return LanceProjection().catch_up(self.own_view())
 
     def ledger(self, name: str) -> Ledger:
         """The budgets of a site."""
@@ -148,13 +185,16 @@ class Catalogs(dg.ConfigurableResource):  # type: ignore[type-arg]
     def follow(self, name: str, *, key: str) -> Followed:
         """Bring a site's catalogs up to date: fetch the other sites' logs, then every projection.
 
-        Doing it again, or after a kill, changes nothing.
+        Doing it again, or after a kill, changes nothing. A projection that fails, such as a
+        registration whose service is away, keeps no other from following; it is told at the end.
 
         Args:
             name: The site.
             key: Names this run in the ledger.
 
         Raises:
+            LogDamageError: If the log has a hole.
+            LeaseHeldError: If another committer is at work on a projection.
             UnreachableError: If the site's own store does not answer.
             BudgetExceededError: If its budgets do not allow the work.
             AccessError: If this process may only read.
@@ -166,13 +206,16 @@ class Catalogs(dg.ConfigurableResource):  # type: ignore[type-arg]
         missing = self.uncopied(view)
         with self.paid(view.site, key, num_batches=missing.num_behind):
             fetched = self._fetch(view)
-            before = [missing, *(_status(one.standing(view)) for one in projections)]
-            waited_s = max(one.lag_s for one in before)
-            applied = {one.name: one.catch_up(view) for one in projections}
+            before, silent = _each(projections, lambda one: _status(one.standing(view)))
+            if silent and not before:  # the site itself does not answer
+                raise next(iter(silent.values()))
+            waited_s = max(one.lag_s for one in (missing, *before.values()))
+            applied, failed = _each(projections, lambda one: one.catch_up(view))
             took_s = time.monotonic() - begun
-            standings = tuple(_status(one.standing(view)) for one in projections)
+            level = [one for one in projections if one.name in applied]
+            standings, _ = _each(level, lambda one: _status(one.standing(view)))
             done = Followed(
-                status=self._of(view, standings, took_s),
+                status=self._of(view, tuple(standings.values()), took_s),
                 searchable_after_s=waited_s + took_s if waited_s else 0.0,
                 copied=fetched.copied,
                 refilled=fetched.refilled,
@@ -181,6 +224,8 @@ class Catalogs(dg.ConfigurableResource):  # type: ignore[type-arg]
             )
             if done.changed:
                 self._log_facts(view, done)
+            if failed:
+                raise next(iter(failed.values()))
         return replace(done, status=self._with_costs(done.status))
 
     def maintain(self, name: str, *, key: str) -> dict[str, int]:
@@ -218,8 +263,12 @@ class Catalogs(dg.ConfigurableResource):  # type: ignore[type-arg]
             raise UnknownKeyError(f"projection of {name!r}", projection, known)
         wanted = [projection] if projection else list(known)
         with self.paid(view.site, moment_key("rebuild"), num_batches=0):
-            done = {one: known[one].rebuild(view) for one in wanted}
-        self.audit(name, "rebuild", actor=actor, of_kind="projections", of_id=projection or "all")
+            done, failed = _each([known[one] for one in wanted], lambda one: one.rebuild(view))
+        if done:
+            of_id = projection or ("all" if not failed else ", ".join(done))
+            self.audit(name, "rebuild", actor=actor, of_kind="projections", of_id=of_id)
+        if failed:
+            raise next(iter(failed.values()))
         return done
 
     def replicate(self, name: str) -> Fetched:
@@ -241,10 +290,15 @@ class Catalogs(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         begun = time.monotonic()
         view = self.federation.view(name)
-        standings = [_status(one.standing(view)) for one in self.projections(view.site)]
+        projections = self.projections(view.site)
+        standings, failed = _each(projections, lambda one: _status(one.standing(view)))
+        if failed and not standings:
+            raise next(iter(failed.values()))
         missing = self.uncopied(view)
-        found = (*standings, *([missing] if missing.num_behind else []))
-        return self._with_costs(self._of(view, found, time.monotonic() - begun))
+        found = (*standings.values(), *([missing] if missing.num_behind else []))
+        status = self._of(view, found, time.monotonic() - begun)
+        problem = "; ".join(f"{one}: {error}" for one, error in failed.items())
+        return self._with_costs(replace(status, problem=problem))
 
     def uncopied(self, view: SiteView) -> ProjectionStatus:
         """Batches of the other sites' shared logs that a site lacks, told as one projection more.
@@ -386,6 +440,21 @@ class Catalogs(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         if self.read_only:
             refuse_to_write(what)
+
+
+def _each(
+    projections: Iterable[Projection], work: Callable[[Projection], T]
+) -> tuple[dict[str, T], dict[str, WorldloopError]]:
+    """What each projection gave, and what kept the others from it; a hole of the log stops all."""
+    done, failed = dict[str, T](), dict[str, WorldloopError]()
+    for one in projections:
+        try:
+            done[one.name] = work(one)
+        except LogDamageError:
+            raise
+        except WorldloopError as error:
+            failed[one.name] = error
+    return done, failed
 
 
 def _status(standing: Standing) -> ProjectionStatus:

@@ -195,6 +195,18 @@ def residences(store: SiteStore) -> list[SiteStore]:
     return store.residences() if isinstance(store, FederatedStore) else [store]
 
 
+def sites_of(store: SiteStore) -> dict[str, SiteStore]:
+    """The same stores by their site's name; the only one has the empty name."""
+    if not isinstance(store, FederatedStore):
+        return {"": store}
+    return {name: store.federation.store(name) for name in store.federation.members}
+
+
+def site_of(store: SiteStore, key: str) -> str:
+    """Name under which `sites_of` has the store of an object."""
+    return store.home_of(key) if isinstance(store, FederatedStore) else ""
+
+
 def homes(store: SiteStore, keys: Iterable[str], *, alone: str) -> list[str]:
     """The site of each key; `alone` is the name of a store's only site."""
     return [store.home_of(key) if isinstance(store, FederatedStore) else alone for key in keys]

@@ -6,6 +6,7 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
+from resources.guarded_store import GuardedStore
 from resources.read_only_store import ReadOnlyStore
 from resources.site_log import SiteLog
 from resources.site_store import SiteStore
@@ -108,6 +109,11 @@ class Federation(dg.ConfigurableResource):  # type: ignore[type-arg]
             return own
         return FederatedLog(store=own.store, mirror=own.mirror, federation=self)
 
+    @property
+    def queries_folder(self) -> str:
+        """Where this machine's searches wait before they go into the sites' logs."""
+        return str(Path(self.home) / "queries")
+
     def media_copies(self, name: str) -> Path:
         """Folder for copies of a remote site's packs, while jobs on this machine read them."""
         return self._scratch(name) / "media"
@@ -119,9 +125,14 @@ class Federation(dg.ConfigurableResource):  # type: ignore[type-arg]
         return self._scratch(name) / _MIRROR
 
     def _store(self, site: Site, url: str) -> SiteStore:
-        address = url if "://" in url else str(Path(self.home) / url)
-        kind = ReadOnlyStore if self.read_only else SiteStore
-        return _made_once(kind, address, tuple(site.options.items()), tuple(site.secrets.items()))
+        is_remote = "://" in url
+        address = url if is_remote else str(Path(self.home) / url)
+        client = (tuple(site.options.items()), tuple(site.secrets.items()))
+        if self.read_only:
+            return _made_once(ReadOnlyStore, address, *client)
+        if is_remote:
+            return _made_once(GuardedStore, address, *client, site=site.name, root=address)
+        return _made_once(SiteStore, address, *client)
 
 
 def _log(store: SiteStore, mirror: Path) -> SiteLog:
@@ -134,9 +145,10 @@ def _made_once(
     url: str,
     options: tuple[tuple[str, str], ...],
     secrets: tuple[tuple[str, str], ...],
+    **more: str,
 ) -> SiteStore:
     """A store, made once: it takes a millisecond, and a federation asks for one with every verb."""
-    return kind(url=url, options=dict(options), secrets=dict(secrets))
+    return kind(url=url, options=dict(options), secrets=dict(secrets), **more)
 
 
 @functools.lru_cache(maxsize=16)

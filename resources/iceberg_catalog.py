@@ -151,7 +151,7 @@ def pointer(catalog: Any, identifier: tuple[str, str]) -> str | None:
         Its URL; None if there is no such table, or the catalog does not tell.
     """
     if type(catalog).__name__ == "SqlCatalog":
-        return _sql_pointer(catalog, identifier)
+        return _sql_pointers(catalog, identifier[0]).get(identifier[1])
     if type(catalog).__name__ == "GlueCatalog":
         try:
             found = catalog.glue.get_table(DatabaseName=identifier[0], Name=identifier[1])
@@ -160,6 +160,25 @@ def pointer(catalog: Any, identifier: tuple[str, str]) -> str | None:
         location = found["Table"].get("Parameters", {}).get("metadata_location")
         return str(location) if location else None
     return None
+
+
+def pointers(catalog: Any, namespace: str) -> dict[str, str]:
+    """The metadata file of each table of a namespace, by one question to the catalog.
+
+    Returns:
+        Table to URL; nothing if the catalog does not tell.
+    """
+    if type(catalog).__name__ == "SqlCatalog":
+        return _sql_pointers(catalog, namespace)
+    if type(catalog).__name__ == "GlueCatalog":
+        pages = catalog.glue.get_paginator("get_tables").paginate(DatabaseName=namespace)
+        try:
+            tables = [table for page in pages for table in page["TableList"]]
+        except catalog.glue.exceptions.EntityNotFoundException:
+            return {}
+        found = {t["Name"]: t.get("Parameters", {}).get("metadata_location", "") for t in tables}
+        return {name: str(location) for name, location in found.items() if location}
+    return {}
 
 
 def file_properties(
@@ -234,18 +253,17 @@ def _gcs_properties(account: Mapping[str, Any], now: Callable[[], datetime]) -> 
     }
 
 
-def _sql_pointer(catalog: Any, identifier: tuple[str, str]) -> str | None:
+def _sql_pointers(catalog: Any, namespace: str) -> dict[str, str]:
     from pyiceberg.catalog.sql import IcebergTables
     from sqlalchemy import select
 
-    of_table = select(IcebergTables.metadata_location).where(
+    of_tables = select(IcebergTables.table_name, IcebergTables.metadata_location).where(
         IcebergTables.catalog_name == catalog.name,
-        IcebergTables.table_namespace == identifier[0],
-        IcebergTables.table_name == identifier[1],
+        IcebergTables.table_namespace == namespace,
     )
     with catalog.engine.connect() as connection:
-        found = connection.execute(of_table).scalar()
-    return str(found) if found else None
+        rows = connection.execute(of_tables).all()
+    return {str(name): str(location) for name, location in rows if location}
 
 
 def _theirs() -> tuple[type[Exception], ...]:

@@ -18,6 +18,7 @@ import polars as pl
 from resources.failpoints import reached
 from resources.iceberg_catalog import connected
 from resources.iceberg_news import LogNews
+from resources.iceberg_settled import is_settled, settle
 from resources.iceberg_tables import DamagedTableError, Lake, LakeTable, hive_columns
 from resources.iceberg_upkeep import Upkeep
 from resources.lease import Lease
@@ -61,14 +62,22 @@ class IcebergProjection:
     def catch_up(self, view: SiteView) -> Applied:
         """Bring every table up to date; a table that is gone or damaged is made anew.
 
+        When nothing came since it was last found complete, no table is opened and no lease taken.
+
         Raises:
-            LeaseHeldError: If another committer is at work.
+            LeaseHeldError: If another committer is at work, and there is something to do.
             MalformedRecordError: If a table under one of our names is not ours, or somebody has
                 changed its columns; it is left as it is.
             StoreError: If the store or the catalog cannot be used.
         """
+        begun = time.monotonic()
+        with connected(view) as catalog:
+            if is_settled(Lake(view, catalog), self.name, LogNews(view).heads):
+                return Applied(0, 0, took_s=time.monotonic() - begun)
         with self._committing(view) as work:
-            work.follow()
+            opened = work.follow()
+            if not work.has_done_something:
+                settle(work.lake, self.name, work.news.heads, opened)
             return work.applied()
 
     def rebuild(self, view: SiteView) -> Applied:
@@ -223,15 +232,25 @@ class _Work:
         took_s = time.monotonic() - self._begun
         return Applied(len(self._batches), self._num_rows, rebuilt or bool(self.remade), took_s)
 
-    def follow(self, *, with_upkeep: bool = False) -> None:
-        """Apply what is new; rows about the catalogs themselves are taken along, never a reason."""
+    @property
+    def has_done_something(self) -> bool:
+        """Whether this run changed any table."""
+        return bool(self._batches or self._num_rows or self.remade)
+
+    def follow(self, *, with_upkeep: bool = False) -> dict[str, LakeTable]:
+        """Apply what is new; rows about the catalogs themselves are taken along, never a reason.
+
+        Returns:
+            The tables as they were found.
+        """
         opened = {name: self._ensured(table) for name, table in TABLES.items()}
         places = {name: found.standing.position for name, found in opened.items()}
         if not (with_upkeep or self.news.waiting(places)):
-            return
+            return opened
         for name, found in opened.items():
             if self.news.pending(TABLES[name], places[name]):
                 self._mended(TABLES[name], found, self._apply)
+        return opened
 
     def remake(self) -> None:
         """Make the rows of every table anew."""

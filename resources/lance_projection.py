@@ -20,6 +20,7 @@ import polars as pl
 from resources import index_advisor, lance_upkeep
 from resources.clip_index import ClipIndex
 from resources.lance_store import DamagedTableError
+from resources.lance_tables import state_of
 from resources.lease import Lease
 from resources.log_changes import Changes, changes_since, heads_of, own_waves
 from resources.projection import Applied, Standing
@@ -27,6 +28,8 @@ from resources.query_log import QueryLog
 from resources.site_catalog import wave_index_rows
 from resources.site_store import SiteStore
 from resources.site_view import SiteView
+from resources.store_refusals import MissingObjectError
+from worldloop.errors import StoreError
 from worldloop.index_advisor import Targets
 from worldloop.index_rows import INDEX_COLUMNS
 from worldloop.layout import LANCE, projection_key
@@ -89,23 +92,27 @@ class LanceProjection:
     def catch_up(self, view: SiteView) -> Applied:
         """Apply what the logs have and the tables have not; each wave shows at once or not at all.
 
-        Doing it again, or after a kill, changes nothing. A table that is gone, foreign or damaged
+        Doing it again, or after a kill, changes nothing; when there is nothing to do, no lease is
+        taken. A table that is gone, foreign or damaged
         is made again from the logs; one that somebody else wrote to is compared with them.
 
         Raises:
-            LeaseHeldError: If another committer is at work.
+            LeaseHeldError: If another committer is at work, and there is something to do.
             StoreError: If the store cannot be reached.
         """
         started = time.monotonic()
+        index, record = ClipIndex.of_store(view.store), _read(view.store)
+        if record is not None and _is_level(view, index, record):
+            return Applied(0, 0, took_s=time.monotonic() - started)
         with self._lease(view) as lease:
-            index, record = ClipIndex.of_store(view.store), _read(view.store)
+            record = _read(view.store)
             if record is None:
                 return _remade(view, index, _Record(), lease, started)
             if not all(_is_whole(view, index, m, t) for m, t in record.tables.items()):
                 return _remade(view, index, record, lease, started)
             changes = changes_since(view, record.heads)
             is_known = all(_is_known(index, m, t) for m, t in record.tables.items())
-            if is_known and changes.heads == record.heads:
+            if is_known and changes.heads == record.heads:  # done by another one meanwhile
                 return Applied(0, 0, took_s=time.monotonic() - started)
             try:
                 if not is_known:
@@ -307,10 +314,10 @@ def _wave_sizes(view: SiteView) -> dict[str, int]:
     return dict(clips.group_by("wave").len().sort("wave").iter_rows())
 
 
-def _models_of(view: SiteView, waves: Iterable[str]) -> list[str]:
+def _models_of(view: SiteView, waves: Mapping[str, int]) -> list[str]:
     found: set[str] = set()
-    for wave in waves:
-        vectors = payload(log_kind("vectors"), view.log.read("vectors", waves=[wave]))
+    for some in _portions(waves):
+        vectors = payload(log_kind("vectors"), view.log.read("vectors", waves=some))
         found |= set(vectors["model_id"])
     return sorted(found)
 
@@ -339,6 +346,24 @@ def _is_whole(view: SiteView, index: ClipIndex, model_id: str, known: _Table) ->
         return False
 
 
+def _is_level(view: SiteView, index: ClipIndex, record: _Record) -> bool:
+    """Whether the logs have nothing new, and every table is exactly as it was recorded, and whole."""
+    if heads_of(view) != record.heads:
+        return False
+    try:
+        return all(_is_untouched(view, index, m, known) for m, known in record.tables.items())
+    except StoreError:  # gone, damaged or away: what to do about it is found out under the lease
+        return False
+
+
+def _is_untouched(view: SiteView, index: ClipIndex, model_id: str, known: _Table) -> bool:
+    dataset = index.dataset(model_id)
+    state = state_of(dataset)
+    if (state.table_id, state.version) != (known.table_id, known.version):
+        return False
+    return not lance_upkeep.missing_files(view.store, index, model_id, dataset=dataset)
+
+
 def _is_known(index: ClipIndex, model_id: str, known: _Table) -> bool:
     """Whether nobody but this projection committed since the record was written."""
     version = index.version(model_id)
@@ -361,16 +386,13 @@ def _past(advice: Mapping[str, Mapping[str, Any]], model_id: str) -> index_advis
 
 def _read(store: SiteStore) -> _Record | None:
     """The record; None if there is none, or it is not one of ours: then everything is made again."""
-    key = projection_key(LANCE)
-    if not store.exists(key):
-        return None
     try:
-        found = json.loads(store.get(key))
+        found = json.loads(store.get(projection_key(LANCE)))
         if found["format"] != _FORMAT:
             return None
         tables = {model: _Table(**table) for model, table in found["tables"].items()}
         return _Record(found["heads"], tables, found["advice"], found["erased"])
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (MissingObjectError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

@@ -18,10 +18,13 @@ from worldloop.errors import AccessError, StoreError, UnreachableError
 _PATIENCE = {"connect_timeout": "5s", "timeout": "60s", "client_max_retries": "4"}
 _NO_OAUTH = {"disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}
 _REFUSED = re.compile(
-    r"\b40[13]\b|AccessDenied|Forbidden|InvalidAccessKey|SignatureDoesNotMatch|Unauthenticated|"
+    r"status(?: code)?:? 40[13]\b|AccessDenied|Forbidden|InvalidAccessKey|ExpiredToken|"
+    r"SignatureDoesNotMatch|Unauthenticated|"
     r"AuthenticationFailed|AuthorizationFailure|[Cc]redential|privileges"
 )
+_SHOWN = 400  # letters of a message
 _NO_BUCKET = re.compile(r"NoSuchBucket|ContainerNotFound|bucket does not exist")
+_SIGNED = re.compile(r"\?[^\s)'\"]+")  # what follows an address may be its signature
 _SILENT = re.compile(
     r"RetryError|Connect|timed out|[Tt]imeout|SlowDown|\b(?:429|5\d\d)\b|dns error"
 )
@@ -97,27 +100,29 @@ def lance_errors(url: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, RuntimeError, OSError) as error:
-        words = " ".join(str(error).split())[:300]
-        raise _translated(url, words) from error
+        said = _SIGNED.sub("", " ".join(str(error).split()))
+        raise _translated(url, said) from None  # the cause would quote whole addresses
 
 
-def _translated(url: str, words: str) -> StoreError:
-    if _REFUSED.search(words):
+def _translated(url: str, said: str) -> StoreError:
+    """The error for what Lance said; all of it counts, as the status stands far behind."""
+    words = said if len(said) <= _SHOWN else f"{said[: _SHOWN // 2]} ... {said[-_SHOWN // 2 :]}"
+    if _REFUSED.search(said):
         return AccessError(
             f"{url!r} refused these credentials: {words}. Expected an identity that may read and "
             "write there. Check the site's options and secrets in sites.toml."
         )
-    if _NO_BUCKET.search(words):
+    if _NO_BUCKET.search(said):
         return StoreError(
             f"{url!r} has no such bucket: {words}. Expected one that stands already. Make it with "
             "the site's infrastructure module, or correct sites.toml."
         )
-    if _SILENT.search(words):
+    if _SILENT.search(said):
         return UnreachableError(
             f"{url!r} does not answer: {words}. Expected it within a minute. It is tried again by "
             "the next run; check the network and the provider's status if this lasts."
         )
-    if _DAMAGED.search(words):
+    if _DAMAGED.search(said):
         return DamagedTableError(
             f"The Lance table in {url!r} cannot be read: {words}. Expected all of its files. "
             "The projection makes it again from the logs."

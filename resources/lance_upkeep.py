@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from resources.clip_index import NEVER, ClipIndex
+from resources.clip_index import ClipIndex
 from resources.failpoints import reached
 from resources.lance_store import lance_errors
+from resources.lance_tables import NEVER
 from resources.site_store import SiteStore
 from resources.site_view import SiteView
 
@@ -84,8 +85,16 @@ def ensure_word_index(index: ClipIndex, model_id: str) -> None:
             table.create_index("caption", config=FTS())
 
 
-def missing_files(store: SiteStore, index: ClipIndex, model_id: str) -> list[str]:
+def missing_files(
+    store: SiteStore, index: ClipIndex, model_id: str, *, dataset: Any = None
+) -> list[str]:
     """Files that the newest version of a table names and the store has not.
+
+    Args:
+        store: Of the site.
+        index: Its tables.
+        model_id: Which of them.
+        dataset: The table, if it is open already.
 
     Raises:
         DamagedTableError: If not even the version can be read.
@@ -94,7 +103,7 @@ def missing_files(store: SiteStore, index: ClipIndex, model_id: str) -> list[str
     there = {key.removeprefix(f"{folder}/") for key, _ in store.list(folder)}
     indices = {key.split("/")[1] for key in there if key.startswith("_indices/")}
     with lance_errors(index.uri):
-        files, uuids = _named(index.dataset(model_id))
+        files, uuids = _named(index.dataset(model_id) if dataset is None else dataset)
     return sorted(files - there) + sorted(f"_indices/{uuid}" for uuid in uuids - indices)
 
 

@@ -30,6 +30,8 @@ from worldloop.sites import Registration, Site
 _FABRIC = "https://api.fabric.microsoft.com/v1"
 _FABRIC_SCOPE = "https://api.fabric.microsoft.com/.default"
 _ATTEMPTS, _PATIENCE_S = 4, 30.0
+_BUSY = ("429", "500", "502", "503", "504")
+_REFUSED = ("AccessDenied", "Token", "Signature", "UnrecognizedClient", "Credential")  # 400 too
 
 Tables = Callable[[SiteView], Mapping[str, LakeTable]]
 
@@ -73,43 +75,56 @@ class GlueCatalog:
         Raises:
             StoreError: If a table of this name is there that is no Iceberg table.
         """
-        client, known = self._client(), self._table(table.name)
-        if known is None:
-            self._make_database()
-            client.create_table(DatabaseName=self._database, TableInput=glue_table(table))
-            return
-        parameters = known.get("Parameters", {})
-        if parameters.get("table_type", "").upper() != "ICEBERG":
-            raise _foreign(f"{self._database}.{table.name}", "Glue")
-        entry = glue_table(table, previous=parameters.get("metadata_location", ""))
-        client.update_table(DatabaseName=self._database, TableInput=entry)
+        known = self._table(table.name)
+        with self._glue() as client:
+            if known is None:
+                self._make_database(client)
+                client.create_table(DatabaseName=self._database, TableInput=glue_table(table))
+                return
+            parameters = known.get("Parameters", {})
+            if parameters.get("table_type", "").upper() != "ICEBERG":
+                raise _foreign(f"{self._database}.{table.name}", "Glue")
+            entry = glue_table(table, previous=parameters.get("metadata_location", ""))
+            client.update_table(DatabaseName=self._database, TableInput=entry)
 
     def _table(self, name: str) -> dict[str, Any] | None:
-        client = self._client()
-        try:
-            found: dict[str, Any] = client.get_table(DatabaseName=self._database, Name=name)
-            return dict(found["Table"])
-        except client.exceptions.EntityNotFoundException:
-            return None
+        with self._glue() as client:
+            try:
+                found: dict[str, Any] = client.get_table(DatabaseName=self._database, Name=name)
+                return dict(found["Table"])
+            except client.exceptions.EntityNotFoundException:
+                return None
 
-    def _make_database(self) -> None:
-        client = self._client()
+    def _make_database(self, client: Any) -> None:
         try:
             client.create_database(DatabaseInput={"Name": self._database})
         except client.exceptions.AlreadyExistsException:
             return
 
-    def _client(self) -> Any:
+    @contextlib.contextmanager
+    def _glue(self) -> Iterator[Any]:
+        """A client, whose errors become ours."""
         import boto3
+        from botocore.config import Config
 
         options = {**self._site.options, **resolved(self._site.secrets)}
-        return boto3.client(
+        client = boto3.client(
             "glue",
             region_name=self._site.registration.location or options.get("aws_region"),
             endpoint_url=self._site.registration.endpoint or None,
             aws_access_key_id=options.get("aws_access_key_id"),
             aws_secret_access_key=options.get("aws_secret_access_key"),
+            aws_session_token=options.get("aws_session_token"),
+            config=Config(
+                connect_timeout=_PATIENCE_S,
+                retries={"mode": "standard", "max_attempts": _ATTEMPTS},
+            ),
         )
+        try:
+            with _cloud_errors(f"Glue's database {self._database!r}"):
+                yield client
+        finally:
+            client.close()
 
 
 class BigQueryCatalog:
@@ -150,7 +165,12 @@ class BigQueryCatalog:
 
     @contextlib.contextmanager
     def _client(self) -> Iterator[Any]:
-        with self._resource().get_client() as client, contextlib.closing(client):
+        where = f"BigQuery's data set {self._registration.dataset!r}"
+        with (
+            _cloud_errors(where),
+            self._resource().get_client() as client,
+            contextlib.closing(client),
+        ):
             yield client
 
     def _resource(self) -> Any:
@@ -292,6 +312,7 @@ def _answer(request: urllib.request.Request, *, missing_is_fine: bool) -> dict[s
                 content = answer.read()
                 return dict(json.loads(content)) if content else {}
         except urllib.error.HTTPError as error:
+            error.close()
             if error.code == 404 and missing_is_fine:
                 return None
             if error.code in (401, 403):
@@ -299,7 +320,7 @@ def _answer(request: urllib.request.Request, *, missing_is_fine: bool) -> dict[s
                     f"{request.full_url} answered {error.code}; expected to be let in. Give this "
                     "identity the rights that docs/DEPLOY.md lists."
                 ) from error
-            if error.code not in (429, 500, 502, 503, 504):
+            if str(error.code) not in _BUSY:
                 raise StoreError(
                     f"{request.full_url} answered {error.code} ({error.reason}); expected success. "
                     "Check workspace, lakehouse and connection in sites.toml."
@@ -314,6 +335,66 @@ def _answer(request: urllib.request.Request, *, missing_is_fine: bool) -> dict[s
     raise UnreachableError(
         f"{request.full_url} did not answer {_ATTEMPTS} times, last with {last}; expected an answer. "
         "The next run of the catalog tries again."
+    )
+
+
+@contextlib.contextmanager
+def _cloud_errors(where: str) -> Iterator[None]:
+    """What the clients of AWS and Google raise, as ours; no address, as it may be signed.
+
+    Raises:
+        AccessError: If these credentials, or none, are refused.
+        UnreachableError: If the service does not answer, or asks to come back later.
+        StoreError: For anything else that it says.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+    from google.api_core.exceptions import GoogleAPICallError, RetryError
+    from google.auth.exceptions import GoogleAuthError, TransportError
+    from requests import RequestException
+
+    try:
+        yield
+    except (ClientError, GoogleAPICallError) as error:
+        code, words = _said(error)
+        raise _refusal(where, code, words) from None
+    except (NoCredentialsError, GoogleAuthError) as error:
+        if isinstance(error, TransportError):
+            raise _no_answer(where, type(error).__name__) from None
+        raise _refusal(where, "403", type(error).__name__) from None
+    except (BotoCoreError, RetryError, RequestException) as error:
+        raise _no_answer(where, type(error).__name__) from None
+
+
+def _said(error: Any) -> tuple[str, str]:
+    """Code and words of a service's refusal."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        told, meta = response.get("Error", {}), response.get("ResponseMetadata", {})
+        status = str(meta.get("HTTPStatusCode", ""))
+        refused = any(word in told.get("Code", "") for word in _REFUSED)
+        return "403" if refused else status, f"{told.get('Code', '')}: {told.get('Message', '')}"
+    return str(getattr(error, "code", "")), str(getattr(error, "message", error))
+
+
+def _refusal(where: str, code: str, words: str) -> StoreError:
+    words = " ".join(words.split())[:200]
+    if code in ("401", "403"):
+        return AccessError(
+            f"{where} refused these credentials: {words}. Expected an identity that may make and "
+            "change its tables. Give it the rights that docs/DEPLOY.md lists."
+        )
+    if code in _BUSY:
+        return _no_answer(where, words)
+    return StoreError(
+        f"{where} refused a table: {words}. Expected it to be made or changed. Check "
+        "`registration` of the site in sites.toml."
+    )
+
+
+def _no_answer(where: str, words: str) -> UnreachableError:
+    return UnreachableError(
+        f"{where} did not answer: {words}. Expected an answer. The next run of the catalog tries "
+        "again; the tables themselves are up to date."
     )
 
 

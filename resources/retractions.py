@@ -21,8 +21,9 @@ from types import MappingProxyType
 
 import polars as pl
 
+from resources.backup import kept_key
 from resources.federation import Federation
-from resources.log_replicas import copy_log
+from resources.log_replicas import copy_log, read_if_there
 from resources.site_log import SiteLog
 from resources.site_store import SiteStore
 from resources.store_refusals import MissingObjectError
@@ -230,13 +231,23 @@ class _Erasure:
         return sum(self.found.log.purge(kind, some) for kind, some in ids.items())
 
     def clean_backup(self) -> None:
-        """Delete what the backup keeps of the earlier contents of all these objects."""
+        """Delete what the backup keeps of the earlier contents of all these objects.
+
+        A mark says so first: manifests go on naming these contents, and a restore must not call
+        them lost. What the site holds now stays.
+        """
         if self.backup is None:
             return
-        doomed = tuple(f"/{key}" for key in sorted(self.touched))
-        self.backup.delete_many(
-            key for key, _ in self.backup.list() if f"/{key}".endswith(doomed) and doomed
-        )
+        held = {key for key, _ in self.backup.list()}
+        for key in sorted(self.touched):
+            doomed = {one for one in held if f"/{one}".endswith(f"/{key}")}
+            doomed -= {one for one in doomed if one.startswith(f"{layout.GONE}/")}
+            content = read_if_there(self.store, key) if doomed else None
+            if content is not None:
+                doomed.discard(kept_key(key, hashlib.sha256(content).hexdigest()))
+            for one in sorted(doomed):
+                self.backup.create(layout.gone_key(one), b"{}")
+            self.backup.delete_many(sorted(doomed))
 
     def _leave_out(self, table: Table, key: str) -> bool:
         """Write a table without the clips; whether it had any."""

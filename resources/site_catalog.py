@@ -1,11 +1,7 @@
-"""The catalog of a site: tables go into the logs once, and out of the logs comes the clip index.
-
-Nothing is read back from the index; `rebuild` makes it anew from the logs.
-"""
+"""The catalog of a site: tables go into the logs once, and out of the logs come the rows of the clip index."""
 
 import json
 from collections.abc import Iterable
-from typing import Any, Protocol
 
 import polars as pl
 
@@ -19,20 +15,9 @@ from worldloop.releases import Release
 from worldloop.seeds import canonical_json
 
 
-class Index(Protocol):
-    """What a search index must do to be a projection of the logs."""
-
-    def upsert(self, rows: pl.DataFrame) -> Any:
-        """Put rows in, replacing those with the same recipe and model."""
-
-    def clear(self) -> None:
-        """Forget every row."""
-
-
 def project_wave(
     *,
     site_log: SiteLog,
-    index: Index | None,
     prompts: pl.DataFrame,
     clips: pl.DataFrame,
     signals: pl.DataFrame,
@@ -44,13 +29,12 @@ def project_wave(
     generations: pl.DataFrame | None = None,
     blocked: pl.DataFrame | None = None,
 ) -> dict[str, int]:
-    """Append a wave's tables to the logs and bring the index up to date with them.
+    """Append a wave's tables to the logs, which projections then follow.
 
-    Doing it twice, or going on after a kill, gives the same logs and the same index.
+    Doing it twice, or going on after a kill, gives the same logs.
 
     Args:
         site_log: The logs.
-        index: Follows the logs; None where a projection does that by itself, sooner or later.
         prompts: `records.PROMPTS` of the wave.
         clips: `records.CLIPS`.
         signals: `records.SIGNALS`.
@@ -63,7 +47,7 @@ def project_wave(
         blocked: `records.BLOCKED`.
 
     Returns:
-        New log rows by kind, and `indexed`: rows that were put into the index.
+        New log rows by kind.
     """
     made = generations if generations is not None else records.GENERATIONS.empty()
     tables = {
@@ -81,12 +65,7 @@ def project_wave(
         "duplicates": dedup,
         "superseded": superseded,
     }
-    counts = {kind: site_log.append(kind, rows) for kind, rows in tables.items()}
-    counts["indexed"] = 0
-    if index is not None:
-        touched = set(clips["wave"]) | _waves_of(site_log, superseded["recipe_id"])
-        counts["indexed"] = _index_waves(site_log, index, touched)
-    return counts
+    return {kind: site_log.append(kind, rows) for kind, rows in tables.items()}
 
 
 def lineage(clips: pl.DataFrame, generations: pl.DataFrame) -> pl.DataFrame:
@@ -132,17 +111,6 @@ def read_wave(site_log: SiteLog, wave: str, *, at: str | None = None) -> dict[st
     }
 
 
-def rebuild(site_log: SiteLog, index: Index) -> int:
-    """Make the index anew from the logs alone.
-
-    Returns:
-        Its rows.
-    """
-    index.clear()
-    waves = _table(site_log, "lineage")["wave"].unique().sort()
-    return sum(_index_waves(site_log, index, [wave]) for wave in waves)
-
-
 def wave_index_rows(
     site_log: SiteLog, waves: Iterable[str], *, others: Iterable[SiteLog] = ()
 ) -> pl.DataFrame:
@@ -168,13 +136,6 @@ def wave_index_rows(
         vectors=_table(site_log, "vectors", waves=wanted),
         generations=_table(site_log, "generations", waves=wanted),
     )
-
-
-def _index_waves(site_log: SiteLog, index: Index, waves: Iterable[str]) -> int:
-    rows = wave_index_rows(site_log, waves)
-    if rows.height:
-        index.upsert(rows)
-    return rows.height
 
 
 def _table(
@@ -213,10 +174,3 @@ def _scenes_of(site_log: SiteLog, clips: pl.DataFrame, waves: frozenset[str]) ->
     if clips.join(scenes, on="scene_id", how="anti").height:
         scenes = _table(site_log, "scenes")
     return scenes.join(clips, on="scene_id", how="semi")
-
-
-def _waves_of(site_log: SiteLog, recipe_ids: pl.Series) -> set[str]:
-    if recipe_ids.is_empty():
-        return set()
-    lineage = _table(site_log, "lineage")
-    return set(lineage.filter(pl.col("recipe_id").is_in(recipe_ids.implode()))["wave"])

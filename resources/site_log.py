@@ -41,6 +41,7 @@ from worldloop.logs import (
     log_rows,
     read_batch,
     read_batch_ids,
+    read_batches,
     winners,
 )
 
@@ -139,14 +140,11 @@ class SiteLog(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         of_kind, retractions = log_kind(kind), RETRACTIONS[log_kind(kind).log]
         heads = None if at is None else decode_position(at)[of_kind.log]
-        wanted = None if waves is None else frozenset(waves)
         until = None if heads is None else heads.get(of_kind.name, 0)
-        rows = [
-            read_batch(of_kind, content, waves=wanted) for content in self._files(of_kind, until)
-        ]
+        rows = read_batches(of_kind, self._files(of_kind, until), waves=waves)
         taken = self._retracted(retractions, None if heads is None else heads.get("retractions", 0))
         mine = taken.filter(taken["of_kind"] == of_kind.name)["of_id"]
-        return winners(pl.concat([of_kind.format.empty(), *rows]), mine)
+        return winners(rows, mine)
 
     def has_ids(self, kind: str, ids: Iterable[str]) -> list[str]:
         """Those of the ids that the log has rows of, taken back or not."""
@@ -156,10 +154,8 @@ class SiteLog(dg.ConfigurableResource):  # type: ignore[type-arg]
     def history(self, kind: str) -> pl.DataFrame:
         """Every row that was ever committed, taken back or not: for who must find what to erase."""
         of_kind = log_kind(kind)
-        rows = [read_batch(of_kind, content) for content in self._files(of_kind, None)]
-        return pl.concat([of_kind.format.empty(), *rows]).unique(
-            "id", keep="first", maintain_order=True
-        )
+        rows = read_batches(of_kind, self._files(of_kind, None))
+        return rows.unique("id", keep="first", maintain_order=True)
 
     def purge(self, kind: str, ids: Iterable[str]) -> int:
         """Write the batches that hold rows of these ids anew, with nothing but the ids left of them.
@@ -220,8 +216,7 @@ class SiteLog(dg.ConfigurableResource):  # type: ignore[type-arg]
         new = [claim.seq for claim in mirror.claims(of_kind, after=seq)]
         new = [number for number in new if until is None or number <= until]
         mirror.fetch(of_kind, new)
-        rows = [read_batch(of_kind, mirror.batch(of_kind, number)) for number in new]
-        found = pl.concat([of_kind.format.empty(), *rows])
+        found = read_batches(of_kind, (mirror.batch(of_kind, number) for number in new))
         if not new or of_kind is RETRACTIONS[of_kind.log]:
             return found, max(new, default=seq)
         taken = self._retracted(RETRACTIONS[of_kind.log], None)
@@ -402,8 +397,7 @@ class SiteLog(dg.ConfigurableResource):  # type: ignore[type-arg]
             if self.mirror:
                 mirror.checkpoint(kind, newest)  # so that the next append need not ask
             return
-        rows = pl.concat([read_batch(kind, content) for content in self._files(kind, head)])
-        content = batch_bytes(kind, rows)
+        content = batch_bytes(kind, read_batches(kind, self._files(kind, head)))
         self.store.create(checkpoint_key(kind.log, kind.name, head), content)
         if self.mirror:
             mirror.checkpoint(kind, head)
@@ -423,8 +417,7 @@ class SiteLog(dg.ConfigurableResource):  # type: ignore[type-arg]
         return len(claims), ids
 
     def _retracted(self, kind: Kind, until: int | None) -> pl.DataFrame:
-        rows = [read_batch(kind, content) for content in self._files(kind, until)]
-        return pl.concat([kind.format.empty(), *rows])
+        return read_batches(kind, self._files(kind, until))
 
     def _files(self, kind: Kind, until: int | None) -> Iterator[bytes]:
         """The files that hold all rows up to a number, oldest first: a checkpoint, then batches."""

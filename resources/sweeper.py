@@ -4,11 +4,12 @@ import contextlib
 import fcntl
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from resources.clip_tables import generated_packs, read_every_clip
-from resources.federated_store import residences
+from resources.federated_store import site_of, sites_of
 from resources.site_log import SiteLog
 from resources.site_store import SiteStore
 from worldloop import layout
@@ -28,13 +29,15 @@ def sweep(
     apply: bool = False,
     now: datetime | None = None,
 ) -> list[Removal]:
-    """What may go, and with `apply` goes.
+    """What may go, and with `apply` goes; of a federated store, at every site that cities are at home at.
+
+    A claim that was lost makes its batch look like a leftover, so reconcile before (`heal`).
 
     Always: packs that no table names, log batches that no claim names, files that a killed writer
     left half-written, scratch of shards that no job holds; all only if older than `keep_hours`.
 
     Args:
-        store: The site.
+        store: The site, or the store of all.
         scratch: Root of the jobs' scratch (`Staging.root`).
         max_disk_gb: If given and exceeded, procedural packs of the oldest released waves go too. Their
             rows stay, and they can be rendered again, bit for bit; packs of world models cannot, and stay.
@@ -51,10 +54,10 @@ def sweep(
         removals += retired
     files = [*_half_written(store, moment, keep), *_scratch(scratch, moment, keep)]
     if apply:
-        for wave in sorted({removal.key.split("/")[1] for removal in retired}):
-            store.create(layout.retired_key(wave), b"{}")  # before: a missing pack is no loss then
+        _mark_retired(store, retired)  # before: a missing pack is no loss then
+        at_sites = sites_of(store)
         for removal in removals:
-            store.delete(removal.key)
+            at_sites.get(removal.site, store).delete(removal.key)
         for removal in files:
             _remove(Path(removal.key))
     return removals + files
@@ -75,18 +78,28 @@ def released_waves(store: SiteStore) -> list[str]:
     return sorted(key.split("/")[1] for key in keys)
 
 
+def _mark_retired(store: SiteStore, retired: list[Removal]) -> None:
+    """Write down where the packs lie that their waves are retired: the reconciliation looks there."""
+    at_sites = sites_of(store)
+    gone = {(site_of(store, removal.key), removal.key.split("/")[1]) for removal in retired}
+    for site, wave in sorted(gone):
+        at_sites.get(site, store).create(layout.retired_key(wave), b"{}")
+
+
 def _orphans(store: SiteStore, now: datetime, keep: timedelta) -> list[Removal]:
-    site_log = SiteLog(store=store)
     packs = store.scan(layout.PACKS)  # before the tables: a pack stands before its table
     named = set(read_every_clip(store)["pack_key"])
-    for home in residences(store):  # a released clip keeps its pack, at whichever site it is
-        named |= set(SiteLog(store=home).read("lineage")["pack_key"])
-    unclaimed = set(site_log.unclaimed())
-    batches = [found for found in store.scan(layout.LOGS) if found.key in unclaimed]
-    return [
-        *orphans(packs, referenced=named, now=now, keep=keep, reason="no clip is in this pack"),
-        *orphans(batches, referenced=(), now=now, keep=keep, reason="no claim names this batch"),
-    ]
+    going = []
+    for name, home in sites_of(store).items():
+        log = SiteLog(store=home)
+        named |= set(log.read("lineage")["pack_key"])  # a released clip keeps its pack
+        unclaimed = set(log.unclaimed())
+        batches = [found for found in home.scan(layout.LOGS) if found.key in unclaimed]
+        why = "no claim names this batch"
+        found = orphans(batches, referenced=(), now=now, keep=keep, reason=why)
+        going += [replace(removal, site=name) for removal in found]
+    why = "no clip is in this pack"
+    return [*orphans(packs, referenced=named, now=now, keep=keep, reason=why), *going]
 
 
 def _retired(

@@ -24,7 +24,7 @@ class LanceSite:
 
     def log_wave(self, wave="w0001", *, num=4, **changes) -> None:
         tables = rows.wave_tables(range(num), wave=wave, **changes)
-        project_wave(site_log=self.view.log, index=None, **tables)
+        project_wave(site_log=self.view.log, **tables)
 
     def stored(self):
         """Key and status of each row of the index."""

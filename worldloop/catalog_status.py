@@ -61,7 +61,7 @@ class SiteStatus:
         cost_usd: Their cost and that of their traffic today.
         took_s: Wall seconds of the work, or of the look, that this row tells of.
         location: Address of its store.
-        problem: Why the site cannot be reached; empty if it can.
+        problem: Why the site, or one of its projections, cannot be reached; empty if all can.
     """
 
     site: str

@@ -14,6 +14,8 @@ ScalarKind = Literal["none", "bitmap", "btree", "label_list"]
 
 _EXACT_ROWS = 20_000  # so many vectors are compared one by one in a few milliseconds
 _EXACT_MATCHES = 1_000  # of a filter: scattered ones take 25 ms to read at a million rows
+_NARROW = 0.1  # share of the rows that a filter leaves, from which on more are compared exactly
+_NARROW_REFINE = 1.5  # recall 0.975 -> 0.990 with 10,000 of 200,000 rows, in the same CPU time
 _ROWS_OF_PARTITION = 4_096
 _GROWTH = 1.5  # an index is looked at again when the table has grown so much since
 _SLACK = 0.02  # of recall and, as a share, of latency: what stands may miss its target by this
@@ -34,6 +36,11 @@ class Targets:
 
     recall: float = 0.98
     p95_ms: float = 50.0
+
+    @property
+    def least_recall(self) -> float:
+        """Below this an index that stands is replaced."""
+        return self.recall - _SLACK
 
 
 @dataclass(frozen=True)
@@ -177,7 +184,8 @@ def with_filter(asked: VectorIndex, *, num_matching: int, num_rows: int) -> Vect
     """How a search is asked that looks at some of the rows only.
 
     A filter that leaves one row in a hundred needs a hundred times the partitions to see as many
-    rows. Few enough rows are compared exactly, which is then quicker too.
+    rows, and its nearest rows are further apart from the query, where compressed vectors tell them
+    apart less well. Few enough rows are compared exactly, which is then quicker too.
 
     Args:
         asked: How a search without a filter is asked.
@@ -186,12 +194,14 @@ def with_filter(asked: VectorIndex, *, num_matching: int, num_rows: int) -> Vect
 
     Example:
         >>> with_filter(VectorIndex("ivf_rq", 16, 40), num_matching=10_000, num_rows=100_000)
-        VectorIndex(kind='ivf_rq', num_probes=160, refine=40)
+        VectorIndex(kind='ivf_rq', num_probes=160, refine=60)
     """
     if asked.kind == "none" or num_matching <= _EXACT_MATCHES:
         return VectorIndex()
     probes = math.ceil(asked.num_probes * num_rows / num_matching)
-    return replace(asked, num_probes=min(probes, max(num_rows, 1)))
+    is_narrow = num_matching <= num_rows * _NARROW
+    refine = math.ceil(asked.refine * _NARROW_REFINE) if is_narrow else asked.refine
+    return replace(asked, num_probes=min(probes, max(num_rows, 1)), refine=refine)
 
 
 def refined(asked: VectorIndex, *, limit: int) -> int:

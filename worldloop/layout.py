@@ -16,6 +16,7 @@ LEASES = "leases"
 STAGING = "staging"
 ERASED = "erased"
 RETIRED = "retired"
+GONE = "gone"  # of a backup: contents that were deleted on purpose
 _CITY_FOLDERS = frozenset(
     {
         "prompts",
@@ -181,6 +182,16 @@ def erased_key(pack: str) -> str:
 def retired_key(wave: str) -> str:
     """Says that packs of a wave were removed to save disk; they can be rendered again."""
     return f"{RETIRED}/{_part(wave)}.json"
+
+
+def gone_key(kept: str) -> str:
+    """Says that a backup's object was deleted on purpose: what it held was taken back.
+
+    Example:
+        >>> gone_key("packs/w0001/tokyo/ab12.tar")
+        'gone/packs/w0001/tokyo/ab12.tar.json'
+    """
+    return f"{GONE}/{kept}.json"
 
 
 def redactions_key(wave: str) -> str:

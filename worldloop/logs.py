@@ -6,9 +6,8 @@ place keys, scores and counts: no caption, no picture, no vector. How batches ge
 in resources/site_log.py.
 """
 
-import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -25,6 +24,7 @@ _HEAD: dict[str, pl.DataType | type[pl.DataType]] = {
     "id": pl.String,
     "schema_version": pl.Int32,
 }
+_BYTES_AT_ONCE = 64 * 2**20  # of batches that are decoded together
 LOG_COLUMNS = tuple(_HEAD)  # of every row, before its payload
 _IDS_AND_HASHES = """recipe_id scene_id content_sha256 pack_key duplicate_of superseded_by model_id
     root_hash atlas_hash release of_kind of_id sketch_recipe_id"""
@@ -193,6 +193,46 @@ def read_batch(kind: Kind, content: bytes, *, waves: Iterable[str] | None = None
         MalformedRecordError: If the bytes are not a batch of this kind.
         ValueError: If `waves` is given for a kind whose rows have no wave.
     """
+    return _read_same(kind, [content], _version_of(kind, content), waves)
+
+
+def read_batches(
+    kind: Kind, contents: Iterable[bytes], *, waves: Iterable[str] | None = None
+) -> pl.DataFrame:
+    """The log rows of many batches, one after the other; many small ones are read together.
+
+    Args:
+        kind: What the batches hold.
+        contents: The files, which may be of different released versions.
+        waves: Only rows of these waves.
+
+    Raises:
+        MalformedRecordError: If the bytes of one are not a batch of this kind.
+        ValueError: If `waves` is given for a kind whose rows have no wave.
+    """
+    wanted = None if waves is None else frozenset(waves)
+    parts = [_read_same(kind, alike, version, wanted) for version, alike in _alike(kind, contents)]
+    return pl.concat([kind.format.empty(), *parts])
+
+
+def _alike(kind: Kind, contents: Iterable[bytes]) -> Iterator[tuple[int, list[bytes]]]:
+    """Neighbours of one version, as many at once as fit into memory."""
+    alike: list[bytes] = []
+    version = size_bytes = 0
+    for content in contents:
+        its_version = _version_of(kind, content)
+        if alike and (its_version != version or size_bytes + len(content) > _BYTES_AT_ONCE):
+            yield version, alike
+            alike, size_bytes = [], 0
+        version = its_version
+        alike.append(content)
+        size_bytes += len(content)
+    if alike:
+        yield version, alike
+
+
+def _version_of(kind: Kind, content: bytes) -> int:
+    """The version of a batch; an error if it is of something else, or of a later release."""
     name, version = records.table_label(content)
     if name != kind.format.name or version > kind.table.version:
         raise MalformedRecordError(
@@ -201,9 +241,16 @@ def read_batch(kind: Kind, content: bytes, *, waves: Iterable[str] | None = None
             f"{kind.format.name}/1 to {kind.format.name}/{kind.table.version}",
             "Read it with the release of worldloop that wrote it.",
         )
+    return version
+
+
+def _read_same(
+    kind: Kind, contents: list[bytes], version: int, waves: Iterable[str] | None
+) -> pl.DataFrame:
+    """The log rows of batches of one version, in today's columns."""
     if waves is not None and "wave" not in kind.table.columns:
         raise ValueError(f"Rows of {kind.name!r} belong to no wave; read them all.")
-    rows = _scan(content)
+    rows = _scan(contents)
     if waves is not None:
         rows = rows.filter(pl.col("wave").is_in(sorted(waves)))
     frame = _collect(rows, kind.name)
@@ -218,11 +265,11 @@ def read_batch(kind: Kind, content: bytes, *, waves: Iterable[str] | None = None
 
 def read_batch_ids(content: bytes) -> pl.Series:
     """The ids of a batch, without its payload."""
-    return _collect(_scan(content).select("id"), "any kind")["id"]
+    return _collect(_scan([content]).select("id"), "any kind")["id"]
 
 
-def _scan(content: bytes) -> pl.LazyFrame:
-    return pl.scan_parquet(io.BytesIO(content))
+def _scan(contents: list[bytes]) -> pl.LazyFrame:
+    return pl.scan_parquet(contents)
 
 
 def _collect(rows: pl.LazyFrame, name: str) -> pl.DataFrame:

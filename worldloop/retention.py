@@ -35,11 +35,13 @@ class Removal:
         key: Key in the store, or path of a scratch folder.
         size_bytes: What it frees.
         reason: Why nothing needs it.
+        site: Whose store the key is of; empty for the store that was swept, or a path.
     """
 
     key: str
     size_bytes: int
     reason: str
+    site: str = ""
 
 
 def orphans(

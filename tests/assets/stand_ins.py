@@ -88,6 +88,12 @@ class TextCatalogs(Catalogs):
     def shown(self, view):
         return []
 
+    def differences(self, view):
+        return {}
+
+    def index_own_clips(self):
+        return TextProjection("lance").catch_up(self.own_view())
+
 
 class Federated:
     """A house whose three other sites are folders, and whose projections are quick stand-ins."""

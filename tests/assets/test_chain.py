@@ -130,6 +130,22 @@ def test_a_wave_closes_without_a_city_that_never_came(house):
     assert json.loads(house.store.get(layout.release_key("w0001")))["wave"] == "w0001"
 
 
+def test_a_wave_closes_again_after_a_clip_was_taken_back_and_the_index_is_without_it(house):
+    from resources.retractions import take_back
+
+    house.plan(WAVE, ["tokyo/museum"], num_frames=5)
+    house.carry(WAVE, ["tokyo"])
+    gone, kept = sorted(read(house.store, CLIPS, layout.clips_key(WAVE, "tokyo"))["recipe_id"])
+    federation = house.resources["catalogs"].federation
+    take_back(federation, [gone], reason="asked for", actor="test")
+    assert house.resources["clip_index"].count() == 2
+
+    house.execute("close_job", WAVE)
+
+    assert house.resources["clip_index"].count(f"recipe_id = '{gone}'") == 0
+    assert house.resources["clip_index"].count(f"recipe_id = '{kept}'") == 1
+
+
 def test_a_city_whose_chain_broke_in_the_middle_does_not_stop_the_release(house):
     house.plan("w0001", ["tokyo/museum"], clips_per_place=1, num_frames=5)
     from dagster import AssetKey

@@ -1,13 +1,24 @@
 """The catalogs of four folders with the real Lance and Iceberg projections, from a carried wave."""
 
 import shutil
+import traceback
 
 import dagster as dg
+import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
 from assets.site_catalogs import CHECKS, asset_name
+from resources.catalog_repair import heal
+from resources.clip_index import ClipIndex
+from resources.file_seals import forget_files
+from resources.iceberg_catalog import connected, warehouse_of
+from resources.site_store import SiteStore
 from tests.assets.stand_ins import SITES
 from tests.conftest import House
+from tests.emulators.faults import Faults, faulty
+from tests.lake_sites import ICEBERG, LakeSite
+from worldloop.errors import AccessError
 
 FAKE = {
     "WORLDLOOP_TEST_KEY_ID": "AKIAFAKEFAKEFAKE0001",
@@ -66,6 +77,25 @@ def test_the_night_looks_after_every_site_and_says_so(followed):
     assert "no backup is configured" in facts["backup"].value
 
 
+def test_a_value_that_was_changed_in_place_is_found_and_the_table_is_made_anew(followed):
+    """The size of the file, its name and all ids are as before: only the values tell."""
+    house, _ = followed
+    catalogs, store = house.resources["catalogs"], house.resources["catalogs"].federation
+    table = store.store("azure").local_path("iceberg/worldloop/clips")
+    (file,) = table.rglob("*.parquet")
+    rows = pl.read_parquet(file)
+    changed = rows.with_columns(pl.col("duration_s") + 1)
+    pq.write_table(changed.to_arrow().cast(pq.read_schema(file)), file)
+    forget_files(store.store("azure"), "iceberg")  # as if nobody had ever seen the file before
+    assert catalogs.differences(store.view("azure")) != {}
+
+    healed = heal(catalogs, "azure", deep=1.0)
+
+    assert healed.num_missing > 0
+    assert healed.still_missing == ()
+    assert catalogs.differences(store.view("azure")) == {}
+
+
 def test_no_secret_reaches_the_instance(followed, monkeypatch, capfd):
     house, _ = followed
     for name, value in FAKE.items():
@@ -87,3 +117,54 @@ def test_no_secret_reaches_the_instance(followed, monkeypatch, capfd):
     said = "".join(capfd.readouterr()).encode()
     for value in FAKE.values():
         assert value.encode() not in written + said
+
+
+@pytest.mark.parametrize("code", ["SignatureDoesNotMatch", "ExpiredToken", "InvalidAccessKeyId"])
+def test_credentials_that_are_refused_are_one_error_without_them(
+    tmp_path, aws_emulator, capfd, monkeypatch, code
+):
+    """Through the store, Lance's own client and pyiceberg's, each at a store that refuses."""
+    key, secret = FAKE.values()
+    body = f"<Error><Code>{code}</Code><Message>refused</Message></Error>"
+    with faulty(aws_emulator.fresh_site(), Faults(refusal=(403, body))) as proxy:
+        for variable, value in zip(proxy.site.environ, (key, secret), strict=True):
+            monkeypatch.setenv(variable, value)
+        site = cloud_site(proxy.site, tmp_path)
+        index = ClipIndex.of_store(site.store)
+        asks = (
+            lambda: site.store.put("plans/a.json", b"1"),
+            lambda: index.rows("starter", columns=["recipe_id"]),
+            index.models,
+            lambda: ICEBERG.rebuild(site.view),
+            lambda: open_a_file(site.view),
+        )
+        said = [refusal_of(ask) for ask in asks]
+
+    everything = "".join([*said, *capfd.readouterr()])
+    everything += "".join(p.read_text("latin1") for p in tmp_path.rglob("*") if p.is_file())
+    assert key not in everything
+    assert secret not in everything
+
+
+def refusal_of(ask):
+    """The error with its whole chain, as a log would have it."""
+    with pytest.raises(AccessError) as refused:
+        ask()
+    return "".join(traceback.format_exception(refused.value))
+
+
+def cloud_site(at, folder):
+    secrets = dict(
+        zip(("aws_access_key_id", "aws_secret_access_key"), at.secrets.values(), strict=True)
+    )
+    store = SiteStore(
+        url=at.url, options={**at.options, "client_max_retries": "0"}, secrets=secrets
+    )
+    return LakeSite("here", store, folder / "scratch")
+
+
+def open_a_file(view):
+    """What pyiceberg does first with a file."""
+    with connected(view) as catalog:
+        io = catalog._load_file_io({}, "")
+        io.new_input(f"{warehouse_of(view).url}/clips/metadata/v1.json").open()

@@ -81,9 +81,7 @@ def _write(view: SiteView, wave: str, num_clips: int, num_cities: int) -> None:
         made = rows.wave_tables(range(num_clips // num_cities), wave=wave, city=city)
         for name, table in {**made, "clips": clips}.items():
             tables.setdefault(name, []).append(table)
-    project_wave(
-        site_log=view.log, index=None, **{name: pl.concat(parts) for name, parts in tables.items()}
-    )
+    project_wave(site_log=view.log, **{name: pl.concat(parts) for name, parts in tables.items()})
 
 
 def _store(emulator: Emulator) -> SiteStore:

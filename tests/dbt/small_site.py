@@ -16,14 +16,6 @@ NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 COSTS_S = (0.1, 0.2, 0.3, 0.7, 1.1)  # sums of which depend on the order in floating numbers
 
 
-class NoIndex:
-    """Takes index rows and keeps none."""
-
-    def upsert(self, rows: pl.DataFrame) -> None: ...
-
-    def clear(self) -> None: ...
-
-
 def fill(folder) -> SiteLog:
     """Every outcome of a clip, two releases, one clip taken back, lags, repairs and searches."""
     log = SiteLog(store=SiteStore(url=str(folder)))
@@ -129,7 +121,7 @@ def _append_waves(log: SiteLog) -> None:
         "w0003": _with_world_model("w0003"),
     }
     for wave, tables in waves.items():
-        project_wave(site_log=log, index=NoIndex(), **_with_costs(tables))
+        project_wave(site_log=log, **_with_costs(tables))
         if wave != "w0002":
             inputs = read_wave(log, wave)
             release = compose_release(

@@ -2,6 +2,7 @@
 
 import json
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -47,6 +48,27 @@ def test_status_names_every_site_and_what_it_lacks(home):
     assert list(found) == ["local", "aws", "gcp", "azure"]
     assert found["aws"]["num_behind"] == 1
     assert found["aws"]["lag_s"] > 0
+
+
+def test_rebuild_without_a_group_is_that_of_the_lance_table_here(home):
+    from orchestration.deployments import federation
+
+    answer = worldloop("rebuild")
+
+    assert answer.output == "local: lance 3 rows\n"
+    (audit,) = federation().log("local").read("audits").iter_rows(named=True)
+    assert (audit["action"], audit["of_id"]) == ("rebuild", "lance")
+
+
+def test_in_a_narrow_terminal_no_word_of_the_status_is_broken(home, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes it for a terminal
+
+    lines = click.unstyle(worldloop("catalog", "status").stdout).splitlines()
+
+    assert "last repair requests" in lines[0]
+    assert len(lines) == 5
+    assert max(map(len, lines)) <= 80
 
 
 def test_status_is_a_table_for_people_and_names_who_does_not_answer(home, monkeypatch):
@@ -116,6 +138,7 @@ def test_clips_are_taken_back_at_every_site_with_a_reason(home):
 
     assert answer.exit_code == 0, answer.output
     assert recipe not in set(federation().log("local").read("lineage")["recipe_id"])
+    assert f"{recipe}: gone: bytes, rows of clips, lineage; stays: audit" in answer.output
     assert recipe not in set(
         federation().view("gcp").replicas["local"].read("lineage")["recipe_id"]
     )

@@ -95,7 +95,7 @@ def test_with_cities_at_several_sites_nobody_elses_vectors_come_into_the_index_h
     kit["store"].put("vectors/w0001/lima.parquet", table_bytes(VECTORS, vectors))
     kit["store"].put("dedup/w0001.parquet", table_bytes(DEDUP, DEDUP.empty()))
     kit["store"].put("superseded/w0001.parquet", table_bytes(SUPERSEDED, SUPERSEDED.empty()))
-    names = ("store", "site_log", "clip_index")
+    names = ("store", "site_log", "catalogs")
 
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("wave", ["w0001"])

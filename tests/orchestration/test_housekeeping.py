@@ -1,4 +1,8 @@
+import os
+
 import dagster as dg
+
+from tests.assets.stand_ins import Federated
 
 
 def test_the_night_writes_metrics_and_leaves_what_is_needed(carried):
@@ -34,3 +38,19 @@ def test_young_runs_stay(house):
     house.execute("housekeeping_job")
 
     assert house.instance.get_run_by_id("young") is not None
+
+
+def test_a_batch_whose_claim_was_lost_is_claimed_again_before_the_sweeper_comes(house):
+    federated = Federated(house)
+    federated.film()
+    federated.update()
+    store = house.store
+    batch = next(key for key, _ in store.list("logs/shared/lineage") if "-" in key)
+    claim = next(key for key, _ in store.list("logs/shared/lineage/claims"))
+    store.delete(claim)
+    os.utime(store.local_path(batch), (0, 0))
+
+    house.execute("housekeeping_job")
+
+    assert store.exists(claim)
+    assert store.exists(batch)

@@ -46,14 +46,6 @@ MARTS = (
 )
 
 
-class NoIndex:
-    def upsert(self, rows):
-        pass
-
-    def clear(self):
-        pass
-
-
 def build_marts():
     with dg.DagsterInstance.ephemeral() as instance:
         result = defs.resolve_job_def("marts_job").execute_in_process(
@@ -78,7 +70,7 @@ def fill(home):
         "superseded": rows.superseded(5, 0),
     }
     for wave, tables in (("w0001", first), ("w0002", second)):
-        project_wave(site_log=log, index=NoIndex(), **tables)
+        project_wave(site_log=log, **tables)
         if wave == "w0001":
             inputs = read_wave(log, wave)
             release = compose_release(
@@ -177,7 +169,7 @@ def test_a_site_that_was_there_before_world_models_gets_their_marts_too(tmp_path
         "generations": rows.generations(range(2), **where),
         "blocked": rows.blocked(range(5, 6), **where),
     }
-    project_wave(site_log=log, index=NoIndex(), **tables, **made)
+    project_wave(site_log=log, **tables, **made)
     result, failed = build_marts()
 
     assert result.success

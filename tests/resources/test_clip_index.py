@@ -2,7 +2,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from resources import clip_index
+from resources import index_arrow
 from resources.clip_index import ClipIndex
 from resources.lance_upkeep import ensure_word_index
 from worldloop.errors import MalformedRecordError, StoreError
@@ -64,9 +64,9 @@ def test_a_row_that_comes_again_is_replaced(index):
 
 def test_a_table_from_before_a_column_gets_it_with_nulls(index, monkeypatch):
     older = tuple(name for name in INDEX_COLUMNS if name not in ("tier", "sketch_recipe_id"))
-    monkeypatch.setattr(clip_index, "INDEX_COLUMNS", older)
-    index.upsert(make_rows(3))
-    monkeypatch.setattr(clip_index, "INDEX_COLUMNS", INDEX_COLUMNS)
+    with monkeypatch.context() as before:
+        before.setattr(index_arrow, "INDEX_COLUMNS", older)
+        index.upsert(make_rows(3))
     index.upsert(make_rows(2, seed=1))
 
     found = index.search([1.0] * 8, limit=9, model_id="starter-ab")

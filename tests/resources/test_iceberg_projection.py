@@ -206,6 +206,41 @@ def test_a_second_committer_is_refused(site):
         ICEBERG.catch_up(site.view)
 
 
+def test_with_nothing_new_no_lease_is_needed(site):
+    site.film()
+    ICEBERG.catch_up(site.view)
+    ICEBERG.catch_up(site.view)
+    with Lease(site.store, "projection-iceberg", "run 7"):
+        assert ICEBERG.catch_up(site.view).num_batches == 0
+
+
+def drop_a_table(site):
+    with connected(site.view) as catalog:
+        catalog.drop_table(("worldloop", "scores"))
+
+
+def lose_metadata(site):
+    for path in site.local_files("scores", "metadata/*.metadata.json"):
+        path.unlink()
+
+
+def spoil_the_note(site):
+    site.store.put("projections/iceberg.json", b"{")
+
+
+@pytest.mark.parametrize("harm", [drop_a_table, lose_metadata, spoil_the_note])
+def test_with_nothing_new_a_changed_table_is_noticed(site, harm):
+    site.film()
+    ICEBERG.catch_up(site.view)
+    ICEBERG.catch_up(site.view)
+    harm(site)
+    with Lease(site.store, "projection-iceberg", "run 7"), pytest.raises(LeaseHeldError):
+        ICEBERG.catch_up(site.view)
+
+    ICEBERG.catch_up(site.view)
+    assert ICEBERG.disagreements(site.view) == {}
+
+
 def test_a_committer_that_lost_its_lease_commits_nothing(site, at_moment):
     site.film()
     leases = site.store.local_path("leases/projection-iceberg")

@@ -61,6 +61,13 @@ def test_catching_up_again_changes_nothing(site):
     assert (site.index.version("starter"), site.view.store.list("projections")) == before
 
 
+def test_with_nothing_new_no_lease_is_needed(site):
+    site.log_wave()
+    LANCE.catch_up(site.view)
+    with Lease(site.view.store, "projection-lance", "run 7"):
+        assert LANCE.catch_up(site.view).num_batches == 0
+
+
 def test_only_touched_clips_are_written(site):
     site.log_wave("w0001")
     LANCE.catch_up(site.view)

@@ -174,8 +174,9 @@ def test_glue_follows_the_newest_metadata_and_pyiceberg_finds_it(glue_site, tmp_
 
 def test_a_glue_table_that_is_not_ours_is_left_alone(glue_site):
     native = GlueCatalog(glue_site)
-    native._make_database()
-    native._client().create_table(DatabaseName="worldloop", TableInput={"Name": "clips"})
+    with native._glue() as client:
+        native._make_database(client)
+        client.create_table(DatabaseName="worldloop", TableInput={"Name": "clips"})
     with pytest.raises(StoreError, match="no Iceberg table"):
         native.point(CLIPS)
 

@@ -7,14 +7,15 @@ import json
 import polars as pl
 import pytest
 
-from resources.backup import back_up
+from resources.backup import back_up, restore
 from resources.federation import Federation
 from resources.retractions import read_redactions, take_back
 from resources.site_log import SiteLog
+from resources.site_store import SiteStore
 from resources.tables import publish, read
 from tests import rows
 from worldloop import layout
-from worldloop.errors import MalformedRecordError, UnknownKeyError
+from worldloop.errors import MalformedRecordError, StoreError, UnknownKeyError
 from worldloop.packs import ERASED, PackMember, read_member, read_pack_index, write_pack
 from worldloop.records import CLIPS, DEDUP, MANIFEST, PROMPTS, VECTORS
 from worldloop.releases import compose_release, root_of
@@ -278,3 +279,62 @@ def test_the_backup_keeps_nothing_of_it_either(federation):
     assert film not in everything(backup)
     assert not [key for key, _ in backup.list() if caption_in(backup, key, "Caption 0")]
     assert SiteLog(store=backup).read("captions")["caption"].to_list() == ["Caption 1"]
+
+
+def told(store):
+    """Everything that a store says, tables read out: their text is compressed."""
+    objects = {key: store.get(key) for key, _ in store.list()}
+    tables = [pl.read_parquet(io.BytesIO(o)) for k, o in objects.items() if k.endswith(".parquet")]
+    rows_of = [str(table.rows()) for table in tables]
+    return b"".join([*objects.values(), *(rows.encode() for rows in rows_of)])
+
+
+@pytest.mark.parametrize("saved_again", [False, True])
+@pytest.mark.parametrize("number", [1, None])
+def test_a_restore_of_any_state_brings_nothing_back_that_was_taken_back(
+    federation, tmp_path, saved_again, number
+):
+    home, backup = federation.store("aws"), federation.backup("aws")
+    back_up(federation.view("aws"), backup)
+    film, caption = f"{GONE} rgb.mp4 ".encode() * 50, b"Caption 0"
+    assert film in told(home)
+    assert caption in told(home)
+    take_back(federation, [GONE], **WHY, purge=True)
+    if saved_again:
+        back_up(federation.view("aws"), backup)
+    restored = SiteStore(url=str(tmp_path / "restored"))
+
+    done = restore(backup, restored, number=number)
+
+    for store in (restored, backup, home):
+        assert film not in told(store)
+        assert caption not in told(store)
+    if saved_again:  # else the other clips of the pack are at home alone until then
+        assert f"{KEPT} rgb.mp4 ".encode() * 50 in told(restored)
+    assert (done.num_gone > 0) == (number == 1 or not saved_again)
+
+
+def test_the_newest_state_after_a_clip_was_taken_back_is_the_site_as_it_is(federation, tmp_path):
+    home, backup = federation.store("aws"), federation.backup("aws")
+    back_up(federation.view("aws"), backup)
+    take_back(federation, [GONE], **WHY, purge=True)
+    take_back(federation, [GONE], **WHY, purge=True)
+    assert back_up(federation.view("aws"), backup).problems == ()
+    take_back(federation, [GONE], **WHY, purge=True)  # once more must not touch what was saved
+    restored = SiteStore(url=str(tmp_path / "restored"))
+
+    restore(backup, restored)
+
+    here, there = ({key: s.get(key) for key, _ in s.list()} for s in (home, restored))
+    derived = ("/checkpoints/", "/purged-", "gallery/")
+    assert there == {k: c for k, c in here.items() if not any(part in k for part in derived)}
+
+
+def test_what_is_missing_without_a_mark_is_lost_and_a_restore_says_so(federation, tmp_path):
+    backup = federation.backup("aws")
+    back_up(federation.view("aws"), backup)
+    take_back(federation, [GONE], **WHY, purge=True)
+    backup.delete_many(key for key, _ in backup.list(layout.GONE))
+
+    with pytest.raises(StoreError, match="is gone from"):
+        restore(backup, SiteStore(url=str(tmp_path / "restored")))

@@ -1,28 +1,12 @@
 import polars as pl
 import pytest
 
-from resources.clip_index import ClipIndex
-from resources.site_catalog import log_release, project_wave, read_wave, rebuild, wave_index_rows
+from resources.site_catalog import log_release, project_wave, read_wave, wave_index_rows
 from resources.site_log import SiteLog
 from resources.site_store import SiteStore
 from tests import rows
 from worldloop.logs import KINDS
 from worldloop.releases import compose_release
-
-
-class DictIndex:
-    """The smallest thing that is an index."""
-
-    def __init__(self):
-        self.rows = {}
-
-    def upsert(self, rows):
-        self.rows |= {
-            (row["recipe_id"], row["model_id"]): row for row in rows.iter_rows(named=True)
-        }
-
-    def clear(self):
-        self.rows = {}
 
 
 @pytest.fixture
@@ -40,22 +24,29 @@ def release_of(log, wave, at):
     )
 
 
-def test_a_wave_goes_into_the_logs_and_the_index_once(log):
-    index, tables = DictIndex(), rows.wave_tables(range(4), rejected=(1,), duplicates=(2,))
-    first = project_wave(site_log=log, index=index, **tables)
-    position, indexed = log.position(), dict(index.rows)
-    second = project_wave(site_log=log, index=index, **tables)
+def indexed(log, *waves):
+    """Index rows by recipe, as the logs have them."""
+    found = wave_index_rows(log, waves or ["w0001"])
+    return {row["recipe_id"]: row for row in found.iter_rows(named=True)}
 
-    assert first["clips"] == first["lineage"] == first["scenes"] == first["indexed"] == 4
-    assert [second[kind] for kind in KINDS if kind in second] == [0] * (len(second) - 1)
-    assert (log.position(), index.rows) == (position, indexed)
+
+def test_a_wave_goes_into_the_logs_once(log):
+    tables = rows.wave_tables(range(4), rejected=(1,), duplicates=(2,))
+    first = project_wave(site_log=log, **tables)
+    position = log.position()
+    second = project_wave(site_log=log, **tables)
+
+    assert first["clips"] == first["lineage"] == first["scenes"] == len(indexed(log)) == 4
+    assert set(second) <= set(KINDS)
+    assert set(second.values()) == {0}
+    assert log.position() == position
 
 
 def test_the_index_knows_status_facts_and_where_the_video_lies(log):
-    index, tables = DictIndex(), rows.wave_tables(range(3), rejected=(1,), duplicates=(2,))
-    project_wave(site_log=log, index=index, **tables)
+    tables = rows.wave_tables(range(3), rejected=(1,), duplicates=(2,))
+    project_wave(site_log=log, **tables)
 
-    found = sorted(index.rows.values(), key=lambda row: row["index"])
+    found = sorted(indexed(log).values(), key=lambda row: row["index"])
     assert [row["status"] for row in found] == ["accepted", "rejected", "duplicate"]
     first = found[0]
     assert (first["weather"], first["daypart"], first["season"]) == ("clear", "afternoon", "spring")
@@ -65,7 +56,7 @@ def test_the_index_knows_status_facts_and_where_the_video_lies(log):
 
 
 def test_a_kill_between_two_logs_is_healed_by_the_next_run(log, monkeypatch):
-    index, tables = DictIndex(), rows.wave_tables(range(4))
+    tables = rows.wave_tables(range(4))
     append = SiteLog.append
 
     def die_at_signals(self, kind, table):
@@ -76,64 +67,52 @@ def test_a_kill_between_two_logs_is_healed_by_the_next_run(log, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(SiteLog, "append", die_at_signals)
         with pytest.raises(KeyboardInterrupt):
-            project_wave(site_log=log, index=index, **tables)
-    project_wave(site_log=log, index=index, **tables)
+            project_wave(site_log=log, **tables)
+    project_wave(site_log=log, **tables)
 
     assert log.read("clips").height == log.read("superseded").height + 4
-    assert len(index.rows) == 4
+    assert len(indexed(log)) == 4
 
 
 def test_a_late_arrival_changes_the_status_of_an_older_clip(log):
-    index = DictIndex()
-    project_wave(site_log=log, index=index, **rows.wave_tables(range(3), wave="w0002"))
+    project_wave(site_log=log, **rows.wave_tables(range(3), wave="w0002"))
     late = rows.wave_tables(range(3), wave="w0001")
     old, new = rows.ids(1, wave="w0002")["recipe_id"], rows.ids(1, wave="w0001")["recipe_id"]
     late["superseded"] = rows.superseded(0, 1).with_columns(
         recipe_id=pl.lit(old), superseded_by=pl.lit(new)
     )
-    counts = project_wave(site_log=log, index=index, **late)
+    project_wave(site_log=log, **late)
 
-    assert counts["indexed"] == 6
-    assert index.rows[old, "starter"]["status"] == "duplicate"
-
-
-def test_the_index_is_rebuilt_from_the_logs_alone(log, tmp_path):
-    index = ClipIndex(uri=str(tmp_path / "lance"))
-    for wave in ("w0001", "w0002"):
-        tables = rows.wave_tables(range(3), rejected=(1,), wave=wave)
-        project_wave(site_log=log, index=index, **tables)
-    before = index.dataset("starter").to_table().sort_by("recipe_id")
-
-    assert rebuild(log, index) == 6
-    assert index.dataset("starter").to_table().sort_by("recipe_id").equals(before)
+    found = indexed(log, "w0001", "w0002")
+    assert len(found) == 6
+    assert found[old]["status"] == "duplicate"
 
 
-def test_a_retracted_clip_is_not_in_a_rebuilt_index(log):
-    index = DictIndex()
-    project_wave(site_log=log, index=index, **rows.wave_tables(range(3)))
+def test_a_retracted_clip_has_no_index_row(log):
+    project_wave(site_log=log, **rows.wave_tables(range(3)))
     log.retract("clips", [rows.ids(0)["recipe_id"]], reason="a person is in it")
 
-    assert rebuild(log, index) == 2
-    assert (rows.ids(0)["recipe_id"], "starter") not in index.rows
+    assert len(indexed(log)) == 2
+    assert rows.ids(0)["recipe_id"] not in indexed(log)
 
 
 def test_a_scene_that_an_earlier_wave_showed_first_is_found(log):
-    project_wave(site_log=log, index=DictIndex(), **rows.wave_tables(range(2), wave="w0001"))
+    project_wave(site_log=log, **rows.wave_tables(range(2), wave="w0001"))
     tables = rows.wave_tables(range(2), wave="w0002")
     shared = rows.prompts(range(2), wave="w0001")["scene_id"]
     tables["prompts"] = tables["prompts"].with_columns(scene_id=shared)
     tables["clips"] = tables["clips"].with_columns(scene_id=shared)
-    project_wave(site_log=log, index=DictIndex(), **tables)
+    project_wave(site_log=log, **tables)
 
     assert wave_index_rows(log, ["w0002"])["weather"].to_list() == ["clear", "clear"]
 
 
 def test_a_release_read_at_its_position_stays_the_same(log):
-    project_wave(site_log=log, index=DictIndex(), **rows.wave_tables(range(4), duplicates=(2,)))
+    project_wave(site_log=log, **rows.wave_tables(range(4), duplicates=(2,)))
     at = log.position()
     release = release_of(log, "w0001", at)
     assert log_release(log, release) == {"releases": 1, "release_clips": 3}
-    project_wave(site_log=log, index=DictIndex(), **rows.wave_tables(range(4), wave="w0002"))
+    project_wave(site_log=log, **rows.wave_tables(range(4), wave="w0002"))
     log.retract("clips", [rows.ids(0)["recipe_id"]], reason="test")
 
     again = release_of(log, "w0001", at)

@@ -123,3 +123,40 @@ def test_packs_of_world_models_stay_when_disk_is_short_as_they_cannot_be_made_ag
 
     packs = [key for key in keys(going) if key.startswith("packs/w0001/")]
     assert packs == [rows.clips(range(1), wave="w0001")["pack_key"][0]]
+
+
+def federated(folder):
+    """A coordinator without cities, and a site with one."""
+    from resources.federation import Federation
+
+    (folder / "sites.toml").write_text(
+        '[sites.local]\ncities = []\nstore = "a"\n[sites.aws]\ncities = ["tokyo"]\nstore = "b"\n'
+    )
+    return Federation(sites_path=str(folder / "sites.toml"), home=str(folder))
+
+
+def test_batches_that_nobody_claims_go_at_every_site(tmp_path):
+    federation = federated(tmp_path)
+    stray = f"logs/private/clips/000000000001-{'ab' * 32}.parquet"
+    for name in federation.members:
+        federation.store(name).put(stray, b"PAR1")
+
+    going = sweep(federation.federated_store(), now=TOMORROW, apply=True)
+
+    assert [(removal.site, removal.key) for removal in going] == [("local", stray), ("aws", stray)]
+    assert not any(federation.store(name).exists(stray) for name in federation.members)
+
+
+def test_a_retired_wave_is_marked_where_its_packs_lay(tmp_path):
+    federation = federated(tmp_path)
+    store = federation.federated_store()
+    clips = rows.clips(range(1), wave="w0001")
+    store.put(clips["pack_key"][0], b"x" * 1000)
+    publish(store, CLIPS, "clips/w0001/tokyo.parquet", clips)
+    store.put("releases/w0001/release.json", b"{}")
+
+    sweep(store, max_disk_gb=0.0, keep_waves=0, apply=True)
+
+    assert not store.exists(clips["pack_key"][0])
+    assert [key for key, _ in federation.store("aws").list("retired")] == ["retired/w0001.json"]
+    assert federation.store("local").list("retired") == []

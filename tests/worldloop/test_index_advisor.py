@@ -10,6 +10,7 @@ from worldloop.index_advisor import (
     scalar_columns,
     settings,
     should_try,
+    with_filter,
     without_words,
 )
 
@@ -96,3 +97,14 @@ def test_words_about_captions_are_not_kept():
     assert kept == "city = '?' AND lower(Caption) LIKE '?'"
     assert not can_be_asked_again(kept)
     assert can_be_asked_again(without_words("city = 'lima' AND tier = 'hero'"))
+
+
+def test_a_narrow_filter_has_more_rows_compared_exactly():
+    asked = VectorIndex("ivf_rq", 32, 40)
+    refines = [
+        with_filter(asked, num_matching=num, num_rows=100_000).refine
+        for num in (90_000, 10_001, 10_000, 1_001)
+    ]
+
+    assert refines == [40, 40, 60, 60]
+    assert with_filter(asked, num_matching=1_000, num_rows=100_000) == VectorIndex()

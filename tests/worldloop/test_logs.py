@@ -16,6 +16,7 @@ from worldloop.logs import (
     log_rows,
     payload,
     read_batch,
+    read_batches,
     winners,
 )
 
@@ -96,6 +97,29 @@ def test_a_batch_of_another_kind_or_of_the_future_is_refused():
     content = batch_bytes(Kind("clips", "private", future), log_rows(old, rows.clips(range(1))))
     with pytest.raises(MalformedRecordError, match="Read it with the release"):
         read_batch(old, content)
+
+
+def test_batches_of_two_versions_are_read_as_if_one_by_one(monkeypatch):
+    old, columns = KINDS["superseded"], {**records.SUPERSEDED.columns, "site": pl.String}
+    today = Kind("superseded", "private", records.Table("superseded", 2, columns, ("recipe_id",)))
+    lift = {("superseded", 1): lambda table: table.with_columns(site=pl.lit("local"))}
+    monkeypatch.setattr(records, "_UPGRADES", lift)
+    tables = [rows.superseded(i, i + 1) for i in range(4)]
+    newer = [table.with_columns(site=pl.lit("gcp")) for table in tables[2:]]
+    contents = [batch_bytes(old, log_rows(old, table)) for table in tables[:2]]
+    contents += [batch_bytes(today, log_rows(today, table)) for table in newer]
+
+    together = read_batches(today, contents)
+    assert together.equals(pl.concat([read_batch(today, content) for content in contents]))
+    assert together["site"].to_list() == ["local"] * 2 + ["gcp"] * 2
+
+
+def test_one_broken_batch_among_many_is_told_of():
+    whole = batch("clips", rows.clips(range(3)))
+    for broken in (b"PAR1", whole[:-9], whole[:4] + b"x" * 900 + whole[904:]):
+        with pytest.raises(MalformedRecordError):
+            read_batches(KINDS["clips"], [whole, broken, whole])
+    assert read_batches(KINDS["clips"], [whole], waves=["w9999"]).is_empty()
 
 
 def test_an_older_batch_is_lifted_to_todays_columns(monkeypatch):

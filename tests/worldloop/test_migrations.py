@@ -19,7 +19,9 @@ from worldloop.waves import WavePlan
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "formats" / "v1"
 SECOND = GOLDEN.with_name("v2")
-SINCE_2 = {"generations", "blocked"}  # tables that the first release did not have
+THIRD = GOLDEN.with_name("v3")
+SINCE_3 = {"audits", "projections", "queries", "reconciliations"}
+LATER = {"generations", "blocked"} | SINCE_3  # tables that the first release did not have
 
 
 class DictFiles:
@@ -64,7 +66,7 @@ def actions(reports):
     return {report.key.split("/")[0]: report.action for report in reports}
 
 
-@pytest.mark.parametrize("name", sorted(TABLES.keys() - SINCE_2))
+@pytest.mark.parametrize("name", sorted(TABLES.keys() - LATER))
 def test_version_1_of_every_table_is_read(name):
     table = read_table(TABLES[name], golden(f"{name}.parquet"))
 
@@ -72,9 +74,12 @@ def test_version_1_of_every_table_is_read(name):
     assert table_label(golden(f"{name}.parquet")) == (name, 1)
 
 
-@pytest.mark.parametrize("name", ["receipts", "lineage", "generations", "blocked"])
-def test_the_second_version_of_what_changed_is_read(name):
-    content, batch = ((SECOND / f"{prefix}{name}.parquet").read_bytes() for prefix in ("", "log_"))
+@pytest.mark.parametrize(
+    "name", ["receipts", "lineage", "generations", "blocked", *sorted(SINCE_3)]
+)
+def test_what_changed_or_came_later_is_read(name):
+    folder = THIRD if name in SINCE_3 else SECOND
+    content, batch = ((folder / f"{prefix}{name}.parquet").read_bytes() for prefix in ("", "log_"))
 
     table = read_table(TABLES[name], content)
     assert table.height >= 1
@@ -100,7 +105,7 @@ def test_a_plan_of_version_1_plans_no_world_model_and_one_of_today_may():
     assert second.world_model.model == "Tiny-Cosmos-Predict2-Video2World"
 
 
-@pytest.mark.parametrize("name", sorted({*KINDS, "retractions"} - SINCE_2))
+@pytest.mark.parametrize("name", sorted({*KINDS, "retractions"} - LATER))
 def test_version_1_of_every_log_batch_is_read(name):
     kind = KINDS.get(name) or RETRACTIONS["private"]
     batch = read_batch(kind, golden(f"log_{name}.parquet"))

@@ -180,6 +180,16 @@ data "aws_iam_policy_document" "reader" {
     resources = ["${aws_s3_bucket.site.arn}/*"]
   }
   statement {
+    sid    = "PublicAccessCheck"
+    effect = "Allow"
+    actions = [
+      "s3:GetBucketPublicAccessBlock",
+      "s3:GetBucketPolicyStatus",
+      "s3:GetBucketAcl",
+    ]
+    resources = [aws_s3_bucket.site.arn, aws_s3_bucket.backup.arn]
+  }
+  statement {
     sid       = "Tables"
     effect    = "Allow"
     actions   = ["glue:GetDatabase", "glue:GetTable", "glue:GetTables"]
@@ -197,16 +207,6 @@ data "aws_iam_policy_document" "writer" {
   source_policy_documents = [data.aws_iam_policy_document.reader.json]
 
   statement {
-    sid     = "PublicAccessCheck"
-    effect  = "Allow"
-    actions = [
-      "s3:GetBucketPublicAccessBlock",
-      "s3:GetBucketPolicyStatus",
-      "s3:GetBucketAcl",
-    ]
-    resources = [aws_s3_bucket.site.arn]
-  }
-  statement {
     sid       = "Write"
     effect    = "Allow"
     actions   = ["s3:PutObject", "s3:AbortMultipartUpload"]
@@ -223,6 +223,7 @@ data "aws_iam_policy_document" "writer" {
     sid    = "CommitTables"
     effect = "Allow"
     actions = [
+      "glue:CreateDatabase",
       "glue:CreateTable",
       "glue:UpdateTable",
       "glue:DeleteTable",
@@ -235,12 +236,18 @@ data "aws_iam_policy_document" "writer" {
     actions   = ["kms:GenerateDataKey"]
     resources = [var.kms_key_arn]
   }
-  # The backup takes new objects and gives them back; nothing in it is replaced or deleted.
+  # The backup takes objects and gives them back; older versions stay, and nothing but the probe is deleted.
   statement {
     sid       = "BackUp"
     effect    = "Allow"
     actions   = ["s3:PutObject", "s3:GetObject"]
     resources = ["${aws_s3_bucket.backup.arn}/*"]
+  }
+  statement {
+    sid       = "ProbeBackup"
+    effect    = "Allow"
+    actions   = ["s3:DeleteObject"]
+    resources = ["${aws_s3_bucket.backup.arn}/probe/*"]
   }
   statement {
     sid       = "ListBackup"
@@ -258,7 +265,7 @@ data "aws_iam_policy_document" "janitor" {
     sid       = "DeleteFootage"
     effect    = "Allow"
     actions   = ["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:ListBucketVersions"]
-    resources = [aws_s3_bucket.site.arn, "${aws_s3_bucket.site.arn}/*"]
+    resources = flatten([for b in [aws_s3_bucket.site, aws_s3_bucket.backup] : [b.arn, "${b.arn}/*"]])
   }
 }
 

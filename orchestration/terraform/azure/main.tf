@@ -121,9 +121,22 @@ resource "azurerm_role_assignment" "replace" {
   EOT
 }
 
+# Before anything is backed up, the probe is written and deleted again.
+resource "azurerm_role_assignment" "probe_backup" {
+  scope                = azurerm_storage_container.backup.id
+  role_definition_name = "Storage Blob Data Contributor"
+  principal_id         = azurerm_user_assigned_identity.site["writer"].principal_id
+  condition_version    = "2.0"
+  condition            = <<-EOT
+    (!(ActionMatches{'Microsoft.Storage/storageAccounts/blobServices/containers/blobs/delete'})
+     OR @Resource[Microsoft.Storage/storageAccounts/blobServices/containers/blobs:path] StringLike 'probe/*')
+  EOT
+}
+
 # Retention and the right to delete: a person uses it, no daemon does.
 resource "azurerm_role_assignment" "delete" {
-  scope                = azurerm_storage_container.site.id
+  for_each             = { site = azurerm_storage_container.site.id, backup = azurerm_storage_container.backup.id }
+  scope                = each.value
   role_definition_name = "Storage Blob Data Contributor"
   principal_id         = azurerm_user_assigned_identity.site["janitor"].principal_id
 }

@@ -114,12 +114,20 @@ resource "google_storage_bucket_iam_member" "create" {
   member   = "serviceAccount:${google_service_account.site[each.key].email}"
 }
 
-# The daemon asks whether the bucket is open to the public.
+# The daemon asks whether a bucket is open to the public; that takes its policy too.
+resource "google_project_iam_custom_role" "look" {
+  project     = var.project
+  role_id     = "${replace(var.dataset, "-", "_")}_look"
+  title       = "worldloop: look at a bucket"
+  permissions = ["storage.buckets.get", "storage.buckets.getIamPolicy"]
+}
+
 resource "google_storage_bucket_iam_member" "look" {
-  for_each = toset(["writer", "janitor"])
-  bucket   = google_storage_bucket.site.name
-  role     = "roles/storage.legacyBucketReader"
-  member   = "serviceAccount:${google_service_account.site[each.key].email}"
+  for_each = { for pair in setproduct([var.bucket, "${var.bucket}-backup"], ["reader", "writer", "janitor"]) : join(" ", pair) => pair }
+  bucket   = each.value[0]
+  role     = google_project_iam_custom_role.look.id
+  member   = "serviceAccount:${google_service_account.site[each.value[1]].email}"
+  depends_on = [google_storage_bucket.site, google_storage_bucket.backup]
 }
 
 # Tables and projections are replaced by newer ones; logs, packs, plans, releases and replicas never are.
@@ -135,7 +143,8 @@ resource "google_storage_bucket_iam_member" "replace" {
 
 # Retention and the right to delete: a person impersonates it, no daemon does.
 resource "google_storage_bucket_iam_member" "delete" {
-  bucket = google_storage_bucket.site.name
+  for_each = { site = google_storage_bucket.site.name, backup = google_storage_bucket.backup.name }
+  bucket   = each.value
   role   = "roles/storage.objectUser"
   member = "serviceAccount:${google_service_account.site["janitor"].email}"
 }
@@ -145,6 +154,17 @@ resource "google_storage_bucket_iam_member" "back_up" {
   bucket   = google_storage_bucket.backup.name
   role     = each.key
   member   = "serviceAccount:${google_service_account.site["writer"].email}"
+}
+
+# Before anything is backed up, the probe is written and deleted again.
+resource "google_storage_bucket_iam_member" "probe_backup" {
+  bucket = google_storage_bucket.backup.name
+  role   = "roles/storage.objectUser"
+  member = "serviceAccount:${google_service_account.site["writer"].email}"
+  condition {
+    title      = "only-the-probe"
+    expression = "resource.name.startsWith('projects/_/buckets/${var.bucket}-backup/objects/probe/')"
+  }
 }
 
 resource "google_bigquery_dataset_iam_member" "tables" {
