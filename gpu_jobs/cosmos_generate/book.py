@@ -155,13 +155,15 @@ class Book:
 
     def stands(self, request: ClipRequest) -> bool:
         """Whether a clip is finished or was blocked."""
-        folder = self.asked.staging / request.clip_id
-        return is_whole(folder) or self._blocked_path(request).exists()
+        return self._is_made(request) or self._blocked_path(request).exists()
+
+    def noted_in(self, folder: Path, receipt: dict[str, Any]) -> dict[str, Any]:
+        """Put what a clip took beside its files, in the folder that becomes whole with it."""
+        (folder / RECEIPT_NAME).write_text(json.dumps(receipt), encoding="utf-8")
+        return receipt
 
     def finished(self, request: ClipRequest, receipt: dict[str, Any]) -> None:
-        """Note what a finished clip took."""
-        path = self.asked.staging / request.clip_id / RECEIPT_NAME
-        path.write_text(json.dumps(receipt), encoding="utf-8")
+        """Tell that a clip stands, and what it took."""
         self._tell({"event": "clip_done", "recipe_id": request.clip_id, **receipt})
 
     def stopped(self, stop: Stopped) -> None:
@@ -175,7 +177,10 @@ class Book:
         if stop.blocked:
             blocked = {k: facts[k] for k in ("recipe_id", "scene_id", "reason")}
             blocked |= {"guard": stop.guard, "category": stop.category}
-            self._blocked_path(stop.request).write_text(json.dumps(blocked), encoding="utf-8")
+            path = self._blocked_path(stop.request)
+            part = path.with_suffix(".partial")
+            part.write_text(json.dumps(blocked), encoding="utf-8")
+            part.replace(path)
         else:
             self.failures.append(stop)
         event = "clip_blocked" if stop.blocked else "clip_failed"
@@ -189,7 +194,7 @@ class Book:
         """
         self._check_share()
         asked, spec = self.asked, self.asked.spec
-        made = [r for r in asked.requests if is_whole(asked.staging / r.clip_id)]
+        made = [r for r in asked.requests if self._is_made(r)]
         report = CosmosGenerateReport(
             clips=[],
             failures=[
@@ -239,12 +244,16 @@ class Book:
             "duration_s": num_frames / rate_fps,
         }
 
+    def _is_made(self, request: ClipRequest) -> bool:
+        """Whether a clip stands with its receipt; without one nobody knows what the guards said."""
+        folder = self.asked.staging / request.clip_id
+        return (folder / RECEIPT_NAME).exists() and is_whole(folder)
+
     def _receipt(self, request: ClipRequest) -> dict[str, Any]:
         path = self.asked.staging / request.clip_id / RECEIPT_NAME
-        receipt = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         return {
             "recipe_id": request.clip_id,
-            **receipt,
+            **json.loads(path.read_text(encoding="utf-8")),
             "resumed": request.clip_id in self._resumed,
         }
 

@@ -306,8 +306,9 @@ def _finish(
     record = generation_record(asked, work.prepared, num_frames=len(decoded.frames))
     with new_clip(asked.staging / request.clip_id) as folder:
         write_clip(folder, decoded, rate_fps=asked.shape.rate_fps, record=record)
-    receipt = _receipt(asked, measured, cpu_s=time.thread_time() - start_s)
-    book.finished(request, {**receipt, "guardrail": state})
+        receipt = _receipt(asked, measured, cpu_s=time.thread_time() - start_s)
+        noted = book.noted_in(folder, {**receipt, "guardrail": state})  # appears with its clip
+    book.finished(request, noted)
 
 
 def generation_record(asked: Asked, prepared: Prepared, *, num_frames: int) -> dict[str, Any]:

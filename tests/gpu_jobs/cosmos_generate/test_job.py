@@ -90,6 +90,18 @@ def test_a_killed_job_goes_on_after_its_last_finished_clip(tmp_path):
     assert not list((tmp_path / "staging").glob("*.partial"))
 
 
+def test_a_clip_without_its_receipt_is_made_again(tmp_path):
+    spec = small_spec(tmp_path)
+    first = cosmos_generate(spec)
+    (tmp_path / "staging" / "clip0" / ".receipt.json").unlink()
+
+    again = cosmos_generate(spec)
+
+    assert [r["resumed"] for r in again.receipts] == [False, True]
+    assert [r["guardrail"] for r in again.receipts] == [r["guardrail"] for r in first.receipts]
+    assert hashes(again) == hashes(first)
+
+
 def test_a_prompt_that_a_guard_blocks_is_a_counted_result(tmp_path):
     bad = {**asked_clips(1)[0], "clip_id": "bad", "prompt": "A man is murdered with a knife."}
     spec = small_spec(tmp_path, guards={"text": ["starter_blocklist"], "video": [], "dir": ""})
