@@ -62,6 +62,7 @@ class Followed:
         copied: Log batches that came from the other sites.
         refilled: Claims of batches that had come before, were lost here, and came again.
         applied: What each projection did.
+        num_requests: What each projection asked of the site's store meanwhile.
         unheard: Sites whose logs could not be fetched, each with why.
     """
 
@@ -70,6 +71,7 @@ class Followed:
     copied: int = 0
     refilled: tuple[str, ...] = ()
     applied: Mapping[str, Applied] = field(default_factory=dict)
+    num_requests: Mapping[str, int] = field(default_factory=dict)
     unheard: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -210,7 +212,8 @@ class Catalogs(dg.ConfigurableResource):  # type: ignore[type-arg]
             if silent and not before:  # the site itself does not answer
                 raise next(iter(silent.values()))
             waited_s = max(one.lag_s for one in (missing, *before.values()))
-            applied, failed = _each(projections, lambda one: one.catch_up(view))
+            caught_up, failed = _each(projections, lambda one: _caught_up(one, view))
+            applied = {name: done for name, (done, _) in caught_up.items()}
             took_s = time.monotonic() - begun
             level = [one for one in projections if one.name in applied]
             standings, _ = _each(level, lambda one: _status(one.standing(view)))
@@ -220,30 +223,32 @@ class Catalogs(dg.ConfigurableResource):  # type: ignore[type-arg]
                 copied=fetched.copied,
                 refilled=fetched.refilled,
                 applied=applied,
+                num_requests={name: asked for name, (_, asked) in caught_up.items()},
                 unheard=fetched.unheard,
             )
             if done.changed:
                 self._log_facts(view, done)
-            if failed:
-                raise next(iter(failed.values()))
+            _raise_if(failed)
         return replace(done, status=self._with_costs(done.status))
 
     def maintain(self, name: str, *, key: str) -> dict[str, int]:
         """Compact, improve indices, expire versions, sweep orphans; counts by `projection.what`.
 
+        A projection that fails keeps no other from it; then this fails, and names it.
+
         Raises:
+            LogDamageError: If the log has a hole.
+            LeaseHeldError: If another committer is at work on a projection.
             UnreachableError: If the site's store does not answer.
             BudgetExceededError: If its budgets do not allow the work.
             AccessError: If this process may only read.
         """
         self.may_write(f"look after the catalogs of {name!r}")
         view = self.federation.view(name)
-        counts: dict[str, int] = {}
         with self.paid(view.site, key, num_batches=0):
-            for one in self.projections(view.site):
-                done = one.maintain(view)
-                counts |= {f"{one.name}.{what}": count for what, count in done.items()}
-        return counts
+            done, failed = _each(self.projections(view.site), lambda one: one.maintain(view))
+        _raise_if(failed)
+        return {f"{name}.{what}": n for name, counts in done.items() for what, n in counts.items()}
 
     def rebuild(self, name: str, *, projection: str = "", actor: str) -> dict[str, Applied]:
         """Make a site's projections anew from the logs alone, and note who asked for it.
@@ -267,8 +272,7 @@ class Catalogs(dg.ConfigurableResource):  # type: ignore[type-arg]
         if done:
             of_id = projection or ("all" if not failed else ", ".join(done))
             self.audit(name, "rebuild", actor=actor, of_kind="projections", of_id=of_id)
-        if failed:
-            raise next(iter(failed.values()))
+        _raise_if(failed)
         return done
 
     def replicate(self, name: str) -> Fetched:
@@ -408,7 +412,7 @@ class Catalogs(dg.ConfigurableResource):  # type: ignore[type-arg]
                 "lag_s": done.searchable_after_s,
                 "recall": one.recall,
                 "took_s": done.applied[one.name].took_s,
-                "num_requests": None,
+                "num_requests": done.num_requests[one.name],
                 "repaired_at": done.status.last_repair,
             }
             for one in done.status.projections
@@ -455,6 +459,20 @@ def _each(
         except WorldloopError as error:
             failed[one.name] = error
     return done, failed
+
+
+def _raise_if(failed: Mapping[str, WorldloopError]) -> None:
+    """Raise what kept the first projection from its work, in words that name all that failed."""
+    for first in failed.values():
+        first.args = ("; ".join(f"{name}: {error}" for name, error in failed.items()),)
+        raise first
+
+
+def _caught_up(projection: Projection, view: SiteView) -> tuple[Applied, int]:
+    """What a projection did, and what it asked of the site's store for that."""
+    with metered() as meter:
+        done = projection.catch_up(view)
+    return done, meter.of(view.store.url).requests
 
 
 def _status(standing: Standing) -> ProjectionStatus:

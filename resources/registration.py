@@ -96,10 +96,12 @@ class GlueCatalog:
                 return None
 
     def _make_database(self, client: Any) -> None:
+        """Create the database if there is none: most writers may not, and need not."""
         try:
-            client.create_database(DatabaseInput={"Name": self._database})
-        except client.exceptions.AlreadyExistsException:
-            return
+            client.get_database(Name=self._database)
+        except client.exceptions.EntityNotFoundException:
+            with contextlib.suppress(client.exceptions.AlreadyExistsException):  # just now
+                client.create_database(DatabaseInput={"Name": self._database})
 
     @contextlib.contextmanager
     def _glue(self) -> Iterator[Any]:
@@ -160,8 +162,18 @@ class BigQueryCatalog:
         """Replace the external table by one that points at the newest metadata."""
         at = self._registration
         with self._client() as client:
-            client.query(bigquery_dataset(at.project, at.dataset, at.location)).result()
+            self._make_dataset(client)
             client.query(bigquery_table(at.project, at.dataset, at.connection, table)).result()
+
+    def _make_dataset(self, client: Any) -> None:
+        """Create the data set if there is none: most writers may not, and need not."""
+        from google.api_core.exceptions import NotFound
+
+        at = self._registration
+        try:
+            client.get_dataset(f"{at.project}.{at.dataset}")
+        except NotFound:
+            client.query(bigquery_dataset(at.project, at.dataset, at.location)).result()
 
     @contextlib.contextmanager
     def _client(self) -> Iterator[Any]:

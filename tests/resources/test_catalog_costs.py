@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.assets.stand_ins import Federated
-from worldloop.errors import BudgetExceededError
+from tests.assets.stand_ins import Federated, TextProjection
+from worldloop.errors import BudgetExceededError, UnreachableError
 
 
 @pytest.fixture
@@ -66,3 +66,32 @@ def test_a_charging_site_without_a_budget_of_money_is_told(federated):
 
     with pytest.raises(BudgetExceededError, match="usd"):
         federated.catalogs.follow("azure", key="run")
+
+
+def test_each_projection_notes_what_it_asked_of_the_sites_store(federated):
+    limit(federated, requests=10_000, usd=100)
+    federated.film()
+
+    done = federated.catalogs.follow("azure", key="run")
+
+    noted = federated.catalogs.federation.log("azure").read("projections")
+    counts = dict(noted.select("projection", "num_requests").iter_rows())
+    assert counts == done.num_requests
+    assert all(0 < count < done.status.num_requests for count in counts.values())
+
+
+def test_upkeep_that_fails_at_one_projection_does_the_others_and_names_it(federated, monkeypatch):
+    limit(federated, requests=10_000, usd=100)
+    seen = []
+
+    def maintain(self, view):
+        seen.append(self.name)
+        if self.name == "lance":
+            raise UnreachableError("The store did not answer; expected an answer.")
+        return {"compacted": 1}
+
+    monkeypatch.setattr(TextProjection, "maintain", maintain)
+    with pytest.raises(UnreachableError, match=r"^lance: The store did not answer"):
+        federated.catalogs.maintain("azure", key="night")
+
+    assert seen == ["lance", "iceberg"]

@@ -32,8 +32,8 @@ def site_with(kind: str, **settings: str) -> Site:
 # --- BigQuery, as recorded
 
 
-def bigquery(pointer: str, kind: str = "ICEBERG"):
-    """Answers of BigQuery's REST API (v2): tables.get, jobs.insert, jobs.getQueryResults."""
+def bigquery(pointer: str, kind: str = "ICEBERG", *, has_dataset: bool = True):
+    """Answers of BigQuery's REST API (v2): datasets.get, tables.get, jobs.insert, getQueryResults."""
     done = {"status": {"state": "DONE"}, "jobReference": {"projectId": "my-project", "jobId": "j"}}
 
     def reply(asked: Asked) -> Reply:
@@ -45,6 +45,11 @@ def bigquery(pointer: str, kind: str = "ICEBERG"):
             external = {"sourceFormat": kind, "sourceUris": [pointer], "autodetect": True}
             names = {"projectId": "my-project", "datasetId": "worldloop", "tableId": "clips"}
             return 200, {}, {"tableReference": names, "externalDataConfiguration": external}
+        if asked.verb == "GET" and asked.path.split("?")[0].endswith("/datasets/worldloop"):
+            if not has_dataset:
+                return 404, {}, {"error": {"code": 404, "message": "Not found: Dataset"}}
+            names = {"projectId": "my-project", "datasetId": "worldloop"}
+            return 200, {}, {"datasetReference": names}
         if asked.verb == "POST" and asked.path.split("?")[0].endswith("/jobs"):
             return 200, {}, {**done, "configuration": asked.body["configuration"]}
         return 200, {}, {**done, "jobComplete": True, "totalRows": "0", "schema": {"fields": []}}
@@ -81,18 +86,28 @@ def at_bigquery(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WL_TEST_KEY", service_account(service.url))
 
 
+def statements(service: Service) -> list[str]:
+    jobs = [a for a in service.asked if a.verb == "POST" and a.path.split("?")[0].endswith("/jobs")]
+    return [job.body["configuration"]["query"]["query"] for job in jobs]
+
+
 @pytest.mark.parametrize(("known", "num"), [("", 1), (OLD, 1), (NEW, 0)])
 def test_bigquery_is_pointed_at_the_newest_metadata_once(known, num, gcp, tmp_path, monkeypatch):
     with serving(bigquery(known)) as service:
         at_bigquery(service, monkeypatch)
         applied = registration_of(gcp, lambda _: {"clips": CLIPS}).catch_up(view_of(gcp, tmp_path))
-    jobs = [
-        a.body["configuration"] for a in service.asked if a.path.split("?")[0].endswith("/jobs")
-    ]
-    statements = [job["query"]["query"] for job in jobs]
+    said = statements(service)
     assert applied.num_batches == num
-    assert len(statements) == 2 * num
-    assert not num or NEW in statements[1]
+    assert [NEW in statement for statement in said] == [True] * num  # no data set is asked for
+
+
+def test_a_data_set_that_is_not_there_is_made_before_its_table(gcp, tmp_path, monkeypatch):
+    with serving(bigquery("", has_dataset=False)) as service:
+        at_bigquery(service, monkeypatch)
+        registration_of(gcp, lambda _: {"clips": CLIPS}).catch_up(view_of(gcp, tmp_path))
+    first, second = statements(service)
+    assert first.startswith("CREATE SCHEMA IF NOT EXISTS")
+    assert NEW in second
 
 
 def test_a_table_in_bigquery_that_is_not_ours_is_left_alone(gcp, tmp_path, monkeypatch):
@@ -101,7 +116,7 @@ def test_a_table_in_bigquery_that_is_not_ours_is_left_alone(gcp, tmp_path, monke
         at_bigquery(service, monkeypatch)
         with pytest.raises(StoreError, match="no Iceberg table"):
             projection.catch_up(view_of(gcp, tmp_path))
-    assert not [path for path in service.paths("POST") if path.split("?")[0].endswith("/jobs")]
+    assert statements(service) == []
 
 
 # --- OneLake, as recorded
@@ -152,7 +167,7 @@ def test_a_busy_service_is_asked_again():
     ("status", "error"), [(403, AccessError), (400, StoreError), (503, UnreachableError)]
 )
 def test_a_refusal_is_one_clear_error_without_the_token(status, error):
-    with serving(onelake({}, [(status, {"Retry-After": "0"}, {})] * 4)) as service:
+    with serving(lambda _: (status, {"Retry-After": "0"}, {})) as service:
         native = FabricCatalog(fabric(service.url), token=lambda: "secret-token")
         with pytest.raises(error, match="expected") as caught:
             native.point(LAKE)
@@ -170,6 +185,18 @@ def test_glue_follows_the_newest_metadata_and_pyiceberg_finds_it(glue_site, tmp_
     assert native.pointers(["clips", "absent"]) == {"clips": NEW}
     entry = native._table("clips")
     assert entry["Parameters"]["previous_metadata_location"] == OLD
+
+
+def test_a_glue_database_that_stands_needs_no_right_to_make_one(glue_site):
+    native = GlueCatalog(glue_site)
+    native.point(CLIPS)
+    asked = []
+    with native._glue() as client:
+        client.meta.events.register(
+            "before-call", lambda model, **_: asked.append(model.name), unique_id="test"
+        )
+        native._make_database(client)
+    assert asked == ["GetDatabase"]
 
 
 def test_a_glue_table_that_is_not_ours_is_left_alone(glue_site):

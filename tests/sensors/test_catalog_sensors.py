@@ -88,6 +88,28 @@ def test_a_site_that_falls_behind_is_late_by_the_age_of_what_it_lacks(federated,
     assert "max_lag_s is 900" in TOLD[0][1]["found"]
 
 
+def test_projections_are_looked_at_again_only_when_a_log_moved_or_a_run_ended(
+    federated, monkeypatch
+):
+    looks = []
+    look = type(federated.catalogs).look
+    monkeypatch.setattr(
+        type(federated.catalogs),
+        "look",
+        lambda self, name: (looks.append(name), look(self, name))[1],
+    )
+    federated.film("w0001")
+    federated.update()
+    counts, cursor = [], None
+    for happens in (None, None, lambda: federated.film("w0002"), federated.update, None):
+        happens and happens()
+        looks.clear()
+        cursor = tick(federated, "late_catalogs", cursor).cursor
+        counts.append(len(looks))
+
+    assert counts == [4, 0, 4, 4, 0]
+
+
 def test_catalogs_that_nobody_made_for_a_day_are_stale(federated, monkeypatch):
     federated.film()
     federated.update()
