@@ -58,15 +58,23 @@ def _upkeep_of(site: Site) -> dg.OpDefinition:
 def _night(
     context: dg.OpExecutionContext, catalogs: Catalogs, site: Site, key: str
 ) -> dict[str, Any]:
-    followed, _ = follow(catalogs, site.name, key=f"{key}/follow")
-    counts = catalogs.maintain(site.name, key=f"{key}/maintain")
+    problems: list[StoreError | LeaseHeldError] = []
+    unheard, counts = NOBODY, dict[str, Any]()
+    try:
+        followed, _ = follow(catalogs, site.name, key=f"{key}/follow")
+        unheard = ", ".join(followed.unheard) or NOBODY
+        counts = catalogs.maintain(site.name, key=f"{key}/maintain")
+    except (StoreError, LeaseHeldError) as error:  # what is lost or saved must not wait for it
+        problems.append(error)
     healed = heal(catalogs, site.name, deep=NIGHTLY_SHARE, key=f"{key}/heal")
     for words in healed.still_missing:
         context.log.error("Still missing at %s: %s", site.name, words)
     saved = back_up(catalogs, site.name, key=f"{key}/backup")
+    if problems:
+        raise problems[0]
     return {
         **as_metadata(catalogs.look(site.name)),
-        "unheard": ", ".join(followed.unheard) or NOBODY,
+        "unheard": unheard,
         "upkeep": dg.MetadataValue.json(counts),
         "num_missing": healed.num_missing,
         "num_repaired": healed.num_repaired,

@@ -9,7 +9,8 @@ import json
 import os
 import signal
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ class Task:
         failpoint: Moment at which it kills itself; empty: somebody else kills it.
         at_time: At which time of that moment, from 1.
         num_steps: It ends by itself after so many.
+        environ: Variables of an emulator's secrets; the process it is forked from may be older.
     """
 
     sites_path: str
@@ -65,9 +67,11 @@ class Task:
     failpoint: str = ""
     at_time: int = 1
     num_steps: int = 60
+    environ: Mapping[str, str] = field(default_factory=dict)
 
     def view(self) -> SiteView:
         """What the site knows."""
+        os.environ.update(self.environ)
         return Federation(sites_path=self.sites_path, home=self.home).view(self.site)
 
 

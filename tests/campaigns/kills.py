@@ -14,12 +14,11 @@ import contextlib
 import itertools
 import json
 import multiprocessing
-import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +45,13 @@ class Ground:
         name: `local`, `aws`, `gcp` or `azure`.
         sites_path: A sites file with the one site `home`.
         home: Folder of local data.
+        environ: Variables that hold the store's secrets.
     """
 
     name: str
     sites_path: Path
     home: Path
+    environ: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ def task_of(ground: Ground, seed: int) -> Task:
         ready_path=str(ground.home / "ready"),
         life=0,
         seed=seed,
+        environ=ground.environ,
     )
 
 
@@ -304,8 +306,8 @@ def local_ground(home: Path) -> Ground:
 
 def emulated_ground(emulator: Emulator, name: str, home: Path) -> Ground:
     """A site in an emulator's fresh bucket."""
-    os.environ.update(emulator.environ)
-    return _ground(name, home, sites_file(emulator, site="home"))
+    ground = _ground(name, home, sites_file(emulator, site="home"))
+    return replace(ground, environ=dict(emulator.environ))
 
 
 def _ground(name: str, home: Path, sites: str) -> Ground:
