@@ -13,6 +13,7 @@ guidance. As in diffusers, a scale of 1 or less runs the conditional pass alone.
 # B batch, C channels, T frames, H height, W width, L tokens, D width of a token
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,7 +110,7 @@ class Prompts:
 
 
 @dataclass
-class PromptedWorldModel:
+class PromptedWorldModel(ABC):
     """A loaded checkpoint whose prompts are read by an encoder of its own; the base of the backends.
 
     Attributes:
@@ -175,14 +176,14 @@ class PromptedWorldModel:
         return cls(model, checkpoint_dir, parts, text_tokenizer, layout.scheduler_config(), dtype)
 
     @classmethod
+    @abstractmethod
     def load_autoencoder(cls, layout: "Layout", dtype: torch.dtype) -> Module:
         """The video autoencoder of the family."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def load_text_encoder(cls, folder: Path, dtype: torch.dtype) -> Module:
         """The text encoder of the family."""
-        raise NotImplementedError
 
     @property
     def family(self) -> Family:
@@ -201,9 +202,9 @@ class PromptedWorldModel:
             self._negative = (negative_prompt, self._encoded("negative prompt", negative_prompt))
         return Embedding(cond=self._encoded("prompt", prompt), uncond=self._negative[1])
 
+    @abstractmethod
     def _encoded(self, what: str, text: str) -> torch.Tensor:
         """States of one text, (L, D) on the CPU."""
-        raise NotImplementedError
 
 
 class T5WorldModel(PromptedWorldModel):
