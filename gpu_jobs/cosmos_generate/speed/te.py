@@ -1,7 +1,8 @@
 """FP8 through Transformer Engine, where it is installed: linear layers, and attention.
 
-Both use current scaling: a tensor is scaled by its largest value. Delayed scaling reads each tensor
-once less, but learns its scales in training steps alone; without gradients they would stay at 1. The
+In both a tensor is scaled by its largest value. Linear layers have Transformer Engine's current
+scaling for it. Its FP8 attention on Hopper knows delayed scaling alone, which learns its scales in
+training steps; without gradients they would stay at 1, so that they are set here before each call. The
 layers and the attention are operators that compiled blocks do not look into.
 """
 
@@ -21,6 +22,7 @@ from worldloop.errors import MalformedRecordError, MissingExtraError
 _LAYERS: dict[int, "TELinear"] = {}
 _ATTENTIONS: dict[tuple[int, int, int], Any] = {}
 _numbers = itertools.count()
+_E4M3_MAX = 448.0
 _PROBABILITY_SCALE = 256.0
 """Of softmax's numerators, which lie in 0 to 1, before they are rounded to E4M3 (at most 448): a
 clip's tokens are many, and at 1 the smaller numerators round to nothing."""
@@ -56,10 +58,17 @@ def check_gpu(device: torch.device) -> None:
 
 
 @functools.cache
-def _recipe(*, attention: bool) -> Any:
+def _linear_recipe() -> Any:
     """Current scaling, E4M3 forward; backward does not happen here."""
     recipes = importlib.import_module("transformer_engine.common.recipe")
-    return recipes.Float8CurrentScaling(fp8_format=recipes.Format.HYBRID, fp8_dpa=attention)
+    return recipes.Float8CurrentScaling(fp8_format=recipes.Format.HYBRID)
+
+
+@functools.cache
+def _attention_recipe() -> Any:
+    """Delayed scaling; `_rescale` does what its history would do."""
+    recipes = importlib.import_module("transformer_engine.common.recipe")
+    return recipes.DelayedScaling(fp8_format=recipes.Format.HYBRID, fp8_dpa=True)
 
 
 def _autocast(recipe: Any) -> Any:
@@ -118,7 +127,7 @@ class TELinear(nn.Module):
 
     def product(self, x: torch.Tensor) -> torch.Tensor:
         """The product, outside of compiled code; weights are quantised in the first one."""
-        with _autocast(_recipe(attention=False)):
+        with _autocast(_linear_recipe()):
             out: torch.Tensor = self.linear(x, is_first_microbatch=not self._quantised)
         self._quantised = True
         return out
@@ -148,7 +157,8 @@ def fp8_attention(device: torch.device) -> Any:
         if shape not in _ATTENTIONS:
             _ATTENTIONS[shape] = _attention(*shape)
         q, k, v = (one.transpose(1, 2).contiguous() for one in (q, k, v))
-        with _autocast(_recipe(attention=True)):
+        _rescale(_ATTENTIONS[shape], q, k, v)
+        with _autocast(_attention_recipe()):
             out_BLD: torch.Tensor = _ATTENTIONS[shape](q, k, v)
         return out_BLD.unflatten(2, (shape[0], shape[2])).transpose(1, 2)
 
@@ -168,8 +178,20 @@ def _attention(num_heads: int, num_kv_heads: int, head_dim: int) -> Any:
         )
         .eval()
     )
-    with _autocast(_recipe(attention=True)):
+    with _autocast(_attention_recipe()):
         attention.init_fp8_metadata(num_gemms=3)
-    slots = importlib.import_module("transformer_engine.pytorch.cpp_extensions.fused_attn")
-    attention.quantizers["scaling_fwd"][slots.META_S].scale.fill_(_PROBABILITY_SCALE)
     return attention
+
+
+def _rescale(attention: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
+    """Set the scales of one call, on the GPU.
+
+    An output is a mean of values, and can be far smaller than they are: where a clip's tokens are
+    looked at alike, by the root of their number. At a scale of 1 it would be rounded in steps.
+    """
+    slots = importlib.import_module("transformer_engine.pytorch.cpp_extensions.fused_attn")
+    scales = attention.quantizers["scaling_fwd"]
+    largest = torch.stack([one.abs().amax() for one in (q, k, v)]).float().clamp_min(1e-12)
+    scales[slots.META_QKV].scale.fill_(1).mul_(_E4M3_MAX / largest.amax())
+    scales[slots.META_O].scale.fill_(1).mul_(_E4M3_MAX / largest[2])
+    scales[slots.META_S].scale.fill_(_PROBABILITY_SCALE)
