@@ -123,12 +123,14 @@ class StubAttention(torch.nn.Module):
         return out.transpose(1, 2).flatten(2)
 
 
-def test_transformer_engine_gets_tokens_first_and_a_scale_for_small_probabilities(monkeypatch):
+def test_transformer_engine_gets_tokens_first_and_the_scales_of_the_call(monkeypatch):
     modules = {
         "transformer_engine.common.recipe": SimpleNamespace(
-            Float8CurrentScaling=SimpleNamespace, Format=SimpleNamespace(HYBRID="hybrid")
+            DelayedScaling=SimpleNamespace, Format=SimpleNamespace(HYBRID="hybrid")
         ),
-        "transformer_engine.pytorch.cpp_extensions.fused_attn": SimpleNamespace(META_S=8),
+        "transformer_engine.pytorch.cpp_extensions.fused_attn": SimpleNamespace(
+            META_QKV=0, META_O=3, META_S=8
+        ),
     }
     library = SimpleNamespace(
         DotProductAttention=StubAttention, autocast=lambda **_: contextlib.nullcontext()
@@ -137,13 +139,17 @@ def test_transformer_engine_gets_tokens_first_and_a_scale_for_small_probabilitie
     monkeypatch.setattr(te, "import_te", lambda: library)
     monkeypatch.setattr(te, "check_gpu", lambda _: None)
     monkeypatch.setattr(te, "_ATTENTIONS", {})
-    te._recipe.cache_clear()
+    te._attention_recipe.cache_clear()
     q, k, v = torch.randn(3, 2, 4, 10, 8)
+    q = q * 10  # the largest of all; an output lies within the values
     found = te.fp8_attention(torch.device("cpu"))(q, k, v)
-    te._recipe.cache_clear()
+    te._attention_recipe.cache_clear()
     torch.testing.assert_close(found, torch.nn.functional.scaled_dot_product_attention(q, k, v))
     scales = te._ATTENTIONS[(4, 4, 8)].quantizers["scaling_fwd"]
-    assert [float(one.scale) for one in scales] == [1.0] * 8 + [256.0]
+    assert float(scales[0].scale) == pytest.approx(448 / float(q.abs().max()))
+    assert float(scales[3].scale) == pytest.approx(448 / float(v.abs().max()))
+    assert float(scales[8].scale) == 256.0
+    assert [float(scales[i].scale) for i in (1, 2, 4, 5, 6, 7)] == [1.0] * 6
 
 
 def test_rotated_heads_equal_norm_and_rotation_of_diffusers():
