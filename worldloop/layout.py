@@ -16,6 +16,9 @@ LEASES = "leases"
 STAGING = "staging"
 ERASED = "erased"
 RETIRED = "retired"
+ROUNDS = "rounds"
+REGISTRY = "registry"
+FEDERATION = "federation"  # what a site keeps for itself between rounds
 GONE = "gone"  # of a backup: contents that were deleted on purpose
 _CITY_FOLDERS = frozenset(
     {
@@ -197,6 +200,61 @@ def gone_key(kept: str) -> str:
 def redactions_key(wave: str) -> str:
     """Clips of a wave's release whose captions were taken back, each with its leaf's hash."""
     return f"{RELEASES}/{_part(wave)}/redactions.json"
+
+
+def round_plan_key(round_key: str) -> str:
+    """The plan of a federated round.
+
+    Example:
+        >>> round_plan_key("r0001")
+        'rounds/r0001/plan.json'
+    """
+    return f"{ROUNDS}/{_part(round_key)}/plan.json"
+
+
+def sent_key(round_key: str, site: str, name: str) -> str:
+    """What a site sent to the coordinator in a round: `delta.bin`, `scores.json`, ...
+
+    Example:
+        >>> sent_key("r0001", "aws", "delta.bin")
+        'rounds/r0001/sites/aws/delta.bin'
+    """
+    return f"{ROUNDS}/{_part(round_key)}/sites/{_part(site)}/{_part(name)}"
+
+
+def adapter_key(round_key: str, name: str) -> str:
+    """What was aggregated in a round: `adapter.safetensors`, `optimizer.safetensors`, `adapter.json`."""
+    return f"{ROUNDS}/{_part(round_key)}/adapter/{_part(name)}"
+
+
+def evaluation_key(round_key: str) -> str:
+    """How a round's candidate was judged."""
+    return f"{ROUNDS}/{_part(round_key)}/evaluation.json"
+
+
+def outcome_key(round_key: str) -> str:
+    """How a round ended: promoted, refused or failed, and why. A round with it is over."""
+    return f"{ROUNDS}/{_part(round_key)}/outcome.json"
+
+
+def residual_key(round_key: str) -> str:
+    """What the codec lost of a site's delta; in the site's own store."""
+    return f"{FEDERATION}/residuals/{_part(round_key)}.bin"
+
+
+def public_key_key(site: str) -> str:
+    """The key that a site's deltas are verified with; at the coordinator, written once."""
+    return f"{FEDERATION}/keys/{_part(site)}.pub"
+
+
+def registry_key(line: str, *parts: str) -> str:
+    """A file of a line of checkpoints, laid out as the hub's cache: `snapshots/<round>/...`, `refs/main`.
+
+    Example:
+        >>> registry_key("tiny", "refs", "main")
+        'registry/tiny/refs/main'
+    """
+    return "/".join([REGISTRY, _part(line), *map(_part, parts)])
 
 
 def city_of(key: str) -> str | None:

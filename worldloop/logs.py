@@ -34,7 +34,11 @@ _SCORES = """motion_mean_px motion_still_share sharpness exposure_mean exposure_
 _COUNTS = "num_frames duration_s size_bytes num_clips num_rejected generator generator_version tier"
 _UPKEEP = """projection origin measured_at repaired_at num_rows num_behind lag_s recall took_s num_requests
     num_expected num_missing num_repaired"""
-SHARED_COLUMNS = frozenset(f"{_IDS_AND_HASHES} {_PLACES} {_SCORES} {_COUNTS} {_UPKEEP}".split())
+_TRAINING = """round opened_at ended_at model strategy codec outcome num_sites num_deltas num_steps gpu_s loss_before
+    loss_after norm staleness adapter_sha256 base_round lineage_depth"""
+SHARED_COLUMNS = frozenset(
+    f"{_IDS_AND_HASHES} {_PLACES} {_SCORES} {_COUNTS} {_UPKEEP} {_TRAINING}".split()
+)
 _SCALARS = frozenset(
     {pl.String, pl.Int32, pl.Int64, pl.Float64, pl.Boolean, pl.Datetime("us", "UTC")}
 )
@@ -117,6 +121,9 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             release_clips=records.RELEASE_CLIPS,
             projections=records.PROJECTIONS,
             reconciliations=records.RECONCILIATIONS,
+            rounds=records.ROUNDS,
+            round_waves=records.ROUND_WAVES,
+            round_deltas=records.ROUND_DELTAS,
         ),
     }
 )

@@ -412,6 +412,52 @@ AUDITS = _table(
         "reason": pl.String,
     },
 )
+ROUNDS = _table(
+    "rounds",
+    ("round",),
+    {
+        "round": pl.String,
+        "opened_at": _MOMENT,
+        "ended_at": _MOMENT,
+        "model": pl.String,
+        "strategy": pl.String,
+        "codec": pl.String,
+        "outcome": pl.String,
+        "num_sites": pl.Int64,
+        "num_deltas": pl.Int64,
+        "size_bytes": pl.Int64,
+        "took_s": pl.Float64,
+        "loss_before": pl.Float64,
+        "loss_after": pl.Float64,
+        "adapter_sha256": pl.String,
+        "base_round": pl.String,
+        "lineage_depth": pl.Int64,
+    },
+)
+ROUND_WAVES = _table(
+    "round_waves",
+    ("round", "wave"),
+    {"round": pl.String, "wave": pl.String, "root_hash": pl.String},
+)
+ROUND_DELTAS = _table(
+    "round_deltas",
+    ("round", "site"),
+    {
+        "round": pl.String,
+        "site": pl.String,
+        "status": pl.String,
+        "num_clips": pl.Int64,
+        "num_steps": pl.Int64,
+        "size_bytes": pl.Int64,
+        "took_s": pl.Float64,
+        "gpu_s": pl.Float64,
+        "loss_before": pl.Float64,
+        "loss_after": pl.Float64,
+        "norm": pl.Float64,
+        "staleness": pl.Int64,
+        "content_sha256": pl.String,
+    },
+)
 TABLES: Mapping[str, Table] = MappingProxyType(
     {
         t.name: t
@@ -438,6 +484,9 @@ TABLES: Mapping[str, Table] = MappingProxyType(
             RECONCILIATIONS,
             QUERIES,
             AUDITS,
+            ROUNDS,
+            ROUND_WAVES,
+            ROUND_DELTAS,
         )
     }
 )

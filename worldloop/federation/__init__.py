@@ -1,0 +1,1 @@
+"""Federated post-training without Dagster and torch: rounds, deltas, aggregation, privacy, gates."""
