@@ -142,10 +142,15 @@ def replicate(site: str) -> None:
 
 @catalog.command()
 @_one_site
-def backup(site: str) -> None:
+@click.option("--list", "listed", is_flag=True, help="Only list the states that can be restored.")
+def backup(site: str, *, listed: bool) -> None:
     """Copy what is new of each site into its backup. `backup` in sites.toml says where that is."""
-    from resources.catalog_repair import back_up
+    from resources.catalog_repair import back_up, list_backups
 
+    if listed:
+        catalogs = _catalogs()
+        _each(_names(catalogs, site), "reading", lambda name: list_backups(catalogs, name))
+        return
     catalogs = _writable()
     _each(_names(catalogs, site), "backing up", lambda name: back_up(catalogs, name))
 

@@ -217,16 +217,24 @@ def preview(place: str, seed: int, output: Path, frames: int, size: str) -> None
 @click.option(
     "--site", default="", help="A site, or `all`: one search over every site that answers."
 )
-def search(text: str, limit: int, where: str | None, extract: Path | None, site: str) -> None:
+@click.option("--words", is_flag=True, help="Look for the words in captions, not in pictures.")
+def search(
+    text: str, limit: int, where: str | None, extract: Path | None, site: str, *, words: bool
+) -> None:
     """Find clips by what they show: worldloop search "rainy night street"."""
     from orchestration.deployments import federation
     from orchestration.search import (
         extract_videos,
+        find_captions,
         find_clips,
         find_clips_everywhere,
         partial_answer,
     )
 
+    if words and site:
+        raise click.BadParameter(
+            "captions stay at their site: leave out --site", param_hint="--words"
+        )
     if site:
         with _console.status("asking every site" if site == "all" else f"asking {site}"):
             answer = find_clips_everywhere(
@@ -239,8 +247,9 @@ def search(text: str, limit: int, where: str | None, extract: Path | None, site:
             for path in extract_videos(answer.rows.drop_nulls("rgb_offset"), extract):
                 click.echo(path)
         return
-    with _console.status("embedding the query"):
-        found = find_clips(text, limit=limit, where=where)
+    with _console.status("reading captions" if words else "embedding the query"):
+        find = find_captions if words else find_clips
+        found = find(text, limit=limit, where=where)
     table = Table(box=None, pad_edge=False)
     widths = {"score": 5, "place": 24, "when": 9, "weather": 7, "clip": 8}
     for name, width in widths.items():

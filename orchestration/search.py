@@ -55,6 +55,31 @@ def find_clips(text: str, *, limit: int, where: str | None = None) -> pl.DataFra
     return found
 
 
+def find_captions(words: str, *, limit: int, where: str | None = None) -> pl.DataFrame:
+    """The accepted clips of this machine's site whose captions fit some words best.
+
+    Args:
+        words: Free words; stems count, the rare ones most (BM25).
+        limit: Rows at most.
+        where: SQL filter over the index columns; accepted clips only unless it names `status`.
+
+    Returns:
+        Index rows with `score`, best first.
+
+    Raises:
+        UnknownKeyError: If the site has no clips yet.
+    """
+    index = resources()["clip_index"]
+    models = index.models()
+    if not models:
+        raise UnknownKeyError("clip", words, ["none in the index yet: `make run` makes some"])
+    largest = max(models, key=lambda model_id: index.count(model_id=model_id))
+    found: pl.DataFrame = index.find_words(
+        words, limit=limit, model_id=largest, where=_of_accepted(where)
+    )
+    return found
+
+
 def find_clips_everywhere(
     text: str,
     *,

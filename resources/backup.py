@@ -47,6 +47,9 @@ _FOLDERS = (
     layout.ERASED,
     layout.PACKS,
     layout.RELEASES,
+    layout.ROUNDS,
+    layout.REGISTRY,
+    layout.FEDERATION,
 )  # a shard's tables too: de-duplication of later waves reads them
 _KEPT = "kept"
 _PURGED = re.compile(r"logs/(private|shared)/([^/]+)/claims/purged-")

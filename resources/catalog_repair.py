@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import polars as pl
 
 from resources.backup import back_up as save
+from resources.backup import backups
 from resources.backup import restore as bring_back
 from resources.bucket_guard import findings
 from resources.catalog_upkeep import Catalogs, Followed, moment_key, shared_heads
@@ -182,6 +183,20 @@ def back_up(catalogs: Catalogs, name: str, *, key: str = "") -> str:
             "`worldloop catalog repair --deep`, then back up again."
         )
     return f"backup {made.number}: {made.num_objects} objects, {made.num_added} of them new"
+
+
+def list_backups(catalogs: Catalogs, name: str) -> str:
+    """Which states of a site its backup can restore, in words, oldest first."""
+    target = catalogs.federation.backup(name)
+    if target is None:
+        return "no backup is configured (`backup` in sites.toml)"
+    lines = [
+        f"\n  {state.number}: {state.made_at:%Y-%m-%d %H:%M} UTC, {state.num_objects} objects, "
+        f"{state.size_bytes / 1e6:.1f} MB"
+        + (f", {len(state.problems)} left out" * bool(state.problems))
+        for state in backups(target)
+    ]
+    return "".join(lines) or "nothing was backed up yet"
 
 
 def restore(

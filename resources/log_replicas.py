@@ -6,9 +6,9 @@ overwritten: a copy that differs from its source is an error, which `resources.r
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 
@@ -37,7 +37,6 @@ class Replicated:
         num_batches: Batches that were missing there and stand now, with their claims.
         num_standing: Batches that stood there before.
         size_bytes: Bytes of the new batches.
-        error: Why it went no further, in words; empty if it is complete.
         holes: Keys of claims that lay below the newest one there, so they or their batches were lost.
     """
 
@@ -45,7 +44,6 @@ class Replicated:
     num_batches: int = 0
     num_standing: int = 0
     size_bytes: int = 0
-    error: str = ""
     holes: tuple[str, ...] = ()
 
 
@@ -65,25 +63,6 @@ def replicate(source: SiteStore, target: SiteStore, site: str) -> Replicated:
             number, or if a batch of the source is damaged. Everything else has been copied then.
     """
     return copy_log(source, target.within(replica_prefix(site)), logs=("shared",))
-
-
-def replicate_everywhere(
-    source: SiteStore, site: str, targets: Mapping[str, SiteStore]
-) -> list[Replicated]:
-    """Copy a site's shared log to every other site; one that fails does not stop the others.
-
-    Returns:
-        One entry a target, in their order. `error` names what failed; the next run catches up.
-    """
-    done = []
-    for name, target in targets.items():
-        try:
-            copied = replicate(source, target, site)
-        except StoreError as error:
-            done.append(Replicated(name, error=str(error)))
-        else:
-            done.append(replace(copied, target=name))
-    return done
 
 
 def copy_log(source: SiteStore, target: SiteStore, *, logs: Sequence[LogName]) -> Replicated:

@@ -9,7 +9,6 @@ is lost is lost: a sample has no right to be complete.
 import contextlib
 import fcntl
 import json
-import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,14 +31,10 @@ class QueryLog(dg.ConfigurableResource):  # type: ignore[type-arg]
     Attributes:
         folder: Local folder in which queries wait.
         rate: Share of the queries that is kept, 0 to 1; which ones follows from the query itself.
-        flush_count: So many waiting queries of a site go into its log.
-        flush_s: They go at the latest so many seconds after the first of them.
     """
 
     folder: str = Field(min_length=1)
     rate: float = Field(default=1.0, ge=0.0, le=1.0)
-    flush_count: int = Field(default=200, gt=0)
-    flush_s: float = Field(default=3600.0, gt=0.0)
 
     def record(
         self,
@@ -79,16 +74,6 @@ class QueryLog(dg.ConfigurableResource):  # type: ignore[type-arg]
         with self._locked(site):
             return len(_lines(self._waiting(site)))
 
-    def is_due(self, site: str) -> bool:
-        """Whether the waiting queries of a site are many or old enough to go into its log."""
-        with self._locked(site):
-            lines = _lines(self._waiting(site))
-        if not lines:
-            return False
-        first = datetime.fromisoformat(json.loads(lines[0])["asked_at"])
-        age_s = time.time() - first.timestamp()
-        return len(lines) >= self.flush_count or age_s >= self.flush_s
-
     def flush(self, site: str, site_log: SiteLog) -> int:
         """Put the waiting queries of a site into its log.
 
@@ -109,10 +94,6 @@ class QueryLog(dg.ConfigurableResource):  # type: ignore[type-arg]
             added = site_log.append("queries", _rows(lines)) if lines else 0
             going.unlink(missing_ok=True)
         return added
-
-    def flush_if_due(self, site: str, site_log: SiteLog) -> int:
-        """`flush`, if `is_due`; rows that were new in the log."""
-        return self.flush(site, site_log) if self.is_due(site) else 0
 
     def _waiting(self, site: str) -> Path:
         return Path(self.folder) / f"{site}.jsonl"

@@ -119,6 +119,7 @@ def test_a_lost_site_is_restored_from_its_backup_and_its_catalogs_are_rebuilt(ho
     text = '[sites.local]\ncities = ["*"]\nstore = "sites/local"\nbackup = "kept"\n'
     (home / "sites.toml").write_text(text)
     assert "new" in worldloop("catalog", "backup").output
+    assert "1: 20" in worldloop("catalog", "backup", "--list").output
     shutil.rmtree(home / "sites" / "local")
 
     answer = worldloop("catalog", "restore", "local")

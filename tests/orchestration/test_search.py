@@ -2,6 +2,7 @@ import polars as pl
 import pytest
 
 from orchestration import search
+from resources.clip_index import ClipIndex
 from resources.federation import Federation
 from resources.lance_projection import LanceProjection
 from tests.lance_sites import lance_site
@@ -46,6 +47,17 @@ def test_every_search_is_sampled_without_its_words(federation, tmp_path):
     search.find_clips_everywhere("a secret wish", federation=federation, limit=2)
     assert search.query_log().num_waiting("far") == 1
     assert "secret" not in (tmp_path / "queries" / "far.jsonl").read_text()
+
+
+def test_words_are_looked_for_in_captions(federation, monkeypatch):
+    index = ClipIndex.of_store(federation.store("local"))
+    monkeypatch.setattr(search, "resources", lambda: {"clip_index": index})
+    found = search.find_captions("caption 2", limit=1)
+    assert found["caption"].to_list() == ["Caption 2"]
+    nothing = ClipIndex(uri=f"{index.uri}-none")
+    monkeypatch.setattr(search, "resources", lambda: {"clip_index": nothing})
+    with pytest.raises(UnknownKeyError, match="make run"):
+        search.find_captions("caption", limit=1)
 
 
 def test_a_partial_answer_says_who_is_missing():

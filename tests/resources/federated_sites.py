@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from resources.backup import back_up
-from resources.log_replicas import replicate_everywhere
+from resources.log_replicas import replicate
 from resources.reconciler import Projected, Reconciliation, reconcile
 from resources.site_log import SiteLog
 from resources.site_store import SiteStore
@@ -71,8 +71,8 @@ def footage(wave: str, city: str, num_clips: int) -> tuple[pl.DataFrame, bytes]:
 
 def share(source: Member, *others: Member) -> None:
     """Replicate a site's shared log, and bring its backup up to date."""
-    done = replicate_everywhere(source.store, source.name, {o.name: o.store for o in others})
-    assert [copied.error for copied in done] == [""] * len(others)
+    for other in others:
+        replicate(source.store, other.store, source.name)
     assert back_up(source.view, source.backup).problems == ()
 
 

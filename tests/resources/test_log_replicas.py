@@ -6,9 +6,8 @@ import textwrap
 
 import pytest
 
-from resources.log_replicas import replicate, replicate_everywhere
+from resources.log_replicas import replicate
 from resources.site_log import SiteLog
-from resources.site_store import SiteStore
 from tests import rows
 from tests.resources.federated_sites import files, member
 from worldloop.errors import StoreError
@@ -88,16 +87,6 @@ def test_a_copy_that_was_killed_before_the_claim_goes_on(home, east):
     assert replicate(home.store, east.store, "home").num_batches == 2
     for kind in ("lineage", "duplicates"):
         assert replica(east).read(kind).equals(home.log.read(kind))
-
-
-def test_a_target_that_fails_is_named_and_does_not_stop_the_others(home, east, tmp_path):
-    (tmp_path / "file").write_text("not a folder")
-    broken = SiteStore(url=str(tmp_path / "file" / "store"))
-    done = replicate_everywhere(home.store, "home", {"broken": broken, "east": east.store})
-
-    assert [copied.target for copied in done] == ["broken", "east"]
-    assert "file" in done[0].error
-    assert (done[1].error, done[1].num_batches) == ("", 4)
 
 
 def test_a_copy_that_differs_is_an_error_and_is_not_overwritten(home, east):

@@ -34,19 +34,12 @@ def test_queries_go_into_the_private_log_in_batches(queries, log):
     for number in range(5):
         ask(queries, number)
     assert (log.num_batches("queries"), queries.num_waiting("here")) == (0, 5)
-    assert queries.flush_if_due("here", log) == 5
+    assert queries.flush("here", log) == 5
 
     rows = log.read("queries")
     assert (log.num_batches("queries"), queries.num_waiting("here")) == (1, 0)
     assert [vector[0] for vector in rows["vector"].to_list()] == [0, 1, 2, 3, 4]
     assert set(rows["condition"]) == {"city = 'tokyo'"}
-
-
-def test_few_young_queries_wait(queries, log):
-    ask(queries, 1)
-    assert queries.flush_if_due("here", log) == 0
-    old = queries.model_copy(update={"flush_s": 1e-9})
-    assert old.flush_if_due("here", log) == 1
 
 
 def test_no_words_of_a_query_are_kept(queries, tmp_path):
