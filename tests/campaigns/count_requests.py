@@ -16,7 +16,7 @@ from pathlib import Path
 import polars as pl
 
 from resources.backup import back_up
-from resources.log_replicas import replicate_everywhere
+from resources.log_replicas import replicate
 from resources.reconciler import reconcile
 from resources.request_meter import metered
 from resources.site_catalog import project_wave
@@ -50,7 +50,7 @@ def measure(emulator: Emulator, folder: Path, num_clips: int, num_cities: int) -
     view = SiteView(Site("home", (), home.url), home, log, {}, folder)
     others = {"east": east, "west": west}
     steps: dict[str, Callable[[], object]] = {
-        "replicate to 2 targets": lambda: replicate_everywhere(home, "home", others),
+        "replicate to 2 targets": lambda: [replicate(home, o, "home") for o in others.values()],
         "back up": lambda: back_up(view, backup),
         "reconcile by listings": lambda: reconcile(view, others=others, backup=backup),
         "reconcile, all read": lambda: reconcile(view, others=others, backup=backup, deep=1.0),
