@@ -7,6 +7,7 @@ from assets.partitions import every_city_of_the_wave, waves
 from resources.catalog_upkeep import Catalogs
 from resources.clip_index import ClipIndex
 from resources.clip_tables import read_wave_clips
+from resources.federated_wave import log_of_wave, store_of_wave
 from resources.site_catalog import project_wave, wave_index_rows
 from resources.site_log import SiteLog
 from resources.site_store import SiteStore
@@ -55,6 +56,7 @@ def catalog(
     not come together here. Formats: docs/formats.md#logs and #clip-index.
     """
     wave = context.partition_key
+    site_log, store = log_of_wave(site_log, store, wave), store_of_wave(store, wave)
 
     def of_wave(table: Table, folder: str) -> pl.DataFrame:
         return read_all(store, table, f"{folder}/{wave}")

@@ -8,6 +8,7 @@ import polars as pl
 from assets.partitions import every_city_of_the_wave, waves
 from resources.clip_tables import read_every_clip
 from resources.federated_store import residences
+from resources.federated_wave import store_of_wave
 from resources.site_store import SiteStore
 from resources.tables import publish, read, read_all
 from worldloop import layout
@@ -39,10 +40,11 @@ def dedup_clusters(
     A clip is a duplicate if a clip of its tier before it (by wave and index) has the same bytes, the
     same scene, or a vector within epsilon; batches, restarts and the order of waves change nothing.
     Only vectors of one model are compared, and only within a site, one site after the other: vectors
-    do not leave theirs. A scene belongs to one city, so no site can repeat another's. Format:
-    docs/formats.md#dedup.
+    do not leave theirs. A scene belongs to one city, so no site can repeat another's, and only the
+    homes of the planned cities are asked. Format: docs/formats.md#dedup.
     """
     wave = context.partition_key
+    store = store_of_wave(store, wave)
     found = [_decide(home, store, wave) for home in residences(store)]
     decisions = in_order(pl.concat(here.verdicts.decisions for here in found))
     superseded = pl.concat(here.verdicts.superseded for here in found)
@@ -67,6 +69,7 @@ def every_vector_is_decided(
 ) -> dg.AssetCheckResult:
     """Each clip of the wave that has a vector has exactly one decision."""
     wave = context.partition_key
+    store = store_of_wave(store, wave)
     decided = set(read(store, DEDUP, layout.dedup_key(wave))["recipe_id"])
     asked = set(read_all(store, VECTORS, f"vectors/{wave}")["recipe_id"])
     return dg.AssetCheckResult(

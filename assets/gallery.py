@@ -7,6 +7,7 @@ import dagster as dg
 import polars as pl
 
 from assets.partitions import waves
+from resources.federated_wave import those_that_answer
 from resources.site_catalog import wave_index_rows
 from resources.site_log import SiteLog
 from resources.site_store import SiteStore
@@ -33,8 +34,10 @@ def gallery(
 ) -> dg.MaterializeResult[None]:
     """The page of the site, written again when a wave is released.
 
-    It holds the newest released clips of all waves, opens from its folder and asks no network.
+    It holds the newest released clips of all waves, opens from its folder and asks no network. Clips
+    of a site that does not answer are left out until it is written again.
     """
+    store, site_log, silent = those_that_answer(store, site_log)
     released = read_all(store, MANIFEST, layout.RELEASES).select("recipe_id")
     rows = wave_index_rows(site_log, planned_waves(store)).join(
         released, on="recipe_id", how="semi"
@@ -49,6 +52,7 @@ def gallery(
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": shown.height,
+            "sites_left_out": ", ".join(silent) or "none",
             "page": dg.MetadataValue.url(page.as_uri()),
             "location": dg.MetadataValue.path(str(page)),
         }

@@ -6,6 +6,7 @@ import polars as pl
 from assets.partitions import waves
 from resources.clip_tables import read_wave_clips
 from resources.federated_store import homes
+from resources.federated_wave import log_of_wave, store_of_wave
 from resources.ledger import Ledger
 from resources.retractions import read_redactions
 from resources.site_catalog import log_release, read_wave
@@ -43,6 +44,7 @@ def release(
     wave's budget. Format: docs/formats.md#release.
     """
     wave = context.partition_key
+    site_log, store = log_of_wave(site_log, store, wave), store_of_wave(store, wave)
     plan, key = read_plan(store, wave), layout.release_key(wave)
     position = (
         read_release(read_record(store, key))["log_position"]

@@ -5,6 +5,7 @@ import polars as pl
 
 from assets.partitions import waves
 from resources.clip_tables import read_throughput
+from resources.federated_wave import store_of_wave
 from resources.site_store import SiteStore
 from resources.world_models import WorldModels
 from worldloop.plots import line_chart, svg_as_markdown
@@ -35,7 +36,7 @@ def throughput(
     a world model has none.
     """
     wave = context.partition_key
-    if not store.list(f"generations/{wave}"):
+    if not store_of_wave(store, wave).list(f"generations/{wave}"):
         return dg.MaterializeResult(
             metadata={"dagster/row_count": 0, "note": "The wave plans no world model."}
         )

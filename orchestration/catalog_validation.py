@@ -57,8 +57,11 @@ def _cities(site: Site) -> Iterator[SiteFinding]:
         words = str(UnknownKeyError("city", city, known))
         yield SiteFinding(site.name, "cities", words, False, "Correct the key, or remove it.")
     if not unknown:
-        count = "every other city" if EVERY_CITY in site.cities else f"{len(site.cities)} cities"
-        yield SiteFinding(site.name, "cities", count)
+        count = len(site.cities)
+        words = "1 city" if count == 1 else f"{count} cities"
+        yield SiteFinding(
+            site.name, "cities", "every other city" if EVERY_CITY in site.cities else words
+        )
 
 
 def _budget(site: Site) -> Iterator[SiteFinding]:

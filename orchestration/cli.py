@@ -132,6 +132,19 @@ def run(plan: dict[str, Any]) -> None:
     _report(outcome.wave, outcome.failed, marts_built, time.perf_counter() - started)
 
 
+def _pack_locations(wave: str) -> list[str]:
+    """Where the packs of a wave lie: at the homes of its cities; nowhere if it was not planned."""
+    from orchestration.deployments import federation, resources
+    from resources.wave_plans import read_plan
+    from worldloop import layout
+
+    sites, store = federation(), resources()["store"]
+    if not store.exists(layout.plan_key(wave)):
+        return []
+    homes = sites.homes_of(read_plan(store, wave).cities)
+    return [f"{sites.store(name).url}/{layout.PACKS}/{wave}" for name in homes]
+
+
 def _report(wave: str, failed: tuple[str, ...], marts_built: bool, wall_s: float) -> None:
     from orchestration.deployments import home, site_root
     from resources.site_store import SiteStore
@@ -149,7 +162,8 @@ def _report(wave: str, failed: tuple[str, ...], marts_built: bool, wall_s: float
         table.add_row("root hash", release["root_hash"])
         table.add_row("rejected", str(release["num_rejected"]))
     table.add_row("gallery", str(root / layout.GALLERY / "index.html"))
-    table.add_row("packs", str(root / layout.PACKS / wave))
+    for location in _pack_locations(wave):
+        table.add_row("packs", location)
     table.add_row("marts", str(home() / "marts.duckdb") if marts_built else "not built, see the UI")
     table.add_row("details", str(home() / "run.log"))
     table.add_row("catalogs", "worldloop catalog update (make dev does it by itself)")

@@ -33,6 +33,7 @@ from typing import Any
 
 from resources.alerts import Alerts
 from resources.catalog_upkeep import Catalogs
+from resources.checkpoint_registry import CheckpointRegistry
 from resources.clip_index import ClipIndex
 from resources.embedder import Embedder
 from resources.emulated_federation import EmulatedFederation, emulator_credentials
@@ -41,6 +42,7 @@ from resources.job_launcher import JobLauncher
 from resources.ledger import Ledger
 from resources.query_log import QueryLog
 from resources.staging import Staging
+from resources.trainers import Trainers
 from resources.world_models import WorldModels
 from worldloop.errors import UnknownKeyError
 from worldloop.sites import Site, Sites
@@ -97,7 +99,7 @@ def metrics_token() -> str:
 
 def federation() -> Federation:
     """All sites, with the emulators' addresses in the deployment `emulated`."""
-    where = {"sites_path": str(sites_path()), "home": str(home())}
+    where: dict[str, Any] = {"sites_path": str(sites_path()), "home": str(home())}
     if deployment() != "emulated":
         return Federation(**where, read_only=read_only())
     addresses = {
@@ -172,6 +174,10 @@ def resources() -> dict[str, Any]:
             checkpoint_dir=str(checkpoints()),
             cp_size=cp_size(),
             usd_per_gpu_hour=own.usd_per_gpu_hour,
+        ),
+        "trainers": Trainers(folder=str(home() / "trainers")),
+        "registry": CheckpointRegistry(
+            store=everything.store(everything.coordinator), home=str(home())
         ),
         "alerts": Alerts(webhook_url=os.environ.get("WORLDLOOP_ALERT_WEBHOOK", "")),
         **(cloud_clients(everything.sites) if deployment() == "cloud" else {}),

@@ -1,19 +1,23 @@
-"""The jobs of the graph: plan a wave, carry a city, close a wave, bring the catalogs up to date."""
+"""The jobs of the graph: plan a wave, carry a city, close a wave, bring the catalogs up to date; the steps of a round."""
 
 from collections.abc import Sequence
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from assets.adapter import adapter
 from assets.catalog import catalog
 from assets.cosmos_clips import cosmos_clips
 from assets.dedup_clusters import dedup_clusters
 from assets.embeddings import embeddings
+from assets.evaluation import evaluation
 from assets.gallery import gallery
 from assets.place_atlas import place_atlas
+from assets.promoted_checkpoint import promoted_checkpoint
 from assets.prompts import prompts
 from assets.release import release
 from assets.rendered_clips import rendered_clips
+from assets.round_plan import round_plan
 from assets.signals import signals
 from assets.site_catalogs import asset_name
 from assets.throughput import throughput
@@ -46,6 +50,43 @@ close_job = dg.define_asset_job(
     dg.AssetSelection.assets(dedup_clusters, catalog, release, gallery, throughput),
     description="Close one wave: decide duplicates, append to the log, freeze the release.",
     tags={MAX_RUNTIME_TAG: "3600"},
+)
+_SITE_STEP_S = 6 * 3600  # training, or measuring with the samples that the first site makes
+round_job = dg.define_asset_job(
+    "round_job",
+    dg.AssetSelection.assets(round_plan),
+    description="Plan one federated round.",
+    tags={MAX_RUNTIME_TAG: "600"},
+)
+delta_job = dg.define_asset_job(
+    "delta_job",
+    dg.AssetSelection.assets("site_delta"),
+    description="One site of one round: train, and send what training changed.",
+    tags={MAX_RUNTIME_TAG: str(_SITE_STEP_S)},
+)
+drift_job = dg.define_asset_job(
+    "drift_job",
+    dg.AssetSelection.assets("site_drift"),
+    description="One site: how far its footage has moved from what was trained on.",
+    tags={MAX_RUNTIME_TAG: "600"},
+)
+adapter_job = dg.define_asset_job(
+    "adapter_job",
+    dg.AssetSelection.assets(adapter),
+    description="Make one adapter of the deltas of a round.",
+    tags={MAX_RUNTIME_TAG: "600"},
+)
+scores_job = dg.define_asset_job(
+    "scores_job",
+    dg.AssetSelection.assets("site_scores"),
+    description="One site of one round: measure the candidate on held-out clips.",
+    tags={MAX_RUNTIME_TAG: str(_SITE_STEP_S)},
+)
+verdict_job = dg.define_asset_job(
+    "verdict_job",
+    dg.AssetSelection.assets(evaluation, promoted_checkpoint),
+    description="Judge the candidate of a round; promote it if it passes every gate.",
+    tags={MAX_RUNTIME_TAG: str(_SITE_STEP_S)},
 )
 
 

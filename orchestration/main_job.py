@@ -1,5 +1,6 @@
 """The main job: one wave from its plan to its release, through the definitions the daemon runs."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -211,4 +212,7 @@ def _first_words(error: Any) -> str:
     cause = error
     while cause is not None and cause.cause is not None:
         cause = cause.cause
-    return str(cause.message).strip().split("\n")[0] if cause is not None else "failed"
+    if cause is None:
+        return "failed"
+    words = str(cause.message).strip().split("\n")[0]
+    return re.sub(r"^[\w.]+(Failure|Error): ", "", words)  # the class, as Dagster writes it first

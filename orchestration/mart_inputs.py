@@ -41,6 +41,9 @@ KINDS = (
     "reconciliations",
     "queries",
     "audits",
+    "rounds",
+    "round_waves",
+    "round_deltas",
 )
 _RETRACTIONS = ("private/retractions", "shared/retractions")
 _TAIL_CHARS = 2000

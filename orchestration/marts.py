@@ -33,6 +33,8 @@ with warnings.catch_warnings():
 _WRITERS = {
     **dict.fromkeys(("releases", "release_clips"), "release"),
     **dict.fromkeys(("projections", "reconciliations", "queries", "audits"), "local_catalog"),
+    **dict.fromkeys(("round_waves", "round_deltas"), "evaluation"),  # of refused rounds the last
+    "rounds": "promoted_checkpoint",
 }  # of logs; all others are written by `catalog`
 
 

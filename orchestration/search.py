@@ -38,7 +38,14 @@ def find_clips(text: str, *, limit: int, where: str | None = None) -> pl.DataFra
     kit = resources()
     index = kit["clip_index"]
     if index.count() == 0:
-        raise UnknownKeyError("clip", text, ["none in the index yet: `make run` makes some"])
+        everything = kit["federation"]
+        is_alone = everything.members == [everything.coordinator]
+        remedy = (
+            "none in the index yet: `make run` makes some"
+            if is_alone
+            else "none of this machine's site: `worldloop search --site all` asks every site"
+        )
+        raise UnknownKeyError("clip", text, [remedy])
     vector, model_id = _embedded(text, kit)
     condition = _of_accepted(where)
     started = time.perf_counter()

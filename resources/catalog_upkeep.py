@@ -307,13 +307,17 @@ class Catalogs(dg.ConfigurableResource):  # type: ignore[type-arg]
     def uncopied(self, view: SiteView) -> ProjectionStatus:
         """Batches of the other sites' shared logs that a site lacks, told as one projection more.
 
-        A site that does not answer counts as having nothing new: nobody can know.
+        Another site that does not answer counts as having nothing new: nobody can know.
+
+        Raises:
+            UnreachableError: If the site's own store does not answer.
         """
         num_behind, oldest = 0, list[datetime]()
         for other, replica in view.replicas.items():
+            copied = shared_heads(replica)
             try:
                 log = self.federation.log(other)
-                ahead = _ahead(shared_heads(log), shared_heads(replica))
+                ahead = _ahead(shared_heads(log), copied)
                 num_behind += sum(head - seen for seen, head in ahead.values())
                 claimed = (log.claimed_at(kind, seen + 1) for kind, (seen, _) in ahead.items())
                 oldest += [moment for moment in claimed if moment is not None]

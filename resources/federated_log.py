@@ -67,7 +67,8 @@ class FederatedLog(SiteLog):
         places: dict[str, str | None] = dict.fromkeys(self.federation.members)
         if at is not None:
             known = decode_positions(at, coordinator=self.federation.coordinator)
-            places = {site: known[site] for site in self._in_order(known)}
+            asked = set(known) & set(self.federation.only or known)
+            places = {site: known[site] for site in self._in_order(asked)}
         found = [log_kind(kind).format.empty()]
         for site, place in places.items():
             with self._at(site) as log:

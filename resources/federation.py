@@ -1,7 +1,9 @@
 """All sites of the federation with their stores and logs; the same code for folders and buckets."""
 
 import functools
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Self
 
 import dagster as dg
 from pydantic import Field
@@ -25,12 +27,14 @@ class Federation(dg.ConfigurableResource):  # type: ignore[type-arg]
         home: Folder of all local data; stores that are relative paths lie in it.
         coordinator: The site that keeps what belongs to no city: plans, releases, the gallery.
         read_only: Whether every store refuses to be written to.
+        only: The sites that count as members, beside the coordinator; all when empty.
     """
 
     sites_path: str = Field(min_length=1)
     home: str = Field(min_length=1)
     coordinator: str = "local"
     read_only: bool = False
+    only: list[str] = Field(default_factory=list)
 
     @property
     def sites(self) -> Sites:
@@ -51,7 +55,22 @@ class Federation(dg.ConfigurableResource):  # type: ignore[type-arg]
     def members(self) -> list[str]:
         """The coordinator, then by name every other site that a city is at home at."""
         others = sorted(site.name for site in self.sites.all if site.cities)
-        return [self.coordinator, *(name for name in others if name != self.coordinator)]
+        return [self.coordinator, *(name for name in others if self._counts(name))]
+
+    def among(self, names: Iterable[str]) -> Self:
+        """The same federation, where only these sites and the coordinator are members.
+
+        What is asked of all members at once does not wait for the others then.
+        """
+        return self.model_copy(update={"only": sorted({self.coordinator, *names})})
+
+    def homes_of(self, cities: Iterable[str]) -> list[str]:
+        """The sites that cities are at home at, each once.
+
+        Raises:
+            UnknownKeyError: If a city is at home nowhere.
+        """
+        return sorted({self.sites.site_of(city).name for city in cities})
 
     def site(self, name: str) -> Site:
         """A site.
@@ -117,6 +136,9 @@ class Federation(dg.ConfigurableResource):  # type: ignore[type-arg]
     def media_copies(self, name: str) -> Path:
         """Folder for copies of a remote site's packs, while jobs on this machine read them."""
         return self._scratch(name) / "media"
+
+    def _counts(self, name: str) -> bool:
+        return name != self.coordinator and (not self.only or name in self.only)
 
     def _scratch(self, name: str) -> Path:
         return Path(self.home) / "catalogs" / name

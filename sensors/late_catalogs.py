@@ -39,7 +39,9 @@ def build_late_catalogs(sites: Sequence[Site]) -> dg.SensorDefinition:
         seen = {name: _level(state, name, at) for name, at in used.items()}
         looks = glances(catalogs, seen) if seen else {}
         found = {
-            name: what_is_wrong(looks[name].status, made_at=at, now=now)
+            name: what_is_wrong(
+                looks[name].status, made_at=at, now=now, was_wrong=name in state.get("open", {})
+            )
             for name, at in used.items()
         }
         told = changes(state.get("open", {}), found)

@@ -1,14 +1,18 @@
 """Which step of which open wave is due? Carries every wave from its plan to its release."""
 
+from datetime import UTC, datetime
+
 import dagster as dg
-from dagster import DagsterRunStatus, RunsFilter
+from dagster import DagsterEventType, DagsterRunStatus, RunsFilter
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from assets.partitions import shard_key, waves
 from resources.site_store import SiteStore
 from resources.wave_plans import read_plan
 from worldloop.budgets import patience_s
+from worldloop.catalog_incidents import retry_at
 from worldloop.conducting import CityState, RunSummary, city_states, due_steps
+from worldloop.errors import UnreachableError
 from worldloop.waves import WavePlan
 
 MAX_RUNTIME_TAG, SKETCH_RUNTIME_S = "dagster/max_runtime", 7200
@@ -21,8 +25,10 @@ def build_wave_conductor(
     """The sensor that requests one run per planned city, then the run that closes the wave.
 
     Run keys name the cause (`w0001/tokyo`, `w0001/close`), so a restarted daemon asks for nothing
-    twice; a city is run again from the UI or a backfill, never by this sensor. No automation
-    condition stands on this path: a rebuilt atlas can request nothing.
+    twice; a city is run again from the UI or a backfill, never by this sensor. A wave that could not
+    close because a site did not answer is closed again after two minutes, four, eight, and then
+    every quarter of an hour; after any other failure it waits for a person. No automation condition
+    stands on this path: a rebuilt atlas can request nothing.
     """
 
     @dg.sensor(
@@ -51,14 +57,16 @@ def build_wave_conductor(
                 )
                 for city in due.cities
             ]
-            if due.close:
-                requests.append(
-                    dg.RunRequest(
-                        run_key=f"{wave}/close", job_name=close_job.name, partition_key=wave
-                    )
-                )
             ended = sum(state != "live" for state in states.values())
-            progress.append(f"{wave}: {ended} of {len(planned)} cities have ended")
+            words = f"{ended} of {len(planned)} cities have ended"
+            if due.close:
+                run_key, words = closing(context.instance, close_job.name, wave)
+                requests += [
+                    dg.RunRequest(run_key=key, job_name=close_job.name, partition_key=wave)
+                    for key in (run_key,)
+                    if key
+                ]
+            progress.append(f"{wave}: {words}")
         if requests:
             return dg.SensorResult(run_requests=requests)
         return dg.SkipReason("; ".join(progress) or "No wave is open.")
@@ -101,6 +109,43 @@ def states_of_cities(
         if of_wave == wave
     ]
     return city_states(runs, made)
+
+
+def closing(instance: dg.DagsterInstance, close_job: str, wave: str) -> tuple[str, str]:
+    """The run key to close a wave with now, or nothing; and what to say of it.
+
+    Only what waits for a site heals by itself, so only that is tried again.
+    """
+    of_wave = RunsFilter(job_name=close_job, tags={"dagster/partition": wave})
+    tries = instance.get_run_records(of_wave)
+    if not tries:
+        return f"{wave}/close", "every city has ended"
+    newest = tries[0]
+    run_id = newest.dagster_run.run_id
+    if not newest.dagster_run.is_finished or newest.end_time is None:
+        return "", "it is being closed"
+    if not was_kept_waiting(instance, run_id):
+        return "", f"the run {run_id[:8]} that closes it did not; materialise its assets again"
+    due_at = retry_at(datetime.fromtimestamp(newest.end_time, UTC), len(tries))
+    if datetime.now(UTC) < due_at:
+        return "", f"a site did not answer; it is closed again at {due_at:%H:%M} UTC"
+    return f"{wave}/close/{run_id}", "it is closed again now"
+
+
+def is_another_try(run: dg.DagsterRun) -> bool:
+    """Whether a run closes a wave that could not be closed before."""
+    return "/close/" in run.tags.get("dagster/run_key", "")
+
+
+def was_kept_waiting(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether a run failed because a site did not answer."""
+    for entry in instance.all_logs(run_id, of_type=DagsterEventType.STEP_FAILURE):
+        error = entry.get_dagster_event().step_failure_data.error
+        while error is not None:
+            if error.cls_name == UnreachableError.__name__:
+                return True
+            error = error.cause
+    return False
 
 
 def _summary(run: dg.DagsterRun) -> RunSummary:

@@ -39,6 +39,7 @@ class House:
     def __post_init__(self) -> None:
         from resources.alerts import Alerts
         from resources.catalog_upkeep import Catalogs
+        from resources.checkpoint_registry import CheckpointRegistry
         from resources.clip_index import ClipIndex
         from resources.embedder import Embedder
         from resources.federation import Federation
@@ -47,6 +48,7 @@ class House:
         from resources.site_log import SiteLog
         from resources.site_store import SiteStore
         from resources.staging import Staging
+        from resources.trainers import Trainers
         from resources.world_models import WorldModels
 
         store = SiteStore(url=str(self.root / "site"))
@@ -64,6 +66,9 @@ class House:
             "launcher": JobLauncher(),
             "embedder": Embedder(),
             "world_models": WorldModels(checkpoint_dir=str(self.root / "checkpoints")),
+            "federation": federation,
+            "trainers": Trainers(folder=str(self.root / "trainers")),
+            "registry": CheckpointRegistry(store=store, home=str(self.root)),
             "alerts": Alerts(),
         }
 

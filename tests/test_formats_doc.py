@@ -22,7 +22,7 @@ from worldloop.packs import read_pack_index
 from worldloop.prompts.cosmos3 import cosmos3_prompt
 from worldloop.recipes import Recipe, Shape
 from worldloop.releases import compose_release
-from worldloop.sites import Budgets, Generation, Promotion, Site
+from worldloop.sites import Budgets, Generation, Promotion, Regeneration, Retraining, Site
 from worldloop.waves import plan_wave
 from worldloop.worlds.geometry import SemanticClass
 
@@ -214,6 +214,15 @@ def test_the_fields_of_the_sites_file_are_in_the_formats_page() -> None:
     names |= {f"generation.{f.name}" for f in fields(Generation)}
     names |= {f"promotion.{f.name}" for f in fields(Promotion)}
     assert set(_columns(SECTIONS["sitestoml"])) == names
+    training = {f.name for f in fields(Retraining)}
+    training |= {f"regeneration.{f.name}" for f in fields(Regeneration)}
+    assert set(_columns(SECTIONS["training-of-a-site"])) == training
+
+
+def test_the_fields_of_a_drift_are_in_the_formats_page() -> None:
+    from resources.site_drift import SiteDrift
+
+    assert set(_columns(SECTIONS["drift"])) == {f.name for f in fields(SiteDrift)}
 
 
 def test_the_columns_of_the_ledger_are_in_the_formats_page(tmp_path: Path) -> None:

@@ -27,13 +27,17 @@ class Changes:
     open: dict[str, str]
 
 
-def what_is_wrong(status: SiteStatus, *, made_at: datetime | None, now: datetime) -> str:
+def what_is_wrong(
+    status: SiteStatus, *, made_at: datetime | None, now: datetime, was_wrong: bool = False
+) -> str:
     """Why somebody should hear of a site, in words; empty if nobody needs to.
 
     Args:
         status: How it stands.
         made_at: When its asset was last materialised; None if never, which is no incident.
         now: The moment.
+        was_wrong: Whether something was wrong at the last look. Then it is over when the site has
+            everything: what was copied a moment ago looks young, however long it was lacking.
 
     Example:
         >>> from datetime import UTC
@@ -48,6 +52,8 @@ def what_is_wrong(status: SiteStatus, *, made_at: datetime | None, now: datetime
             f"late: {status.num_behind} log batches behind, the oldest for {status.lag_s:.0f} s; "
             f"max_lag_s is {status.max_lag_s:.0f}"
         )
+    if was_wrong and status.num_behind:
+        return f"catching up: {status.num_behind} log batches behind"
     stale_after = STALE_AFTER + timedelta(seconds=status.max_lag_s)
     if made_at is not None and now - made_at > stale_after:
         return f"stale: last made at {made_at:%Y-%m-%d %H:%M} UTC; expected every night"

@@ -41,6 +41,27 @@ def contact_sheet(posters: Sequence[bytes], *, columns: int = 4, max_bytes: int 
     return content
 
 
+def small_picture(content: bytes, *, width_px: int = 960, max_bytes: int = 60_000) -> bytes:
+    """A picture as a JPEG that an event log can hold.
+
+    Args:
+        content: Encoded picture of any format that Pillow reads.
+        width_px: It is made no wider than this.
+        max_bytes: Quality falls until it is at most this large; the coarsest is kept.
+    """
+    picture = Image.open(io.BytesIO(content)).convert("RGB")
+    if picture.width > width_px:
+        picture = picture.resize((width_px, max(1, picture.height * width_px // picture.width)))
+    small = b""
+    for quality in _QUALITIES:
+        sink = io.BytesIO()
+        picture.save(sink, "JPEG", quality=quality, optimize=True)
+        small = sink.getvalue()
+        if len(small) <= max_bytes:
+            break
+    return small
+
+
 def as_markdown(jpeg: bytes, *, alt: str) -> str:
     """A picture as Markdown that needs no server."""
     return f"![{alt}](data:image/jpeg;base64,{base64.b64encode(jpeg).decode()})"

@@ -227,6 +227,21 @@ def adapter_key(round_key: str, name: str) -> str:
     return f"{ROUNDS}/{_part(round_key)}/adapter/{_part(name)}"
 
 
+def secure_key(round_key: str, name: str) -> str:
+    """Who is in a phase of a round's secure aggregation: `roster-1.json` to `roster-4.json`."""
+    return f"{ROUNDS}/{_part(round_key)}/secure/{_part(name)}"
+
+
+def sample_key(round_key: str, group: str, name: str) -> str:
+    """A clip that a round's candidate is judged by: group `before`, `after` or `reference`.
+
+    Example:
+        >>> sample_key("r0001", "after", "003.mp4")
+        'rounds/r0001/samples/after/003.mp4'
+    """
+    return f"{ROUNDS}/{_part(round_key)}/samples/{_part(group)}/{_part(name)}"
+
+
 def evaluation_key(round_key: str) -> str:
     """How a round's candidate was judged."""
     return f"{ROUNDS}/{_part(round_key)}/evaluation.json"
@@ -245,6 +260,11 @@ def residual_key(round_key: str) -> str:
 def public_key_key(site: str) -> str:
     """The key that a site's deltas are verified with; at the coordinator, written once."""
     return f"{FEDERATION}/keys/{_part(site)}.pub"
+
+
+def drift_key(site: str) -> str:
+    """How far a site's new footage lies from what was trained on; at the coordinator, a few numbers."""
+    return f"{FEDERATION}/drift/{_part(site)}.json"
 
 
 def registry_key(line: str, *parts: str) -> str:

@@ -6,13 +6,27 @@ Read from `sites.toml`; a file that does not follow the format is refused with w
 import math
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlparse
 
-from worldloop.errors import MalformedRecordError, UnknownKeyError
+from worldloop.cosmos.families import ClipShape
+from worldloop.cosmos.models import model
+from worldloop.cosmos.plans import plan_world_model
+from worldloop.cosmos.tiers import tier_shape
+from worldloop.errors import MalformedRecordError, UnknownKeyError, WorldloopError
+from worldloop.federation.rounds import (
+    Aggregation,
+    Base,
+    Codec,
+    Mode,
+    RoundPlan,
+    Terms,
+    Training,
+    Trial,
+)
 
 EVERY_CITY = "*"
 Cloud = Literal["local", "aws", "gcp", "azure"]
@@ -28,9 +42,11 @@ CLOUDS: Mapping[str, Cloud] = MappingProxyType(
     }
 )
 _SITE_NUMBERS = ("max_disk_gb", "usd_per_gpu_hour", "max_lag_s")
+_PLANS = ("training", "aggregation", "terms", "trial", "regeneration")  # tables in `training`
 _Section = TypeVar(
     "_Section", "Budgets", "Generation", "Promotion", "Iceberg", "Registration", "Prices"
 )
+_Part = TypeVar("_Part", "Retraining", "Regeneration", Training, Aggregation, Terms, Trial)
 
 
 @dataclass(frozen=True)
@@ -119,6 +135,76 @@ class Promotion:
 
 
 @dataclass(frozen=True)
+class Regeneration:
+    """What `regeneration` plans: the places that the old checkpoint did worst, made anew by the new one.
+
+    Attributes:
+        num_places: Places of a wave, the weakest first.
+        clips_per_place: Clips of each place.
+        tier: Tier of the clips.
+        profile: Speed profile; empty takes the tier's.
+        control: What is taken from the sketches.
+        batch_size: Clips denoised together.
+        weight: How strongly the adapter counts.
+        min_quality: A place with a smaller share of accepted clips is made anew, 0 to 1; 0: none is.
+        max_attempts: Waves that one adapter may try a place in.
+        allow_unguarded: Whether the release may hold unguarded clips and those of tiny models.
+    """
+
+    num_places: int = 4
+    clips_per_place: int = 3
+    tier: str = "draft"
+    profile: str = ""
+    control: tuple[str, ...] = ()
+    batch_size: int = 1
+    weight: float = 1.0
+    min_quality: float = 0.5
+    max_attempts: int = 2
+    allow_unguarded: bool = False
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """When `retraining` opens a round when nobody asks for one, and what the round plans.
+
+    Attributes:
+        model: Name of the model that is post-trained; empty: no round is opened.
+        min_new_hours: Hours of accepted footage, released since the last round, that are reason enough; 0: no reason.
+        min_closed_gaps: Places that got enough clips since, that are reason enough; 0: no reason.
+        gap_clips: A place with fewer accepted clips is a gap in the coverage.
+        max_drift: Drift of the embeddings above this is reason enough; 0: no reason.
+        min_hours_between_rounds: The next round opens no sooner than this after the last.
+        max_gpu_s: GPU seconds that a round may use at all sites together; held in the ledger.
+        max_cpu_s: CPU seconds that a round may use; held in the ledger.
+        held_out_share: Share of each site's cities that is never trained on, 0 to 1.
+        num_prompts: Samples before and after, one a prompt, where `trial` names no prompts.
+        upload_repo: Repository on the hub that promoted checkpoints go to; empty: none.
+        training: What a site does with its footage.
+        aggregation: How deltas become an adapter.
+        terms: Quorum and deadlines.
+        trial: How a candidate is tried; `limits` are those of the gates, and 0 `sample_steps` the model's.
+        regeneration: What a promotion makes anew.
+    """
+
+    model: str = ""
+    min_new_hours: float = 1.0
+    min_closed_gaps: int = 0
+    gap_clips: int = 3
+    max_drift: float = 0.0
+    min_hours_between_rounds: float = 24.0
+    max_gpu_s: float = 0.0
+    max_cpu_s: float = 3600.0
+    held_out_share: float = 0.1
+    num_prompts: int = 8
+    upload_repo: str = ""
+    training: Training = field(default_factory=lambda: Training(ClipShape(61, 320, 192, 16)))
+    aggregation: Aggregation = field(default_factory=Aggregation)
+    terms: Terms = field(default_factory=Terms)
+    trial: Trial = field(default_factory=lambda: Trial(sample_steps=0))
+    regeneration: Regeneration = field(default_factory=Regeneration)
+
+
+@dataclass(frozen=True)
 class Iceberg:
     """Where the Iceberg tables of a site are listed.
 
@@ -190,6 +276,7 @@ class Site:
         budgets: What it may use a day.
         generation: What its sensor plans.
         promotion: Which drafts are rendered again.
+        training: When a round of post-training opens, and what it plans; of the coordinator.
         backup: URL of a second store, which gets both logs; empty is none.
         max_lag_s: A projection that is further behind is late.
         options: Of the store's client, by obstore's names (`aws_region`); nothing secret.
@@ -214,6 +301,7 @@ class Site:
     budgets: Budgets = field(default_factory=Budgets)
     generation: Generation = field(default_factory=Generation)
     promotion: Promotion = field(default_factory=Promotion)
+    training: Retraining = field(default_factory=Retraining)
 
     @property
     def cloud(self) -> Cloud:
@@ -283,6 +371,8 @@ def parse_sites(record: Mapping[str, Any], *, origin: str = "sites.toml") -> Sit
         raise _malformed(origin, sorted(record), "one table [sites.NAME] a site")
     sites = tuple(_site(name, fields_, origin) for name, fields_ in record["sites"].items())
     _check_homes(sites, origin)
+    for site in sites:
+        _check_training(site, [each.name for each in sites], origin)
     return Sites(sites)
 
 
@@ -317,7 +407,121 @@ def _site(name: str, record: Any, origin: str) -> Site:
         budgets=_section(Budgets, record.get("budgets", {}), f"{where} budgets"),
         generation=_section(Generation, record.get("generation", {}), f"{where} generation"),
         promotion=_section(Promotion, record.get("promotion", {}), f"{where} promotion"),
+        training=_training(record.get("training", {}), f"{where} training"),
     )
+
+
+def _training(record: Any, where: str) -> Retraining:
+    """The section `training` with its tables, which have the names and fields of a round's plan."""
+    if not isinstance(record, dict):
+        raise _malformed(where, record, "a table")
+    tables = {name: record.get(name, {}) for name in _PLANS}
+    plain = {name: value for name, value in record.items() if name not in tables}
+    named = _part(Retraining, plain, where)
+    training = tables["training"]
+    if isinstance(training, dict) and "shape" not in training:
+        training = {**training, "shape": asdict(_window(named, where))}
+    trial = tables["trial"]
+    if isinstance(trial, dict):
+        trial = {"sample_steps": 0, **trial}  # the model's
+    return replace(
+        named,
+        training=_part(Training, training, f"{where} training"),
+        aggregation=_part(Aggregation, tables["aggregation"], f"{where} aggregation"),
+        terms=_part(Terms, tables["terms"], f"{where} terms"),
+        trial=_part(Trial, trial, f"{where} trial"),
+        regeneration=_part(Regeneration, tables["regeneration"], f"{where} regeneration"),
+    )
+
+
+def _window(named: Retraining, where: str) -> ClipShape:
+    """The shape that is trained on when the file says none: a draft's of the model."""
+    if not named.model:
+        return named.training.shape
+    try:
+        known = model(named.model)
+        return tier_shape("tiny" if known.tiny else "draft", known)
+    except WorldloopError as error:
+        raise _malformed(f"{where} model", named.model, str(error)) from error
+
+
+def _part(part: type[_Part], record: Any, where: str) -> _Part:
+    """A table of the section `training`, whose numbers may be zero."""
+    types = {f.name: f.type for f in fields(part) if f.name not in _PLANS}
+    if not isinstance(record, dict) or not set(record) <= set(types):
+        raise _malformed(where, record, f"only {', '.join(types)}")
+    readers: dict[Any, Callable[[Any, str], Any]] = {
+        int: _whole,
+        float: _any_number,
+        bool: _flag,
+        str: _text,
+        Mode: _text,
+        Codec: _text,
+        tuple[str, ...]: _texts,
+        tuple[int, ...]: _wholes,
+        Mapping[str, float]: _named_numbers,
+        ClipShape: _shape,
+    }
+    return part(
+        **{name: readers[types[name]](value, f"{where} {name}") for name, value in record.items()}
+    )
+
+
+def _shape(value: Any, where: str) -> ClipShape:
+    names = [f.name for f in fields(ClipShape)]
+    if not isinstance(value, dict) or set(value) != set(names):
+        raise _malformed(where, value, f"a table of {', '.join(names)}")
+    return ClipShape(**{name: _count(value[name], f"{where} {name}") for name in names})
+
+
+def _check_training(site: Site, sites: list[str], origin: str) -> None:
+    """Refuse what no round could be opened with."""
+    asked, where = site.training, f"{origin} [sites.{site.name}] training"
+    if not asked.model:
+        return
+    for name, value in (
+        ("held_out_share", asked.held_out_share),
+        ("regeneration min_quality", asked.regeneration.min_quality),
+    ):
+        if not 0 <= value <= 1:
+            raise _malformed(f"{where} {name}", value, "0 to 1")
+    for name in ("num_places", "clips_per_place", "batch_size", "max_attempts"):
+        _count(getattr(asked.regeneration, name), f"{where} regeneration {name}")
+    _count(asked.gap_clips, f"{where} gap_clips")
+    _count(asked.num_prompts, f"{where} num_prompts")
+    if asked.training.mode != "lora":
+        raise _malformed(
+            f"{where} training mode", asked.training.mode, "'lora', as sites send adapters alone"
+        )
+    if not (asked.min_new_hours > 0 or asked.min_closed_gaps > 0 or asked.max_drift > 0):
+        raise _malformed(
+            where, "no reason to train", "min_new_hours, min_closed_gaps or max_drift above 0"
+        )
+    try:
+        known = model(asked.model)
+        anew = asked.regeneration
+        plan_world_model(
+            known.name,
+            tier=anew.tier,
+            speed=anew.profile,
+            control=anew.control,
+            batch_size=anew.batch_size,
+        )
+        RoundPlan(
+            round="r0001",
+            sites=tuple(sites),
+            waves=(),
+            releases=(),
+            base=Base(known.name, known.revision),
+            training=asked.training,
+            aggregation=asked.aggregation,
+            terms=asked.terms,
+            trial=asked.trial,
+            seed=0,
+            opened_at="",
+        )
+    except WorldloopError as error:
+        raise _malformed(where, asked.model, f"what a round can carry out: {error}") from error
 
 
 def _section(section: type[_Section], record: Any, where: str) -> _Section:
@@ -364,6 +568,38 @@ def _number(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
         raise _malformed(where, value, "a number of zero or more (inf is no limit)")
     return float(value)
+
+
+def _whole(value: Any, where: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise _malformed(where, value, "a whole number of zero or more")
+    return value
+
+
+def _wholes(value: Any, where: str) -> tuple[int, ...]:
+    if not isinstance(value, list):
+        raise _malformed(where, value, "a list of whole numbers")
+    return tuple(_whole(entry, where) for entry in value)
+
+
+def _any_number(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise _malformed(where, value, "a number")
+    if value < 0 and not where.endswith(" guidance"):  # a negative guidance takes the model's
+        raise _malformed(where, value, "a number of zero or more")
+    return float(value)
+
+
+def _named_numbers(value: Any, where: str) -> dict[str, float]:
+    if not isinstance(value, dict):
+        raise _malformed(where, value, "a table of numbers")
+    return {key: _any_number(entry, f"{where} {key}") for key, entry in value.items()}
+
+
+def _flag(value: Any, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise _malformed(where, value, "true or false")
+    return value
 
 
 def _check_homes(sites: Iterable[Site], origin: str) -> None:

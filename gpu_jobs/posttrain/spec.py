@@ -161,6 +161,9 @@ class MeasureSpec:
         cache_dir: As in `PosttrainSpec`.
         precision: As in training.
         device: As in `PosttrainSpec`.
+        sequence_interval: As in training.
+        other_captions: Whether each clip is also measured with the caption of another one, which tells
+            how much a model reads captions; twice the work.
     """
 
     model: str
@@ -180,6 +183,8 @@ class MeasureSpec:
     cache_dir: str = ""
     precision: str = "bf16"
     device: str = "auto"
+    sequence_interval: int = 1
+    other_captions: bool = True
 
 
 @dataclass(frozen=True)
@@ -187,7 +192,8 @@ class MeasureReport:
     """What was measured; ids and numbers alone, because it leaves the site.
 
     Attributes:
-        losses: One row a clip and adapter: adapter, recipe_id, city, institution, loss (mean over noise levels).
+        losses: One row a clip and adapter: adapter, recipe_id, city, institution, loss (mean over noise
+            levels), and `loss_other_caption`, the same with the caption of another clip, where it was measured.
         nearest: One row a sample and adapter: adapter, sample (its number), similarity of the most similar
             window of footage (cosine of normalised latents), and `typical`: the same for held-out footage,
             its 95th percentile.
@@ -217,6 +223,9 @@ class JudgeSpec:
         checkpoint_dir: Folder of the model folders.
         sheet_path: Picture to write: one row a prompt, the groups side by side; empty: none.
         device: As in `PosttrainSpec`.
+        transformer_dir: As in `PosttrainSpec`; with `precision` it names the base that is warm already.
+        precision: As in training.
+        num_footage: Clips of the reference, evenly spaced; 0: all.
     """
 
     groups: tuple[dict[str, Any], ...]
@@ -226,6 +235,9 @@ class JudgeSpec:
     checkpoint_dir: str = ""
     sheet_path: str = ""
     device: str = "auto"
+    transformer_dir: str = ""
+    precision: str = "bf16"
+    num_footage: int = 256
 
 
 @dataclass(frozen=True)
@@ -233,9 +245,11 @@ class JudgeReport:
     """What the clips are like; each score names the model that gave it.
 
     Attributes:
-        scores: One row a group and measure: group, measure (`frechet_starter`, `frechet_latent`, `text_cosine`,
-            `temporal_consistency`, `sharpness`, `motion`), judge (name of the model), value, low, high
-            (90 % bootstrap interval over clips), num_clips.
+        scores: One row a group and measure: group (a second row named `after - before` holds the paired
+            difference of two groups with the same prompts; footage has the group `footage`), measure
+            (`kernel_distance_starter`, `kernel_distance_latent`, `text_cosine`, `temporal_consistency`, `sharpness`,
+            `motion`), judge (name of the model), value, low, high (90 % bootstrap interval over clips),
+            num_clips. Distances are kernel distances, see `features`: sets are too small for Frechet's.
         clips: One row a clip: group, index, and each measure that a single clip has.
         sheet_path: As asked.
         versions: Versions.

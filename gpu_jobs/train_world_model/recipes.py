@@ -56,6 +56,33 @@ def adapted(trained: TrainWorldModelSpec, output_dir: str) -> AdaptWorldModelSpe
     )
 
 
+def pocket(shards_dir: str, output_dir: str) -> TrainWorldModelSpec:
+    """9 frames of 64x64 px as 192 tokens; minutes on two CPU cores, for experiments without a GPU.
+
+    It learns light, layout and colours of a place, no objects: enough for a loss that means something.
+    """
+    return TrainWorldModelSpec(
+        shards_dir=shards_dir,
+        output_dir=output_dir,
+        autoencoder=_autoencoder(64, num_layers=1),
+        transformer=_transformer(heads=4, head_dim=32, num_layers=6, text_width=64),
+        text_encoder=_text_encoder(64, heads=4, num_layers=2),
+        autoencoder_stages=_stages(Stage(5, 8, 500), Stage(9, 8, 100)),
+        transformer_stages=_stages(Stage(1, 8, 400), Stage(9, 4, 800)),
+        warmup_steps=50,
+        caption_tokens=48,
+        windows_per_clip=4,
+        whitening=0.5,
+        sigma_std=1.4,
+        ema_decay=0.99,
+        precision="fp32",
+        compile=False,
+        num_samples=6,
+        sample_steps=20,
+        device="cpu",
+    )
+
+
 def tiny(shards_dir: str, output_dir: str) -> TrainWorldModelSpec:
     """Seconds on a CPU, for tests: real classes, almost no weights."""
     return TrainWorldModelSpec(

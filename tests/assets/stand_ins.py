@@ -135,7 +135,11 @@ class Federated:
 
 def unplug(monkeypatch, federated, site):
     """The store of a site stops to answer, for reading and for writing."""
-    url = federated.catalogs.federation.store(site).url
+    unplug_store(monkeypatch, federated.catalogs.federation.store(site).url)
+
+
+def unplug_store(monkeypatch, url):
+    """The same for a store by its address."""
 
     def silent(method):
         def ask(self, *args, **kwargs):

@@ -10,6 +10,7 @@ from resources.clip_index import ClipIndex
 from resources.federation import Federation
 from resources.retractions import read_redactions, take_back
 from resources.tables import read, read_record
+from tests.assets.stand_ins import unplug_store
 from tests.conftest import House
 from worldloop import layout
 from worldloop.logs import KINDS
@@ -115,6 +116,21 @@ def test_every_site_is_read_as_one(wave):
     assert clips.select(list(CLIPS.columns)).equals(pl.concat(tables))
     listed = wave.store.list(f"clips/{WAVE}")
     assert [key for key, _ in listed] == sorted(layout.clips_key(WAVE, c) for c in HOMES.values())
+
+
+def test_a_wave_closes_while_a_site_is_away_that_none_of_its_cities_is_at_home_at(
+    tmp_path, monkeypatch
+):
+    with dg.DagsterInstance.ephemeral() as instance:
+        house = FederatedHouse(tmp_path, instance)
+        house.plan(WAVE, ["tokyo/museum"])
+        unplug_store(monkeypatch, house.federation.store("gcp").url)
+
+        house.carry(WAVE, ["tokyo"])
+
+        event = instance.get_latest_materialization_event(dg.AssetKey("gallery"))
+    assert read_record(house.store, layout.release_key(WAVE))["num_clips"] == 2
+    assert event.asset_materialization.metadata["sites_left_out"].value == "gcp"
 
 
 def test_after_a_clip_is_taken_back_the_release_has_the_same_root_hash(wave):  # the last test

@@ -7,6 +7,7 @@ import pytest
 
 from assets.site_catalogs import CHECKS, asset_name
 from tests.assets.stand_ins import SITES, Federated, unplug
+from worldloop.errors import UnreachableError
 
 
 @pytest.fixture
@@ -175,3 +176,22 @@ def test_a_rebuilt_atlas_asks_for_no_catalog(federated):
     federated.instance.report_runless_asset_event(dg.AssetMaterialization("place_atlas"))
 
     assert ask(federated, cursor=first.cursor).total_requested == 0
+
+
+def test_a_site_that_does_not_answer_says_so_before_anything_else_is_asked(federated, monkeypatch):
+    """Each question takes the client's whole patience, so the first one has to be enough."""
+    federated.film()
+    asked = []
+    unplug(monkeypatch, federated, "gcp")
+    ask = type(federated.catalogs.federation.store("gcp")).scan
+
+    def scan(self, *args, **kwargs):
+        asked.append(self.url)
+        return ask(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(federated.catalogs.federation.store("gcp")), "scan", scan)
+
+    with pytest.raises(UnreachableError):
+        federated.catalogs.follow("gcp", key="test")
+
+    assert len(asked) == 1

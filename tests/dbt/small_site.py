@@ -1,4 +1,4 @@
-"""Three waves of made-up rows in the logs of a site, with what the catalogs say about themselves."""
+"""Three waves and two rounds of made-up rows in the logs of a site, with what the catalogs say about themselves."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -9,7 +9,15 @@ from resources.site_log import SiteLog
 from resources.site_store import SiteStore
 from tests import rows
 from worldloop.catalog_tables import KIND_TABLES
-from worldloop.records import AUDITS, PROJECTIONS, QUERIES, RECONCILIATIONS
+from worldloop.records import (
+    AUDITS,
+    PROJECTIONS,
+    QUERIES,
+    RECONCILIATIONS,
+    ROUND_DELTAS,
+    ROUND_WAVES,
+    ROUNDS,
+)
 from worldloop.releases import compose_release
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -24,6 +32,9 @@ def fill(folder) -> SiteLog:
     log.append("reconciliations", reconciliations())
     log.append("queries", queries())
     log.append("audits", audits())
+    log.append("rounds", rounds())
+    log.append("round_waves", round_waves())
+    log.append("round_deltas", round_deltas())
     log.retract("lineage", [rows.ids(0)["recipe_id"]], reason="asked for")
     log.retract("releases", ["w0003"], reason="withdrawn")
     return log
@@ -110,6 +121,76 @@ def audits() -> pl.DataFrame:
     return _frame(AUDITS, [row])
 
 
+def rounds() -> pl.DataFrame:
+    """Rows of `records.ROUNDS`: one that was promoted, one that failed without a quorum."""
+    return _frame(
+        ROUNDS,
+        [
+            {
+                "round": f"r000{k}",
+                "opened_at": NOON + timedelta(days=k),
+                "ended_at": NOON + timedelta(days=k, hours=1),
+                "model": "Tiny-Cosmos3",
+                "strategy": "diloco",
+                "codec": "int8",
+                "outcome": outcome,
+                "num_sites": 3,
+                "num_deltas": num_deltas,
+                "size_bytes": 1000 * num_deltas,
+                "took_s": 3600.0,
+                "loss_before": before,
+                "loss_after": after,
+                "adapter_sha256": "ab" if num_deltas else "",
+                "base_round": "" if k == 1 else "r0001",
+                "lineage_depth": k - 1,
+            }
+            for k, outcome, num_deltas, before, after in (
+                (1, "promoted", 2, 0.7, 0.6),
+                (2, "failed", 0, None, None),
+            )
+        ],
+    )
+
+
+def round_waves() -> pl.DataFrame:
+    """Rows of `records.ROUND_WAVES`: both rounds were planned on the first wave."""
+    return _frame(
+        ROUND_WAVES,
+        [{"round": f"r000{k}", "wave": "w0001", "root_hash": "ff"} for k in (1, 2)],
+    )
+
+
+def round_deltas() -> pl.DataFrame:
+    """Rows of `records.ROUND_DELTAS`: of three sites one was refused, and then all were missing."""
+    found = [
+        ("r0001", "aws", "accepted", 3, 0.1),
+        ("r0001", "gcp", "accepted", 7, 0.2),
+        ("r0001", "azure", "refused", 9, 0.7),
+        *(("r0002", site, "missing", 0, 0.0) for site in ("aws", "gcp", "azure")),
+    ]
+    return _frame(
+        ROUND_DELTAS,
+        [
+            {
+                "round": round_key,
+                "site": site,
+                "status": status,
+                "num_clips": num_clips,
+                "num_steps": 100,
+                "size_bytes": 1000,
+                "took_s": 12.5,
+                "gpu_s": gpu_s,
+                "loss_before": 0.9,
+                "loss_after": 0.8,
+                "norm": 0.5,
+                "staleness": 0,
+                "content_sha256": "cd" if num_clips else "",
+            }
+            for round_key, site, status, num_clips, gpu_s in found
+        ],
+    )
+
+
 def _append_waves(log: SiteLog) -> None:
     second = rows.wave_tables(range(3), wave="w0002") | {
         "failures": rows.failures(range(7, 8), wave="w0002"),
@@ -143,7 +224,9 @@ def _with_world_model(wave: str) -> dict[str, pl.DataFrame]:
         tables[name] = pl.concat([tables[name], twins])
     tables["clips"] = pl.concat([tables["clips"], rows.generated_clips(range(2), wave=wave)])
     return tables | {
-        "generations": rows.generations(range(2), wave=wave),
+        "generations": rows.generations(range(2), wave=wave).with_columns(
+            checkpoint=pl.Series(["", " + registry/tiny/snapshots/r0001 x 1"])
+        ),
         "blocked": rows.blocked(range(5, 6), wave=wave),
     }
 

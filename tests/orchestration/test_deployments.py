@@ -84,13 +84,26 @@ def test_each_cloud_that_a_site_lies_in_brings_the_resources_of_dagster():
 def test_with_cities_at_several_sites_nobody_elses_vectors_come_into_the_index_here(home):
     """Rows enter each home's log; the coordinator's Lance table gets none of another site's."""
     from assets.catalog import catalog
+    from resources.wave_plans import publish_plan
     from tests import rows
+    from worldloop.atlas.atlas import load_atlas
+    from worldloop.recipes import Shape
     from worldloop.records import DEDUP, SUPERSEDED, VECTORS, table_bytes
+    from worldloop.waves import plan_wave
 
     (home / "sites.toml").write_text(
         '[sites.local]\ncities = ["*"]\nstore = "a"\n[sites.aws]\ncities = ["lima"]\nstore = "b"\n'
     )
     kit = resources()
+    plan = plan_wave(
+        load_atlas(),
+        wave="w0001",
+        places=["lima/zoo"],
+        clips_per_place=2,
+        seed=1,
+        shape=Shape(13, 96, 54, 24, 1),
+    )
+    publish_plan(kit["store"], plan)
     vectors = rows.vectors(range(2), city="lima")
     kit["store"].put("vectors/w0001/lima.parquet", table_bytes(VECTORS, vectors))
     kit["store"].put("dedup/w0001.parquet", table_bytes(DEDUP, DEDUP.empty()))
@@ -110,3 +123,34 @@ def test_with_cities_at_several_sites_nobody_elses_vectors_come_into_the_index_h
     assert federation().log("aws").read("vectors").height == 2
     assert federation().log("local").read("vectors").is_empty()
     assert kit["clip_index"].count() == 0
+
+
+def test_a_search_here_that_can_only_find_clips_elsewhere_says_how_to_ask_there(home):
+    from orchestration.search import find_clips
+
+    (home / "sites.toml").write_text(
+        '[sites.local]\ncities = ["*"]\nstore = "a"\n[sites.aws]\ncities = ["lima"]\nstore = "b"\n'
+    )
+
+    with pytest.raises(UnknownKeyError, match="--site all"):
+        find_clips("a zoo", limit=1)
+
+
+def test_the_packs_of_a_wave_are_said_to_lie_at_the_homes_of_its_cities(home):
+    from orchestration.cli import _pack_locations
+    from resources.wave_plans import publish_plan
+    from worldloop.atlas.atlas import load_atlas
+    from worldloop.recipes import Shape
+    from worldloop.waves import plan_wave
+
+    (home / "sites.toml").write_text(
+        '[sites.local]\ncities = ["*"]\nstore = "a"\n[sites.aws]\ncities = ["lima"]\nstore = "b"\n'
+    )
+    shape = Shape(13, 96, 54, 24, 1)
+    plan = plan_wave(
+        load_atlas(), wave="w0001", places=["lima/zoo"], clips_per_place=1, seed=1, shape=shape
+    )
+    publish_plan(resources()["store"], plan)
+
+    assert _pack_locations("w0001") == [f"{home / 'b'}/packs/w0001"]
+    assert _pack_locations("w0002") == []

@@ -2,7 +2,8 @@ import dagster as dg
 import pytest
 from dagster._core.errors import DagsterExecutionInterruptedError
 
-from orchestration.main_job import check_plan, was_interrupted
+from orchestration.main_job import check_plan, update_catalogs, was_interrupted
+from tests.assets.stand_ins import Federated, unplug
 from worldloop.errors import MalformedRecordError, UnknownKeyError
 
 
@@ -38,3 +39,16 @@ def test_an_interrupted_step_is_told_from_a_failed_one(error, expected):
 def test_a_plan_that_cannot_be_is_refused_before_anything_is_opened(plan, error):
     with pytest.raises(error):
         check_plan(plan)
+
+
+def test_why_a_catalog_could_not_follow_is_said_without_the_name_of_a_class(house, monkeypatch):
+    federated = Federated(house)
+    federated.film()
+    monkeypatch.setattr("assets.site_catalogs.RETRIES", dg.RetryPolicy(max_retries=0))
+    monkeypatch.setattr("orchestration.main_job.defs", house.definitions())
+    unplug(monkeypatch, federated, "gcp")
+
+    failed = update_catalogs(house.instance, ["gcp"])
+
+    assert failed["gcp"].startswith("gcp: ")
+    assert "did not answer" in failed["gcp"]

@@ -28,6 +28,7 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 builds = pytest.mark.filterwarnings("ignore:AssetExecutionContext.op is:DeprecationWarning")
 MARTS = (
     "catalog_costs",
+    "checkpoint_clips",
     "clip_outcomes",
     "cost_per_accepted_second",
     "coverage_by_place",
@@ -39,8 +40,10 @@ MARTS = (
     "reconciliation",
     "reject_reasons",
     "release_lineage",
+    "round_participation",
     "throughput_by_wave",
     "training_lineage",
+    "training_rounds",
     "twins",
     "wave_summary",
 )
@@ -201,6 +204,9 @@ def test_lineage_runs_from_the_graphs_assets_through_staging_into_the_marts():
     assert parents["stg_lineage"] == {"catalog"}
     assert parents["stg_releases"] == {"release"}
     assert parents["stg_projections"] == {"local_catalog"}
+    assert parents["stg_rounds"] == {"promoted_checkpoint"}
+    assert parents["stg_round_deltas"] == {"evaluation"}
+    assert "checkpoint_clips" in parents["training_lineage"]
     assert parents["index_lag"] == {"stg_projections"}
     assert parents["coverage_by_place"] == {"clip_outcomes"}
     assert graph.get(dg.AssetKey("clip_outcomes")).group_name == "marts"

@@ -1,5 +1,6 @@
-"""A hub on this machine that speaks what huggingface_hub asks of one: info, tree, resolve with ranges."""
+"""A hub on this machine that speaks what huggingface_hub asks of one: info, tree, resolve with ranges, commits."""
 
+import base64
 import hashlib
 import json
 import threading
@@ -19,6 +20,29 @@ class Repo:
     gated: bool = False
     private: bool = False
     branches: tuple[str, ...] = ("main",)
+    tags: dict[str, str] = field(default_factory=dict)
+    others: dict[str, "Repo"] = field(default_factory=dict)  # other branches
+    messages: list[str] = field(default_factory=list)
+
+    def at(self, revision: str) -> "Repo":
+        """The files and commit of a branch."""
+        return self.others.get(revision, self)
+
+    def commit_lines(self, lines: list[dict], large: dict[str, bytes]) -> None:
+        """What a commit says, one JSON object a line."""
+        for line in lines:
+            value = line["value"]
+            match line["key"]:
+                case "header":
+                    self.messages.append(value["summary"])
+                case "file":
+                    self.files[value["path"]] = base64.b64decode(value["content"])
+                case "lfsFile":
+                    self.files[value["path"]] = large[value["oid"]]
+                case "deletedFile":
+                    del self.files[value["path"]]
+        content = b"".join(path.encode() + self.files[path] for path in sorted(self.files))
+        self.commit = hashlib.sha1(content + str(len(self.messages)).encode()).hexdigest()
 
 
 @dataclass
@@ -30,6 +54,8 @@ class Hub:
     url: str = ""
     ranges: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    large: dict[str, bytes] = field(default_factory=dict)  # what was uploaded, by SHA-256
+    write_token: str = "hf_write"
 
 
 @contextmanager
@@ -58,6 +84,57 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self._answer(with_body=True)
 
+    def do_POST(self):
+        path = unquote(urlsplit(self.path).path).strip("/")
+        self.hub.asked.append(f"POST {path}")
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        lines = [json.loads(line) for line in body.splitlines() if line]
+        if self.headers.get("Authorization") != f"Bearer {self.hub.write_token}":
+            self._refuse(403, "")
+        elif path == "api/repos/create":
+            self._create(lines[0])
+        elif path == "api/validate-yaml":
+            self._json({"warnings": [], "errors": []})
+        elif path.endswith(".git/info/lfs/objects/batch"):
+            self._json({"objects": [self._upload_place(one) for one in lines[0]["objects"]]})
+        else:
+            owner, name, kind, revision = path.removeprefix("api/models/").split("/", 3)
+            self._change(f"{owner}/{name}", kind, revision, lines)
+
+    def do_PUT(self):
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        self.hub.large[self.path.rsplit("/", 1)[1]] = content
+        self._json({})
+
+    def _create(self, asked: dict) -> None:
+        name = f"{asked['organization']}/{asked['name']}"
+        status = 409 if name in self.hub.repos else 200
+        self.hub.repos.setdefault(name, Repo({}))
+        self._json({"url": f"{self.hub.url}/{name}"}, status)
+
+    def _upload_place(self, asked: dict) -> dict[str, object]:
+        place = {"upload": {"href": f"{self.hub.url}/large/{asked['oid']}"}}
+        return {**asked, **({} if asked["oid"] in self.hub.large else {"actions": place})}
+
+    def _change(self, name: str, kind: str, revision: str, lines: list[dict]) -> None:
+        repo = self.hub.repos[name]
+        branch = repo.at(revision)
+        if kind == "preupload":
+            self._json({"files": [_upload_mode(branch, one["path"]) for one in lines[0]["files"]]})
+        elif kind == "commit":
+            branch.commit_lines(lines, self.hub.large)
+            url = f"{self.hub.url}/{name}/commit/{branch.commit}"
+            self._json({"commitUrl": url, "commitOid": branch.commit})
+        elif kind == "branch" and revision not in repo.branches:
+            repo.others[revision] = Repo(dict(repo.files), repo.commit)
+            repo.branches = (*repo.branches, revision)
+            self._json({})
+        elif kind == "tag" and lines[0]["tag"] not in repo.tags:
+            repo.tags[lines[0]["tag"]] = revision
+            self._json({})
+        else:
+            self._refuse(409, "")
+
     def log_message(self, *words):
         pass
 
@@ -80,10 +157,11 @@ class _Handler(BaseHTTPRequestHandler):
         elif revision not in (*repo.branches, repo.commit):
             self._refuse(404, "RevisionNotFound")
         elif kind == "revision":
-            siblings = [{"rfilename": path} for path in repo.files]
-            self._json({"id": name, "sha": repo.commit, "siblings": siblings})
+            siblings = [{"rfilename": path} for path in repo.at(revision).files]
+            self._json({"id": name, "sha": repo.at(revision).commit, "siblings": siblings})
         else:
-            self._json([_tree_entry(path, content) for path, content in repo.files.items()])
+            held = repo.at(revision).files
+            self._json([_tree_entry(path, content) for path, content in held.items()])
 
     def _resolve(self, repo: Repo, rest: str, *, with_body: bool) -> None:
         _, _, path = rest.partition("/")
@@ -108,9 +186,9 @@ class _Handler(BaseHTTPRequestHandler):
                 body, self.close_connection = content[start : self.hub.cut_at], True
             self.wfile.write(body)
 
-    def _json(self, record: object) -> None:
+    def _json(self, record: object, status: int = 200) -> None:
         body = json.dumps(record).encode()
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -122,6 +200,17 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("X-Error-Code", code)
         self.send_header("Content-Length", "0")
         self.end_headers()
+
+
+def _upload_mode(repo: Repo, path: str) -> dict[str, object]:
+    """How a file is sent: weights beside the commit; with its hash if it stands already."""
+    is_large, content = path.endswith(".safetensors"), repo.files.get(path)
+    oid = None
+    if content is not None:
+        blob = b"blob %d\0" % len(content) + content
+        oid = (hashlib.sha256(content) if is_large else hashlib.sha1(blob)).hexdigest()
+    mode = "lfs" if is_large else "regular"
+    return {"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid}
 
 
 def _tree_entry(path: str, content: bytes) -> dict[str, object]:

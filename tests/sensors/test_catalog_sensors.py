@@ -181,3 +181,21 @@ def test_a_new_site_is_asked_for_once_there_is_a_release(federated):
     assert sorted(one.run_key for one in after.run_requests) == [
         f"uneven:{site}:first" for site in ("aws", "azure", "gcp", "local")
     ]
+
+
+def test_a_site_that_is_back_but_still_behind_is_not_told_as_recovered(federated, monkeypatch):
+    federated.film("w0001")
+    federated.update()
+    with monkeypatch.context() as cut:
+        unplug(cut, federated, "gcp")
+        federated.film("w0002")
+        cursor = tick(federated, "late_catalogs").cursor
+    back = tick(federated, "late_catalogs", cursor)
+    federated.update()
+    tick(federated, "late_catalogs", back.cursor)
+
+    assert "gcp: catching up" in back.skip_reason.skip_message
+    assert [title for title, facts in TOLD if facts["site"] == "gcp"] == [
+        "worldloop catalogs of gcp: unreachable",
+        "worldloop catalogs of gcp: recovered",
+    ]

@@ -40,3 +40,15 @@ def test_a_failed_run_is_told_once_with_its_job_and_run(caplog):
 
 def test_a_run_that_will_be_retried_is_not_told_yet(caplog):
     assert alerts_about(caplog, **{"dagster/will_retry": "true"}) == []
+
+
+def test_another_try_to_close_a_wave_is_told_unless_a_site_still_does_not_answer(
+    caplog, monkeypatch
+):
+    tags = {"dagster/run_key": "w0001/close/before"}
+    assert len(alerts_about(caplog, **tags)) == 1
+    caplog.clear()
+
+    monkeypatch.setattr("sensors.failed_runs.was_kept_waiting", lambda instance, run_id: True)
+
+    assert alerts_about(caplog, **tags) == []

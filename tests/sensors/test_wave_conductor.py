@@ -2,6 +2,7 @@ import dagster as dg
 import pytest
 
 from assets.partitions import shard_key
+from worldloop.errors import MalformedRecordError, UnreachableError
 
 
 def tick(house):
@@ -83,3 +84,57 @@ def test_a_city_with_a_world_model_may_take_as_long_as_that_needs(house):
     (request,) = tick(house).run_requests
 
     assert int(request.tags["dagster/max_runtime"]) > 7200
+
+
+def close_fails(house, error):
+    """A run that closes the wave and ends with an error, recorded as the daemon's worker does it."""
+
+    @dg.op(name="dedup_clusters")
+    def failing():
+        raise error
+
+    @dg.job(name="close_job", executor_def=dg.in_process_executor)
+    def close_job():
+        failing()
+
+    tags = {"dagster/partition": "w0001", "dagster/run_key": "w0001/close/before"}
+    return close_job.execute_in_process(
+        instance=house.instance, raise_on_error=False, tags=tags
+    ).run_id
+
+
+@pytest.fixture
+def ended(planned):
+    """A wave whose cities have all ended."""
+    for city in ("tokyo", "lima"):
+        record_run(planned, city, "w0001", dg.DagsterRunStatus.SUCCESS)
+    return planned
+
+
+def test_a_wave_that_a_silent_site_kept_open_is_closed_again_after_a_pause(ended, monkeypatch):
+    run_id = close_fails(ended, UnreachableError("The site 'azure' cannot be reached."))
+    assert "a site did not answer; it is closed again at" in tick(ended).skip_message
+
+    monkeypatch.setattr("sensors.wave_conductor.retry_at", lambda ended_at, _: ended_at)
+
+    assert keys(tick(ended)) == [f"w0001/close/{run_id}"]
+
+
+def test_a_wave_that_cannot_close_for_another_reason_waits_for_a_person(ended, monkeypatch):
+    close_fails(ended, MalformedRecordError("a pack", "damaged", "a tar", "Delete it."))
+    monkeypatch.setattr("sensors.wave_conductor.retry_at", lambda ended_at, _: ended_at)
+
+    assert "materialise its assets again" in tick(ended).skip_message
+
+
+def test_a_wave_that_is_being_closed_is_not_closed_twice(ended):
+    ended.instance.add_run(
+        dg.DagsterRun(
+            job_name="close_job",
+            run_id="closing",
+            status=dg.DagsterRunStatus.STARTED,
+            tags={"dagster/partition": "w0001"},
+        )
+    )
+
+    assert tick(ended).skip_message == "w0001: it is being closed"

@@ -50,6 +50,11 @@ FIELDS = {
     "projections": "origin site projection measured_at num_rows size_bytes num_behind lag_s recall "
     "took_s num_requests repaired_at",
     "reconciliations": "site origin of_kind measured_at num_expected num_missing num_repaired",
+    "rounds": "origin round opened_at ended_at model strategy codec outcome num_sites num_deltas "
+    "size_bytes took_s loss_before loss_after adapter_sha256 base_round lineage_depth",
+    "round_waves": "origin round wave root_hash",
+    "round_deltas": "origin round site status num_clips num_steps size_bytes took_s gpu_s loss_before "
+    "loss_after norm staleness content_sha256",
 }
 
 

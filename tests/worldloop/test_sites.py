@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from worldloop.errors import MalformedRecordError, UnknownKeyError
-from worldloop.sites import Budgets, load_sites, parse_sites
+from worldloop.sites import Budgets, Retraining, load_sites, parse_sites
 
 SHIPPED = Path(__file__).parents[2] / "orchestration" / "sites.toml"
 SITE = {"cities": ["*"], "store": "sites/local"}
@@ -87,3 +87,73 @@ def test_a_file_of_another_shape_is_refused(tmp_path, text):
         load_sites(path)
     with pytest.raises(MalformedRecordError, match="none"):
         load_sites(tmp_path / "none.toml")
+
+
+TRAINED = {
+    "model": "Tiny-Cosmos-Predict2-Video2World",
+    "regeneration": {"tier": "tiny", "control": ["first_frames"]},
+}
+
+
+def parse_training(num_sites=3, **training):
+    others = {f"site{k}": {"cities": [], "store": f"sites/{k}"} for k in range(num_sites - 1)}
+    record = {"sites": {"local": {**SITE, "training": training}, **others}}
+    return parse_sites(record).site("local").training
+
+
+def test_without_a_model_nothing_is_trained_and_every_number_has_its_default():
+    assert parse_training() == Retraining()
+    assert load_sites(SHIPPED).site("local").training.model == ""
+
+
+def test_tables_of_training_are_parts_of_a_round_s_plan():
+    found = parse_training(
+        **TRAINED,
+        min_closed_gaps=4,
+        training={"rank": 4, "conditioning_frames": [0, 1]},
+        aggregation={"strategy": "diloco", "options": {"momentum": 0.9}},
+        terms={"quorum": 3, "max_staleness": 1},
+        trial={"limits": {"lineage_depth_max": 2}, "guidance": -1},
+    )
+
+    assert (found.training.rank, found.training.conditioning_frames) == (4, (0, 1))
+    assert found.aggregation.options == {"momentum": 0.9}
+    assert (found.terms.quorum, found.terms.max_staleness, found.min_closed_gaps) == (3, 1, 4)
+    assert (found.trial.limits, found.trial.sample_steps) == ({"lineage_depth_max": 2.0}, 0)
+
+
+def test_the_shape_that_is_trained_on_is_that_of_the_model_s_drafts_unless_it_is_named():
+    shape = {"num_frames": 5, "width_px": 32, "height_px": 32, "rate_fps": 8}
+
+    assert parse_training(**TRAINED).training.shape.num_frames == 9
+    assert parse_training(**TRAINED, training={"shape": shape}).training.shape.num_frames == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"modle": "x"}, "only model"),
+        ({"model": "nope"}, "world model"),
+        ({"min_new_hours": 0}, "min_new_hours, min_closed_gaps or max_drift"),
+        ({"min_new_hours": "one"}, "min_new_hours: found 'one'"),
+        ({"held_out_share": 1.5}, "held_out_share: found 1.5"),
+        ({"gap_clips": 0}, "gap_clips"),
+        ({"training": {"mode": "full"}}, "training mode"),
+        ({"training": {"num_steps": 0}}, "num_steps"),
+        ({"training": {"shape": {"width_px": 3}}}, "num_frames, width_px"),
+        ({"aggregation": {"strategy": "median", "secure": True}}, "Turn secure off"),
+        ({"aggregation": {"options": {"momentum": "high"}}}, "options momentum"),
+        ({"aggregation": {"secure": 1}}, "true or false"),
+        ({"terms": {"quorum": 9}}, "1 to 3, the number of sites"),
+        ({"terms": {"deadline_s": -1}}, "zero or more"),
+        ({"trial": []}, "trial"),
+        ({"regeneration": {"tier": "huge"}}, "tier"),
+        ({"regeneration": {"tier": "tiny"}}, "name a control"),
+        ({"regeneration": {**TRAINED["regeneration"], "num_places": 0}}, "num_places"),
+    ],
+)
+def test_training_that_no_round_could_carry_out_is_refused(changes, named):
+    with pytest.raises(MalformedRecordError, match=named) as caught:
+        parse_training(**{**TRAINED, **changes})
+
+    assert "sites.toml" in str(caught.value)

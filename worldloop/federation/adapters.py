@@ -108,7 +108,7 @@ def check_alike(found: Arrays, expected: Arrays) -> None:
         raise MalformedRecordError(
             "tensors of an adapter",
             {name: shapes[0].get(name) for name in odd[:3]},
-            {name: shapes[1].get(name) for name in odd[:3]}.__repr__(),
+            repr({name: shapes[1].get(name) for name in odd[:3]}),
             "Train from the base and with the rank that the round plans.",
         )
 
@@ -118,13 +118,14 @@ def adapter_sha256(arrays: Arrays) -> str:
     digest = hashlib.sha256()
     for name in sorted(arrays):
         digest.update(f"{name}{arrays[name].shape}".encode())
-        digest.update(np.ascontiguousarray(arrays[name], "<f4").tobytes())
+        digest.update(np.ascontiguousarray(arrays[name], "<f4").reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
 def adapter_bytes(arrays: Arrays) -> bytes:
     """Arrays as a safetensors file; equal arrays give equal bytes."""
-    content: bytes = save({name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)})
+    # not ascontiguousarray, which makes one number of no dimension a row of one
+    content: bytes = save({name: np.asarray(arrays[name], order="C") for name in sorted(arrays)})
     return content
 
 

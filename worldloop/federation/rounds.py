@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 from worldloop.cosmos.families import ClipShape
 from worldloop.errors import MalformedRecordError
+from worldloop.federation.options import least_sites, option_problems
 from worldloop.seeds import content_id
 
 PLAN_VERSION = 1
@@ -70,6 +71,8 @@ class Training:
         max_clips: Clips of a site that are trained on, evenly spaced; 0: all.
         precision: `bf16` or `fp32`.
         checkpoint_blocks: Whether activations are computed again in the backward pass.
+        sequence_interval: Every so-manieth frame of a video makes a window.
+        start_frame_interval: Frames from the start of one window to the next; 0: windows lie side by side.
     """
 
     shape: ClipShape
@@ -90,6 +93,8 @@ class Training:
     max_clips: int = 0
     precision: str = "bf16"
     checkpoint_blocks: bool = False
+    sequence_interval: int = 1
+    start_frame_interval: int = 0
 
 
 @dataclass(frozen=True)
@@ -382,4 +387,15 @@ def _problems(plan: RoundPlan) -> list[tuple[str, object, str, str]]:
             ),
         ),
     ]
-    return [problem for is_wrong, problem in rules if is_wrong]
+    return [problem for is_wrong, problem in rules if is_wrong] or _strategy_problems(plan)
+
+
+def _strategy_problems(plan: RoundPlan) -> list[tuple[str, object, str, str]]:
+    """What a known strategy cannot do with its options and the quorum."""
+    strategy, options = plan.aggregation.strategy, plan.aggregation.options
+    problems = option_problems(strategy, options)
+    needed = 1 if problems else least_sites(strategy, options)
+    if plan.terms.quorum < needed:
+        expected = f"at least {needed}, which {strategy} needs to drop {needed // 2} at each end"
+        problems.append(("quorum", plan.terms.quorum, expected, "Raise it, or lower trim."))
+    return problems

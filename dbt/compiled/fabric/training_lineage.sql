@@ -30,6 +30,27 @@ outcomes as (
 
 ),
 
+checkpoint_clips as (
+
+    select * from worldloop_marts.checkpoint_clips
+
+),
+
+trained as (
+
+    -- the first promoted round whose plan names the release
+    select
+        waves.wave,
+        waves.round,
+        row_number() over (
+            partition by waves.wave order by rounds.opened_at, rounds.round
+        ) as first_rank
+    from worldloop_marts.stg_round_waves as waves
+    inner join worldloop_marts.stg_rounds as rounds on waves.round = rounds.round
+    where rounds.outcome = 'promoted'
+
+),
+
 final as (
 
     select
@@ -43,6 +64,8 @@ final as (
         lineage.scene_id,
         lineage.sketch_recipe_id,
         generations.draft_recipe_id,
+        checkpoint_clips.checkpoint_round,
+        trained.round as trained_round,
 
         -- strings
         lineage.site,
@@ -71,6 +94,8 @@ final as (
     left join lineage on release_clips.recipe_id = lineage.recipe_id
     left join generations on release_clips.recipe_id = generations.recipe_id
     left join outcomes on release_clips.recipe_id = outcomes.recipe_id
+    left join checkpoint_clips on release_clips.recipe_id = checkpoint_clips.recipe_id
+    left join trained on release_clips.release = trained.wave and trained.first_rank = 1
 
 )
 

@@ -130,6 +130,9 @@ LORA = re.compile(
     r"^(?P<layer>.*\.attn)\.(?P<name>to_(?:q|k|v|out))_lora\.net\.(?P<part>[01])\.weight$"
 )
 
+BASE_LAYER = ".base_layer.weight"
+PEFT = re.compile(r"\.base_layer\.weight$|\.lora_[AB]\.default\.weight$")
+
 
 def key_map(layout: str, *, num_layers: int, present: Iterable[str] = ()) -> dict[str, str]:
     """Every tensor of a transformer: diffusers name to original name without `net.`.
@@ -167,7 +170,7 @@ def read_original(path: Path, *, averaged: bool = False) -> tuple[str, State]:
     Raises:
         MalformedRecordError: If it cannot be read, is of neither layout, or lacks or has other tensors.
     """
-    state = with_loras_merged(network_tensors(path, averaged=averaged))
+    state = with_peft_merged(with_loras_merged(network_tensors(path, averaged=averaged)))
     layout = layout_of(state)
     if layout is None:
         raise MalformedRecordError(
@@ -268,6 +271,23 @@ def with_loras_merged(state: State) -> State:
     for target, (down, up) in lora_factors(state).items():
         weight = merged[target]
         merged[target] = (weight.float() + up.float() @ down.float()).to(weight.dtype)
+    return merged
+
+
+def with_peft_merged(state: State) -> State:
+    """Weights of a Predict2 LoRA checkpoint, in which PEFT put factors beside `base_layer`, at a scale of 1.
+
+    The scale is not in the file; 1 is what the published recipe trains with (lora_alpha = lora_rank,
+    cosmos_predict2/configs/base/experiment/cosmos_nemo_assets_lora.py, commit 661da47).
+    """
+    merged = {key: value for key, value in state.items() if not PEFT.search(key)}
+    for key, value in state.items():
+        if key.endswith(BASE_LAYER):
+            stem = key.removesuffix(BASE_LAYER)
+            down, up = (state.get(f"{stem}.lora_{part}.default.weight") for part in "AB")
+            if down is not None and up is not None:
+                value = (value.float() + up.float() @ down.float()).to(value.dtype)
+            merged[f"{stem}.weight"] = value
     return merged
 
 

@@ -1,0 +1,171 @@
+"""Adapters: what the deltas of a round's sites become."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import dagster as dg
+
+from assets.partitions import every_site_of_the_round, rounds
+from resources.round_deltas import Gathered, gather, why_no_quorum
+from resources.round_files import (
+    decide_participants,
+    publish_adapter,
+    read_adapter_record,
+    read_optimizer,
+    read_round_plan,
+)
+from resources.site_store import SiteStore
+from worldloop import layout
+from worldloop.federation.adapters import Arrays, adapter_sha256
+from worldloop.federation.outcomes import AdapterRecord, participation_table
+from worldloop.federation.privacy import privacy_spent
+from worldloop.federation.rounds import RoundPlan
+from worldloop.federation.strategies import (
+    Aggregated,
+    Contribution,
+    aggregate,
+    carried_state,
+)
+
+
+@dg.asset(
+    group_name="federation",
+    kinds={"numpy"},
+    partitions_def=rounds,
+    deps=["round_plan", every_site_of_the_round("site_delta")],
+    code_version="1",
+    retry_policy=dg.RetryPolicy(max_retries=1, delay=3),
+)
+def adapter(context: dg.AssetExecutionContext, store: SiteStore) -> dg.MaterializeResult[None]:
+    """One adapter of the deltas that are there: verified, aggregated by the plan's strategy, published.
+
+    Which deltas count is decided once; run again, it gives the same bytes, or refuses to change what
+    stands. A delta that cannot be used is left out and named. Without a quorum of the others it fails.
+    Format: docs/formats.md#adapter.
+    """
+    began = time.monotonic()
+    plan = read_round_plan(store, context.partition_key)
+    gathered = gather(store, plan)
+    if gathered.num_accepted < plan.terms.quorum:
+        raise dg.Failure(why_no_quorum(plan, gathered.participation), allow_retries=False)
+    decided = decide_participants(store, plan.round, gathered.participants)
+    if decided != gathered.participants:  # another run was quicker
+        gathered = gather(store, plan)
+    made = aggregate_round(store, plan, gathered)
+    record = record_of(plan, gathered, made, _privacy(store, plan))
+    publish_adapter(store, record, made.adapter, made.state)
+    for one in record.participation:
+        if one.status == "refused":
+            context.log.warning("The delta of %s was refused: %s", one.site, one.reason)
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(record.adapter_sha256),
+        metadata=_describe(store, plan, record, time.monotonic() - began),
+    )
+
+
+@dg.asset_check(asset=adapter, partitions_def=rounds)
+def every_delta_was_accepted(
+    context: dg.AssetCheckExecutionContext, store: SiteStore
+) -> dg.AssetCheckResult:
+    """Every planned site sent a delta that could be used, or said that it has no clips."""
+    record = read_adapter_record(store, context.partition_key)
+    entries = record.participation if record else ()
+    odd = {e.site: f"{e.status}: {e.reason}" for e in entries if e.status in ("refused", "missing")}
+    return dg.AssetCheckResult(
+        passed=record is not None and not odd,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"left_out": dg.MetadataValue.json(odd)},
+    )
+
+
+def aggregate_round(store: SiteStore, plan: RoundPlan, gathered: Gathered) -> Aggregated:
+    """The deltas as one adapter; the outer optimizer goes on from the base's round."""
+    contributions = [
+        Contribution(
+            site=one.participation.site,
+            delta=one.delta,
+            weight=float(one.participation.num_clips),
+            staleness=one.participation.staleness,
+        )
+        for one in gathered.deltas
+        if one.delta is not None
+    ]
+    return aggregate(
+        contributions,
+        gathered.start,
+        _state(store, plan),
+        plan.aggregation,
+        staleness_power=plan.terms.staleness_power,
+    )
+
+
+def record_of(
+    plan: RoundPlan, gathered: Gathered, made: Aggregated, privacy: Mapping[str, float]
+) -> AdapterRecord:
+    """What `adapter.json` says; a function of plan and deltas alone."""
+    entries = tuple(
+        replace(one, weight=round(made.weights.get(one.site, 0.0), 9))
+        for one in gathered.participation
+    )
+    sent = [one for one in entries if one.status == "accepted"]
+    num_parameters = sum(each.size for each in made.adapter.values())
+    return AdapterRecord(
+        round=plan.round,
+        plan_id=plan.plan_id,
+        strategy=plan.aggregation.strategy,
+        start_sha256=adapter_sha256(gathered.start),
+        adapter_sha256=adapter_sha256(made.adapter),
+        optimizer_sha256=adapter_sha256(made.state) if made.state else "",
+        num_parameters=num_parameters,
+        update_norm=made.delta_norm,
+        participation=entries,
+        facts={
+            "num_deltas": len(sent),
+            "size_bytes": sum(one.size_bytes for one in sent),
+            "float32_bytes": 4 * num_parameters * len(sent),
+            **privacy,
+        },
+    )
+
+
+def _privacy(store: SiteStore, plan: RoundPlan) -> dict[str, float]:
+    """What the rounds of this line have cost a site's footage; nothing where there is no noise."""
+    noise = plan.aggregation.noise_multiplier
+    if not noise:
+        return {}
+    num_rounds, base = 1, plan.base.adapter
+    while base:
+        num_rounds, base = num_rounds + 1, read_round_plan(store, base).base.adapter
+    spent = privacy_spent(noise, num_rounds, delta=plan.aggregation.target_delta)
+    return {"epsilon": spent.epsilon, "target_delta": spent.delta, "num_private_rounds": num_rounds}
+
+
+def _state(store: SiteStore, plan: RoundPlan) -> Arrays:
+    """Where the outer optimizer of the base's round stopped; nothing after a change of strategy."""
+    if not plan.base.adapter:
+        return {}
+    return carried_state(read_optimizer(store, plan.base.adapter), plan.aggregation)
+
+
+def _describe(
+    store: SiteStore, plan: RoundPlan, record: AdapterRecord, took_s: float
+) -> dict[str, Any]:
+    entries = record.accepted
+    weights = sum(one.weight for one in entries) or 1.0
+    return {
+        "dagster/row_count": record.num_parameters,
+        "took_s": round(took_s, 3),
+        "strategy": record.strategy,
+        "codec": plan.aggregation.codec,
+        "update_norm": record.update_norm,
+        "loss_before": sum(e.weight * e.loss_before for e in entries) / weights,
+        "loss_after": sum(e.weight * e.loss_after for e in entries) / weights,
+        "adapter_sha256": record.adapter_sha256,
+        **record.facts,
+        "participation": dg.MetadataValue.md(participation_table(record.participation)),
+        "location": dg.MetadataValue.path(
+            f"{store.url}/{layout.adapter_key(plan.round, 'adapter.safetensors')}"
+        ),
+    }

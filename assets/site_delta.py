@@ -1,0 +1,344 @@
+"""Site deltas: each site trains on its own clips of a round and sends what training changed.
+
+Nothing of the footage leaves the site: the delta goes through the outbox, and what Dagster is shown of it
+are numbers and ids.
+"""
+
+import hashlib
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from assets.partitions import site_by_round, split_site_round
+from gpu_jobs.posttrain.spec import TRAIN, PosttrainSpec
+from resources.failpoints import reached
+from resources.federation import Federation
+from resources.outbox import Outbox
+from resources.residuals import carried_residual, keep_residual
+from resources.round_deltas import start_of
+from resources.round_files import read_outcome, read_participants, read_round_plan
+from resources.site_footage import SiteFootage, StagedFootage
+from resources.site_keys import SiteKeys
+from resources.site_store import SiteStore
+from resources.staging import Staging
+from resources.trainers import Trainers
+from resources.world_models import WorldModels
+from worldloop.federation.adapters import (
+    Arrays,
+    adapter_bytes,
+    check_alike,
+    difference,
+    norm,
+    read_adapter,
+)
+from worldloop.federation.codecs import Encoded, decode, encode
+from worldloop.federation.envelopes import (
+    DeltaHeader,
+    read_record,
+    read_unverified,
+    seal,
+    sign_record,
+)
+from worldloop.federation.outbox import DELTA, RECEIPT, facts
+from worldloop.federation.privacy import privatised
+from worldloop.federation.rounds import RoundPlan
+from worldloop.plots import line_chart, svg_as_markdown
+
+_NOT_ASKED = "The round does not ask this site."
+_OVER = "The round went on without this site's delta; a later one would not count."
+_MAX_POINTS = 200  # of the loss curve that is sent
+_TOLD_EVERY_S = 10.0
+_MIN_TIMEOUT_S = 60.0
+_REPORTED = (
+    "num_windows",
+    "num_parameters",
+    "tokens_per_s",
+    "tflops",
+    "load_s",
+    "encode_s",
+    "train_s",
+    "wall_s",
+    "peak_gpu_gb",
+    "resumed_at",
+)
+
+
+def build_site_delta(sites: Iterable[str]) -> dg.AssetsDefinition:
+    """The asset, partitioned by the sites of the sites file and by round."""
+
+    @dg.asset(
+        name="site_delta",
+        description=_DESCRIPTION,
+        group_name="federation",
+        kinds={"pytorch"},
+        partitions_def=site_by_round(sites),
+        deps=[
+            dg.AssetDep(
+                "round_plan", partition_mapping=dg.MultiToSingleDimensionPartitionMapping("round")
+            )
+        ],
+        pool="gpu",
+        code_version="1",
+        retry_policy=dg.RetryPolicy(max_retries=1, delay=3),
+    )
+    def site_delta(
+        context: dg.AssetExecutionContext,
+        store: SiteStore,
+        federation: Federation,
+        staging: Staging,
+        trainers: Trainers,
+        world_models: WorldModels,
+    ) -> dg.MaterializeResult[None]:
+        site, round_key = split_site_round(context.partition_key)
+        plan, outbox = read_round_plan(store, round_key), Outbox(store)
+        if site not in plan.sites:
+            return dg.MaterializeResult(metadata={"note": _NOT_ASKED})
+        with staging.lock(round_key, site, "site_delta"):
+            if outbox.sent(round_key, site, DELTA) is None:
+                if _is_too_late(store, plan):
+                    return dg.MaterializeResult(metadata={"note": _OVER})
+                site_at_work = _SiteAtWork(
+                    context, store, federation, staging, trainers, world_models, plan, site
+                )
+                site_at_work.send(outbox)
+            else:
+                context.log.info("The delta of %s in %s stands already", site, round_key)
+        staging.clear(round_key, site)
+        return dg.MaterializeResult(metadata=_describe(outbox, plan, site))
+
+    return site_delta
+
+
+_DESCRIPTION = """What one site's training changed in a round, signed and sent through the outbox.
+
+The site trains on its own accepted clips of the round's waves, without held-out cities. A delta that stands
+is not made again; a killed run goes on at its step. A site without clips says so, and the round goes on. What
+the codec loses stays at the site, written before the delta is sent: the sending is the commit. Formats:
+docs/formats.md#delta and #receipt.
+"""
+
+
+@dataclass(frozen=True)
+class _SiteAtWork:
+    """Everything that one site needs to make its delta."""
+
+    context: dg.AssetExecutionContext
+    store: SiteStore
+    federation: Federation
+    staging: Staging
+    trainers: Trainers
+    world_models: WorldModels
+    plan: RoundPlan
+    site: str
+
+    def send(self, outbox: Outbox) -> None:
+        """Make the delta and send it: receipt and residual first, as the delta commits both."""
+        plan, site = self.plan, self.site
+        keys = SiteKeys(self.federation.home)
+        keys.publish(self.store, site)
+        private_key = keys.private_key(site)
+        report, encoded, length = self._train()
+        reached("site_delta.trained")
+        header = _header(plan, site, report, length)
+        content = seal(encoded.content if encoded else b"", header, private_key)
+        receipt = sign_record(_receipt(header, report, encoded, content), private_key)
+        outbox.send(plan.round, site, RECEIPT, receipt, replace=True)
+        own = self.federation.store(site)
+        keep_residual(own, plan.round, content, encoded.residual if encoded else None)
+        reached("site_delta.before_send")
+        outbox.send(plan.round, site, DELTA, content)
+        reached("site_delta.sent")
+
+    def _train(self) -> tuple[Mapping[str, Any], Encoded | None, float]:
+        """Report, encoded delta and its length; nothing of it if there is nothing to train on."""
+        plan = self.plan
+        footage = SiteFootage(
+            self.federation, self.site, footage_folder(self.federation, self.site)
+        ).stage_train(
+            plan.waves,
+            held_out_cities=plan.trial.held_out_cities,
+            max_clips=plan.training.max_clips,
+        )
+        self.context.log.info("%d clips to train on at %s", footage.num_clips, self.site)
+        if not footage.num_clips:
+            return {}, None, 0.0
+        folder = self.staging.folder(plan.round, self.site)
+        report = self.trainers.run(
+            self.site,
+            TRAIN,
+            self._spec(footage, folder),
+            timeout_s=max(plan.terms.deadline_s, _MIN_TIMEOUT_S),
+            on_event=_Teller(self.context),
+        )
+        if not report["output_dir"]:  # clips that are shorter than a window
+            return {}, None, 0.0
+        trained = Path(report["output_dir"])
+        delta = difference(
+            read_adapter(trained / "adapter.safetensors"),
+            read_adapter(trained / "start.safetensors"),
+        )
+        encoded, length = self._encode(delta)
+        return report, encoded, length
+
+    def _spec(self, footage: StagedFootage, folder: Path) -> PosttrainSpec:
+        plan, machine = self.plan, self.world_models
+        return PosttrainSpec(
+            model=plan.base.model,
+            revision=plan.base.revision,
+            checkpoint_dir=machine.checkpoint_dir,
+            footage_dir=str(footage.folder),
+            output_dir=str(folder / "trained"),
+            training=asdict(plan.training),
+            seed=plan.seed,
+            site=self.site,
+            start_adapter=lay_out_base(self.store, plan, folder),
+            transformer_dir=plan.base.checkpoint,
+            cache_dir=str(footage.cache_dir),
+            state_dir=str(folder / "state"),
+            exclude_cities=plan.trial.held_out_cities,
+            device=machine.device,
+        )
+
+    def _encode(self, delta: Arrays) -> tuple[Encoded, float]:
+        """The delta as it is sent: with what was lost before, limited and noised if planned; and its length.
+
+        With noise the residual is added before, so that what is lost afterwards is protected as well.
+        """
+        asked = self.plan.aggregation
+        residual = None
+        if asked.error_feedback:
+            own = self.federation.store(self.site)
+            residual = carried_residual(own, self.store, self.plan, self.site)
+        if asked.clip_norm > 0:
+            delta = privatised(
+                _added(delta, residual) if residual else delta,
+                clip_norm=asked.clip_norm,
+                noise_multiplier=asked.noise_multiplier,
+            )
+            residual = None
+        encoded = encode(delta, asked.codec, residual=residual, error_feedback=asked.error_feedback)
+        return encoded, norm(decode(encoded.content))
+
+
+def _added(delta: Arrays, residual: Arrays) -> Arrays:
+    check_alike(residual, delta)
+    return {name: delta[name] + residual[name] for name in delta}
+
+
+class _Teller:
+    """Shows the step and the loss in Dagster now and then; nothing else of what a trainer tells."""
+
+    def __init__(self, context: dg.AssetExecutionContext):
+        self.context, self.told_s = context, time.monotonic()
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        now_s = time.monotonic()
+        if event.get("event") == "step" and now_s - self.told_s >= _TOLD_EVERY_S:
+            self.told_s = now_s
+            step, of, loss = int(event["step"]), int(event["of"]), float(event["loss"])
+            self.context.log.info("step %d of %d, loss %.4g", step, of, loss)
+
+
+def footage_folder(federation: Federation, site: str) -> Path:
+    """Where a site's clips lie as folders to train on; of this machine, kept over rounds."""
+    return Path(federation.home) / "training" / site
+
+
+def lay_out_base(store: SiteStore, plan: RoundPlan, folder: Path) -> str:
+    """The adapter that a round goes on from as a local file; empty without one.
+
+    Raises:
+        MalformedRecordError: If it is not the one that the plan names.
+    """
+    if not plan.base.adapter:
+        return ""
+    path = folder / "base.safetensors"
+    path.write_bytes(adapter_bytes(start_of(store, plan, None)))
+    return str(path)
+
+
+def _header(plan: RoundPlan, site: str, report: Mapping[str, Any], length: float) -> DeltaHeader:
+    """What is said of a delta; without a report, that there is nothing to train on."""
+    return DeltaHeader(
+        round=plan.round,
+        site=site,
+        plan_id=plan.plan_id,
+        base=plan.base.adapter,
+        start_sha256=report.get("start_sha256", ""),
+        codec=plan.aggregation.codec,
+        num_clips=int(report.get("num_clips", 0)),
+        num_steps=int(report.get("num_steps", 0)),
+        norm=length,
+        loss_before=float(report.get("loss_before", 0.0)),
+        loss_after=float(report.get("loss_after", 0.0)),
+        took_s=float(report.get("wall_s", 0.0)),
+        gpu_s=float(report.get("gpu_s", 0.0)),
+    )
+
+
+def _receipt(
+    header: DeltaHeader, report: Mapping[str, Any], encoded: Encoded | None, content: bytes
+) -> dict[str, Any]:
+    """`receipt.json`: how training went, for what is shown; the delta itself does not rest on it."""
+    points = report.get("losses", [])
+    every = -(-len(points) // _MAX_POINTS) or 1
+    return {
+        "round": header.round,
+        "site": header.site,
+        "plan_id": header.plan_id,
+        "version": 1,
+        "status": "empty" if header.is_empty else "trained",
+        "codec": header.codec,
+        "start_sha256": header.start_sha256,
+        "payload_sha256": hashlib.sha256(encoded.content if encoded else b"").hexdigest(),
+        "size_bytes": len(content),
+        "relative_error": encoded.relative_error if encoded else 0.0,
+        "num_clips": header.num_clips,
+        "num_steps": header.num_steps,
+        "losses": [{"step": int(p["step"]), "loss": float(p["loss"])} for p in points[::every]],
+        **{name: report[name] for name in _REPORTED if name in report},
+    }
+
+
+def _is_too_late(store: SiteStore, plan: RoundPlan) -> bool:
+    """Whether nothing will ever take a delta of this round."""
+    decided = read_participants(store, plan.round) is not None
+    over = read_outcome(store, plan.round) is not None
+    return (decided or over) and not plan.terms.max_staleness
+
+
+def _describe(outbox: Outbox, plan: RoundPlan, site: str) -> dict[str, Any]:
+    """Numbers and ids of the delta that stands, and its curve."""
+    content = outbox.sent(plan.round, site, DELTA)
+    receipt_file = outbox.sent(plan.round, site, RECEIPT)
+    assert content is not None
+    header, _ = read_unverified(content)
+    receipt = read_record(receipt_file, what=RECEIPT) if receipt_file else {}
+    shown = facts(
+        {
+            "round": plan.round,
+            "site": site,
+            "status": "empty" if header.is_empty else "trained",
+            "codec": header.codec,
+            "num_clips": header.num_clips,
+            "num_steps": header.num_steps,
+            "size_bytes": len(content),
+            "norm": header.norm,
+            "loss_before": header.loss_before,
+            "loss_after": header.loss_after,
+            "took_s": header.took_s,
+            "gpu_s": header.gpu_s,
+            "content_sha256": hashlib.sha256(content).hexdigest(),
+            **{name: receipt[name] for name in (*_REPORTED, "relative_error") if name in receipt},
+        }
+    )
+    points = receipt.get("losses", [])
+    if points:
+        labels = [f"step {point['step']}" for point in points]
+        chart = line_chart("loss", labels, [point["loss"] for point in points])
+        shown["loss_curve"] = dg.MetadataValue.md(svg_as_markdown(chart, alt="loss by step"))
+    return shown

@@ -1,0 +1,68 @@
+-- Made by `make marts-sql` from dbt/models/staging/stg_round_deltas.sql; change that.
+create or alter view worldloop_marts.stg_round_deltas as
+with log_rows as (
+
+    select
+        round,
+        site,
+        content_sha256,
+        status,
+        num_clips,
+        num_steps,
+        size_bytes,
+        staleness,
+        took_s,
+        gpu_s,
+        loss_before,
+        loss_after,
+        norm,
+        log_site
+    from (
+        select
+            cast(round as varchar(8000)) as round,
+            cast(site as varchar(8000)) as site,
+            cast(content_sha256 as varchar(8000)) as content_sha256,
+            cast(status as varchar(8000)) as status,
+            cast(num_clips as bigint) as num_clips,
+            cast(num_steps as bigint) as num_steps,
+            cast(size_bytes as bigint) as size_bytes,
+            cast(staleness as bigint) as staleness,
+            cast(took_s as float) as took_s,
+            cast(gpu_s as float) as gpu_s,
+            cast(loss_before as float) as loss_before,
+            cast(loss_after as float) as loss_after,
+            cast(norm as float) as norm,
+            origin as log_site,
+            row_number() over (partition by round, site order by origin) as occurrence
+        from worldloop.round_deltas
+    ) as numbered
+    where occurrence = 1
+
+),
+
+final as (
+
+    select
+        -- ids
+        round,
+        site,
+        content_sha256,
+
+        -- strings
+        status,
+
+        -- numerics
+        num_clips,
+        num_steps,
+        size_bytes,
+        staleness,
+        took_s,
+        gpu_s,
+        loss_before,
+        loss_after,
+        norm
+    from log_rows
+
+)
+
+select * from final

@@ -1,0 +1,267 @@
+"""What post-training costs on this GPU, with random weights in the real architectures.
+
+Run `python -m gpu_jobs.posttrain.bench OUT.jsonl SECTION...`, a section being the name of a function
+of this module with its arguments behind colons, e.g. `train:predict2-2b:lora`,
+`train:cosmos1-7b:lora:again:2`, `train:draft:full:again`, `memory:v2w-7b`. Under `torchrun
+--nproc_per_node=N` processes share a batch, and the first one writes. Arithmetic does not care what
+weights are; losses say only that numbers stay numbers. A section that fails is a line with its error.
+
+Rates count the operations of the model (see `training.lora_flops`), not activations that are computed
+again; `mfu` is their share of the measured bf16 peak of one H200.
+"""
+
+import gc
+import json
+import statistics
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gpu_jobs.common.processes import joined_processes
+from gpu_jobs.cosmos_generate.bench import BF16_TFLOPS
+from gpu_jobs.cosmos_generate.bench_models import (
+    CASES,
+    TEXT_TOKENS,
+    TEXT_WIDTH,
+    Case,
+    transformer_of,
+)
+from gpu_jobs.posttrain.base import Base, BaseKey
+from gpu_jobs.posttrain.learner import Draws, Learner
+from gpu_jobs.posttrain.lora import target_layers
+from gpu_jobs.posttrain.objectives import objective_of
+from gpu_jobs.posttrain.parallel import Fleet
+from gpu_jobs.posttrain.training import lora_flops
+from worldloop.cosmos.families import Family
+from worldloop.cosmos.flops import pass_flops
+from worldloop.federation.adapters import initial_adapter
+from worldloop.federation.rounds import Mode, Training
+
+Record = Callable[..., None]
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+NUM_WARM, NUM_STEPS = 2, 5
+_NUM_WINDOWS = 8
+
+
+def main() -> None:
+    """Run sections and write a line for each measurement."""
+    out, sections = Path(sys.argv[1]), sys.argv[2:]
+    with joined_processes(_device()) as processes, out.open("a") as lines:
+        fleet = Fleet(processes.size, processes.rank)
+        started_s = time.perf_counter()
+
+        def record(name: str, **values: Any) -> None:
+            if not fleet.leads:
+                return
+            row = {"name": name, "at_s": round(time.perf_counter() - started_s, 1), **values}
+            lines.write(json.dumps(row) + "\n")
+            lines.flush()
+            sys.stdout.write(json.dumps(row) + "\n")
+            sys.stdout.flush()
+
+        record("machine", **_machine(), processes=fleet.size)
+        for section in sections:
+            name, *arguments = section.split(":")
+            try:
+                SECTIONS[name](record, fleet, *arguments)
+            except Exception as error:  # noqa: BLE001 - a section that fails must not stop the others
+                traceback.print_exc(limit=-4)
+                record(section, error=f"{type(error).__name__}: {error}"[:500])
+            _forget()
+
+
+def train(
+    record: Record,
+    fleet: Fleet,
+    key: str,
+    mode: Mode = "lora",
+    again: str = "",
+    batch_size: str = "1",
+    compiled: str = "",
+) -> None:
+    """Steps of a training: seconds, tokens a second and share of the peak.
+
+    Args:
+        record: Takes the row.
+        fleet: The processes that train together.
+        key: In `CASES`.
+        mode: `lora` (rank 8 on the default targets) or `full`.
+        again: `again` computes activations again in the backward pass.
+        batch_size: Windows of a step on each process.
+        compiled: `compiled` compiles blocks.
+    """
+    case, count = CASES[key], int(batch_size) * fleet.size
+    training = _training(case, mode, again=bool(again), batch_size=count)
+    learner = _learner(case, training, fleet, compiled=bool(compiled))
+    started_s = time.perf_counter()
+    loss = learner.step(None, 0, rate=1.0)
+    _synchronize()
+    first_s = time.perf_counter() - started_s
+    _reset_peak()
+    spent = []
+    for number in range(1, NUM_WARM + NUM_STEPS):
+        started_s = time.perf_counter()
+        loss = learner.step(None, number, rate=1.0)
+        _synchronize()
+        spent.append(time.perf_counter() - started_s)
+    step_s = statistics.median(spent[NUM_WARM - 1 :])
+    once = pass_flops(case.record, case.shape, batch_size=count)
+    flops = 3 * once.total if mode == "full" else lora_flops(once)
+    tokens = case.record.num_tokens(case.shape) * count
+    record(
+        ":".join(("train", key, mode, again, batch_size, compiled)).rstrip(":"),
+        step_s=step_s,
+        first_s=round(first_s, 1),
+        tokens=tokens,
+        tokens_per_s=tokens / step_s,
+        pflop=flops / 1e15,
+        tflops=flops / step_s / 1e12,
+        mfu=flops / step_s / 1e12 / fleet.size / BF16_TFLOPS,
+        floor_s=flops / fleet.size / (BF16_TFLOPS * 1e12),
+        parameters=sum(one.numel() for one in learner.parameters.values()),
+        peak_gb=_peak_gb(),
+        finite=bool(torch.isfinite(loss)),
+    )
+    learner.close()
+
+
+def memory(record: Record, fleet: Fleet, key: str) -> None:
+    """The most windows of a step that fit: 1, 2, 4 and so on, activations computed again."""
+    batch_size = 1
+    while True:
+        try:
+            train(record, fleet, key, "lora", "again", str(batch_size))
+        except torch.OutOfMemoryError as error:
+            record(f"memory:{key}", batch_size=batch_size, error=str(error)[:100])
+            return
+        _forget()
+        batch_size *= 2
+
+
+SECTIONS: dict[str, Callable[..., None]] = {"train": train, "memory": memory}
+
+
+@dataclass
+class RandomWindows:
+    """Random latents and captions of a case.
+
+    Attributes:
+        case: Shape and model.
+        generator: Of the numbers.
+    """
+
+    case: Case
+    generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
+    num_clips: int = _NUM_WINDOWS
+    fingerprint: str = "random"
+    encode_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        size = self.case.record.latent_size(self.case.shape)
+        self._latent = torch.randn(16, *size, generator=self.generator)
+
+    def __len__(self) -> int:
+        return _NUM_WINDOWS
+
+    def clip(self, index: int) -> int:
+        """Every window is a clip of its own."""
+        return index
+
+    def latent(self, index: int) -> torch.Tensor:
+        """The same numbers, turned."""
+        return self._latent.roll(index, dims=-1)
+
+    def context(self, index: int) -> torch.Tensor:
+        """A full caption."""
+        return torch.ones(TEXT_TOKENS, TEXT_WIDTH)
+
+
+@dataclass
+class RandomWorld:
+    """What of a backend the learner asks for.
+
+    Attributes:
+        model: Its entry in the registry.
+        parts: `transformer` alone.
+    """
+
+    model: Any
+    parts: dict[str, Any]
+
+    @property
+    def family(self) -> Family:
+        """Of the model."""
+        found: Family = self.model.record
+        return found
+
+
+def _training(case: Case, mode: Mode, *, again: bool, batch_size: int) -> Training:
+    return Training(
+        shape=case.shape,
+        mode=mode,
+        batch_size=batch_size,
+        num_steps=NUM_WARM + NUM_STEPS,
+        checkpoint_blocks=again,
+        precision="bf16",
+    )
+
+
+def _learner(case: Case, training: Training, fleet: Fleet, *, compiled: bool) -> Learner:
+    torch.manual_seed(0)  # every process has the same weights
+    transformer = transformer_of(case.record, torch.device(_device()))
+    if training.mode == "full":
+        transformer.float()
+    key = BaseKey(case.model, "", precision="bf16", device=_device())
+    world = RandomWorld(case.record, {"transformer": transformer})
+    blank = torch.zeros(TEXT_TOKENS, TEXT_WIDTH)
+    base = Base(key, world, objective_of(case.record), _blank=blank)
+    start = None
+    if training.mode == "lora":
+        start = initial_adapter(0, target_layers(transformer, training.targets), training.rank)
+    draws = Draws(RandomWindows(case), training, 0, "bench")
+    return Learner(base, training, draws, start=start, fleet=fleet, compiled=compiled)
+
+
+def _device() -> str:
+    if DEVICE == "cpu":
+        return "cpu"
+    from gpu_jobs.common.processes import this_rank
+
+    return f"cuda:{this_rank() % torch.cuda.device_count()}"
+
+
+def _machine() -> dict[str, Any]:
+    import diffusers
+
+    named = torch.cuda.get_device_name() if DEVICE == "cuda" else "cpu"
+    return {"gpu": named, "torch": torch.__version__, "diffusers": diffusers.__version__}
+
+
+def _synchronize() -> None:
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+
+
+def _reset_peak() -> None:
+    if DEVICE == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _peak_gb() -> float:
+    return torch.cuda.max_memory_allocated() / 1e9 if DEVICE == "cuda" else 0.0
+
+
+def _forget() -> None:
+    gc.collect()
+    if DEVICE == "cuda":
+        torch.cuda.empty_cache()
+
+
+if __name__ == "__main__":
+    main()

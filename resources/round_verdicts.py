@@ -1,0 +1,142 @@
+"""What sites said of a round's candidate, verified, and the end of a round with everything that belongs to it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from resources.ledger import Ledger
+from resources.round_files import (
+    end_round,
+    now_text,
+    read_sent,
+    released_clips,
+    trial_waves,
+)
+from resources.site_keys import public_key
+from resources.site_log import SiteLog
+from resources.site_store import SiteStore
+from worldloop.errors import (
+    AccessError,
+    MalformedRecordError,
+    StoreError,
+    UnreachableError,
+)
+from worldloop.federation.envelopes import open_record
+from worldloop.federation.evaluation import Evaluation, SiteScores
+from worldloop.federation.outbox import SCORES
+from worldloop.federation.outcomes import Ending, Outcome, Participation
+from worldloop.federation.rounds import RoundPlan
+
+
+@dataclass(frozen=True)
+class GatheredScores:
+    """What the sites of a round said of its candidate.
+
+    Attributes:
+        scores: Of the sites whose word counts, in the plan's order.
+        refused: Why the others' does not, by site; sites that said nothing are not among them.
+    """
+
+    scores: tuple[SiteScores, ...]
+    refused: Mapping[str, str]
+
+
+def gather_scores(store: SiteStore, plan: RoundPlan, *, adapter_sha256: str) -> GatheredScores:
+    """Verify what the sites said of a candidate.
+
+    Args:
+        store: The coordinator's.
+        plan: Of the round.
+        adapter_sha256: Of the candidate.
+    """
+    clips = released_clips(store, trial_waves(store, plan)).filter(
+        pl.col("city").is_in(plan.trial.held_out_cities)
+    )
+    scores: list[SiteScores] = []
+    refused: dict[str, str] = {}
+    for site in plan.sites:
+        content = read_sent(store, plan.round, site, SCORES)
+        if content is None:
+            continue
+        held_out = set(clips.filter(pl.col("site") == site)["recipe_id"])
+        try:
+            scores.append(_verified(store, plan, site, content, adapter_sha256, held_out))
+        except (UnreachableError, AccessError):
+            raise
+        except (MalformedRecordError, StoreError) as error:
+            refused[site] = str(error)
+    return GatheredScores(tuple(scores), refused)
+
+
+def end(
+    store: SiteStore,
+    site_log: SiteLog,
+    ledger: Ledger,
+    plan: RoundPlan,
+    outcome: Ending,
+    reason: str,
+    *,
+    participation: Sequence[Participation],
+    usd_per_gpu_hour: float = 0.0,
+    adapter_sha256: str = "",
+    failed_gates: Sequence[str] = (),
+    evaluation: Evaluation | None = None,
+) -> Outcome:
+    """End a round: outcome, log rows, budget.
+
+    What training used is settled in the ledger; measuring and samples are not counted there.
+
+    Returns:
+        The outcome that stands; an earlier one stays.
+    """
+    clips = evaluation.clips if evaluation else ()
+    ended = end_round(
+        store,
+        site_log,
+        Outcome(
+            round=plan.round,
+            plan_id=plan.plan_id,
+            outcome=outcome,
+            reason=reason,
+            ended_at=now_text(),
+            adapter_sha256=adapter_sha256,
+            failed_gates=tuple(failed_gates),
+            loss_before=sum(row.before for row in clips) / len(clips) if clips else None,
+            loss_after=sum(row.after for row in clips) / len(clips) if clips else None,
+            participation=tuple(participation),
+        ),
+    )
+    gpu_s = sum(one.gpu_s for one in participation)
+    cpu_s = sum(one.took_s for one in participation if not one.gpu_s)
+    usd = gpu_s / 3600 * usd_per_gpu_hour
+    ledger.settle(plan.round, {"cpu_s": cpu_s, "gpu_s": gpu_s, "usd": usd})
+    return ended
+
+
+def _verified(
+    store: SiteStore,
+    plan: RoundPlan,
+    site: str,
+    content: bytes,
+    adapter_sha256: str,
+    held_out: set[str],
+) -> SiteScores:
+    what = f"{SCORES} of site {site}"
+    record = open_record(content, public_key(store, site, plan.round), what=what)
+    scores = SiteScores.from_record(record)
+    found = (scores.site, scores.round, scores.plan_id, scores.adapter_sha256)
+    expected = (site, plan.round, plan.plan_id, adapter_sha256)
+    if found != expected:
+        raise MalformedRecordError(
+            what, found, f"site, round, plan and candidate {expected}", "It is a replay."
+        )
+    strange = sorted({row.recipe_id for row in scores.losses} - held_out)
+    if strange:
+        raise MalformedRecordError(
+            what,
+            f"losses of {len(strange)} clips such as {strange[0]}",
+            f"clips of its {len(held_out)} released ones of held-out cities",
+            "Measure the clips that the plan holds out.",
+        )
+    return scores

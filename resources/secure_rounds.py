@@ -1,0 +1,359 @@
+"""Secure aggregation by files: what a site and the coordinator do next, by what lies in the store.
+
+A phase is one file of each site, sent through the outbox and signed; then the coordinator writes who is
+in (`roster-<phase>.json`, created if absent), which starts the next phase. Both sides' turns can run at
+any time and again: they do what is due, and nothing twice. A sensor only reads (`read_standing`,
+`phase_deadline`, `due_steps`) and asks for runs. The mathematics is in `worldloop.federation.masking`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resources.outbox import Outbox
+from resources.site_keys import SiteKeys, public_key
+from resources.store_refusals import MissingObjectError
+from worldloop import layout
+from worldloop.errors import MalformedRecordError, StoreError
+from worldloop.federation import masking
+from worldloop.federation.adapters import Arrays
+from worldloop.federation.envelopes import (
+    MASKED_CODEC,
+    DeltaHeader,
+    check_header,
+    open_envelope,
+    open_record,
+    read_record,
+    seal,
+    sign_record,
+)
+from worldloop.federation.fixed_point import fixed_point
+from worldloop.federation.masking import DONE, KEYS, MASKED, REVEALED, SHARES
+from worldloop.federation.outbox import DELTA, SECURE_KEYS, SECURE_REVEALED, SECURE_SHARES
+from worldloop.federation.rounds import RoundPlan
+from worldloop.seeds import canonical_json
+
+FILES: Mapping[int, str] = {
+    KEYS: SECURE_KEYS,
+    SHARES: SECURE_SHARES,
+    MASKED: DELTA,
+    REVEALED: SECURE_REVEALED,
+}
+MAX_PHASE_S = 600.0  # of the phases after the first, which need no training
+_Messages = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class SecureStanding:
+    """How far a secure round is.
+
+    Attributes:
+        phase: The one that is open, 1 to 4; 5: the sum can be made.
+        waits_for: Sites whose file of this phase is not there.
+        rosters: Who is in, by ended phase.
+        problem: Why it cannot go on, in one line; empty if it can.
+    """
+
+    phase: int
+    waits_for: tuple[str, ...]
+    rosters: Mapping[int, tuple[str, ...]]
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class SecureSum:
+    """What the coordinator learns.
+
+    Attributes:
+        mean: Weighted mean of the survivors' deltas.
+        weight: Sum of their weights.
+        survivors: Whose deltas are in it.
+        headers: What each said of its delta.
+    """
+
+    mean: dict[str, NDArray[np.float32]]
+    weight: int
+    survivors: tuple[str, ...]
+    headers: Mapping[str, DeltaHeader]
+
+
+def terms_of(plan: RoundPlan) -> masking.Terms:
+    """What the sites agree on: the quorum suffices, and never half of the sites or fewer."""
+    threshold = max(plan.terms.quorum, len(plan.sites) // 2 + 1)
+    return masking.Terms(plan.round, plan.plan_id, plan.sites, threshold)
+
+
+def site_turn(
+    outbox: Outbox,
+    keys: SiteKeys,
+    plan: RoundPlan,
+    header: DeltaHeader,
+    delta: Callable[[], Arrays],
+    *,
+    keep: Callable[[bytes, Arrays], None] = lambda _, __: None,
+) -> int:
+    """Send what a site can send now.
+
+    Args:
+        outbox: To the coordinator.
+        keys: Of this machine.
+        plan: Of the round.
+        header: What is said of the delta; its `num_clips` is the weight. Norm and weight are not sent.
+        delta: Gives the delta, clipped and noised as planned, the same at every call; asked in phase 3 alone.
+        keep: Takes the file of the masked delta and what fixed point lost of the delta, before it is
+            sent: the residual of error feedback.
+
+    Returns:
+        The phase that the site waits in; 5 once it is through.
+
+    Raises:
+        StoreError: If the round goes on without this site, because it missed a phase.
+        MalformedRecordError: If a roster or message is odd.
+    """
+    site, store = header.site, outbox.coordinator
+    keys.publish(store, site)
+    present = _open_phase(outbox, plan)
+    for phase in range(KEYS, min(present, REVEALED) + 1):
+        roster = _roster(outbox, plan.round, phase - 1) if phase > KEYS else plan.sites
+        if site not in roster:
+            raise StoreError(
+                f"Site {site!r} missed phase {phase - 1} of secure round {plan.round!r}, which goes on "
+                "without it; nothing is lost. It takes part in the next round."
+            )
+        if phase == present and outbox.sent(plan.round, site, FILES[phase]) is None:
+            content = _message(outbox, keys, plan, header, delta, keep, phase)
+            outbox.send(plan.round, site, FILES[phase], content)
+    if present == DONE:
+        keys.forget_round_secret(site, plan.round)
+    return present
+
+
+def coordinator_turn(outbox: Outbox, plan: RoundPlan, *, is_late: bool = False) -> SecureStanding:
+    """End the open phase if all have sent, or if it is late and enough have; then look at the next.
+
+    A file that is unsigned, odd or of another round counts as not sent.
+
+    Args:
+        outbox: Of the coordinator.
+        plan: Of the round.
+        is_late: Whether the deadline of the open phase is over.
+    """
+    terms = terms_of(plan)
+    while (phase := _open_phase(outbox, plan)) != DONE:
+        expected = plan.sites if phase == KEYS else _roster(outbox, plan.round, phase - 1)
+        there = _there(outbox, plan, phase, expected)
+        may_end = is_late or phase == REVEALED or there == expected
+        if may_end:  # only then is it worth reading all of it
+            there = tuple(site for site in there if _is_whole(outbox, plan, site, phase))
+        late = is_late or phase == REVEALED
+        if there != expected and not (late and len(there) >= terms.threshold):
+            missing = tuple(site for site in expected if site not in there)
+            problem = _too_few(phase, plan, there, missing, terms.threshold) if is_late else ""
+            return SecureStanding(phase, missing, _rosters(outbox, plan.round), problem)
+        record = {"phase": phase, "sites": sorted(there)}
+        key = layout.secure_key(plan.round, _roster_name(phase))
+        outbox.coordinator.create(key, canonical_json(record))
+        is_late = False
+    return SecureStanding(DONE, (), _rosters(outbox, plan.round))
+
+
+def read_standing(outbox: Outbox, plan: RoundPlan) -> SecureStanding:
+    """How far a secure round is, by what lies there; nothing is verified or written."""
+    rosters = _rosters(outbox, plan.round)
+    phase = 1 + max(rosters, default=0)
+    if phase == DONE:
+        return SecureStanding(DONE, (), rosters)
+    expected = rosters.get(phase - 1, plan.sites)
+    there = _there(outbox, plan, phase, expected)
+    return SecureStanding(phase, tuple(s for s in expected if s not in there), rosters)
+
+
+def phase_deadline(outbox: Outbox, plan: RoundPlan) -> datetime:
+    """When the open phase ends with whoever has sent: the plan's deadline for the first, which trains."""
+    phase = read_standing(outbox, plan).phase
+    if phase == KEYS:
+        opened = datetime.fromisoformat(plan.opened_at)
+        opened = opened if opened.tzinfo else opened.replace(tzinfo=UTC)
+        return opened + timedelta(seconds=plan.terms.deadline_s)
+    ended = layout.secure_key(plan.round, _roster_name(phase - 1))
+    most = min(plan.terms.deadline_s, MAX_PHASE_S)
+    return outbox.coordinator.modified_at(ended) + timedelta(seconds=most)
+
+
+def due_steps(standing: SecureStanding, plan: RoundPlan, *, is_late: bool) -> tuple[str, ...]:
+    """Runs of `site_delta` that a round needs now, as ends of run keys; asked for again they are the same.
+
+    Every site that has not sent gets one a phase (`delta/aws/2`). Once the phase is late, a site that
+    has sent gets one more (`delta/aws/2/late`), in which the coordinator's turn ends the phase.
+
+    Args:
+        standing: Of the round.
+        plan: Of the round.
+        is_late: Whether the deadline of the open phase is over.
+    """
+    if standing.phase == DONE:
+        return ()
+    expected = standing.rosters.get(standing.phase - 1, plan.sites)
+    there = [site for site in expected if site not in standing.waits_for]
+    late = [f"delta/{there[0]}/{standing.phase}/late"] if is_late and there else []
+    return (*(f"delta/{site}/{standing.phase}" for site in standing.waits_for), *late)
+
+
+def secure_sum(outbox: Outbox, plan: RoundPlan) -> SecureSum:
+    """The mean of the survivors' deltas, once phase 4 has ended.
+
+    Raises:
+        StoreError: If it has not.
+        MalformedRecordError: If what was sent does not fit together.
+    """
+    rosters = _rosters(outbox, plan.round)
+    if REVEALED not in rosters:
+        raise StoreError(
+            f"Secure round {plan.round!r} is in phase {_open_phase(outbox, plan)}; expected all four "
+            "ended. Let the sites send what is due."
+        )
+    keys = _messages(outbox, plan, rosters[KEYS], KEYS)
+    revealed = _messages(outbox, plan, rosters[REVEALED], REVEALED)
+    opened = {site: _masked(outbox, plan, site) for site in rosters[MASKED]}
+    shapes = next(iter(opened.values()))[1].shapes
+    if any(each.shapes != shapes for _, each in opened.values()):
+        raise MalformedRecordError(
+            "masked deltas",
+            "tensors of several shapes",
+            "the same at all sites",
+            "Open a new round.",
+        )
+    rings = {site: each.ring for site, (_, each) in opened.items()}
+    total = masking.unmasked(terms_of(plan), rings, keys, revealed, rosters[SHARES])
+    mean, weight = fixed_point(plan, keys).mean(total)
+    headers = {site: header for site, (header, _) in opened.items()}
+    return SecureSum(masking.unflattened(mean, shapes), weight, rosters[MASKED], headers)
+
+
+def _message(
+    outbox: Outbox,
+    keys: SiteKeys,
+    plan: RoundPlan,
+    header: DeltaHeader,
+    delta: Callable[[], Arrays],
+    keep: Callable[[bytes, Arrays], None],
+    phase: int,
+) -> bytes:
+    """A site's file of a phase."""
+    site, signer = header.site, keys.private_key(header.site)
+    masker = masking.MaskingSite(terms_of(plan), site, keys.round_secret(site, plan.round))
+    if phase == KEYS:
+        return sign_record(masker.keys(header.num_clips), signer)
+    rosters = _rosters(outbox, plan.round)
+    public = _messages(outbox, plan, rosters[KEYS], KEYS)
+    if phase == SHARES:
+        return sign_record(masker.shares(public), signer)
+    if phase == REVEALED:
+        shares = _messages(outbox, plan, rosters[SHARES], SHARES)
+        return sign_record(
+            masker.revealed(public, shares, rosters[SHARES], rosters[MASKED]), signer
+        )
+    numbers = fixed_point(plan, public)
+    flat, shapes = masking.flattened(delta())
+    ring = numbers.quantised(flat, header.num_clips)
+    masked = masking.Masked(shapes, masker.masked(ring, public, rosters[SHARES]))
+    silent = replace(header, codec=MASKED_CODEC, masked=True, norm=0.0, num_clips=1)
+    content = seal(masking.masked_bytes(masked), silent, signer)
+    keep(content, masking.unflattened(numbers.lost(flat, header.num_clips), shapes))
+    return content
+
+
+def _open_phase(outbox: Outbox, plan: RoundPlan) -> int:
+    return 1 + max(_rosters(outbox, plan.round), default=0)
+
+
+def _rosters(outbox: Outbox, round_key: str) -> dict[int, tuple[str, ...]]:
+    """Who is in, by ended phase."""
+    found = {}
+    for phase in FILES:
+        try:
+            found[phase] = _roster(outbox, round_key, phase)
+        except MissingObjectError:
+            break
+    return found
+
+
+def _roster(outbox: Outbox, round_key: str, phase: int) -> tuple[str, ...]:
+    key = layout.secure_key(round_key, _roster_name(phase))
+    sites = read_record(outbox.coordinator.get(key), what=key).get("sites")
+    if not isinstance(sites, list) or not all(isinstance(site, str) for site in sites):
+        raise MalformedRecordError(
+            key, type(sites).__name__, "a list of sites", "Open a new round."
+        )
+    return tuple(sites)
+
+
+def _roster_name(phase: int) -> str:
+    return f"roster-{phase}.json"
+
+
+def _there(
+    outbox: Outbox, plan: RoundPlan, phase: int, expected: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Expected sites whose file of a phase is there, whatever is in it, and whose key is known."""
+    senders = outbox.senders(plan.round, FILES[phase])
+    return tuple(
+        site
+        for site in expected
+        if site in senders and outbox.coordinator.exists(layout.public_key_key(site))
+    )
+
+
+def _too_few(
+    phase: int, plan: RoundPlan, there: tuple[str, ...], missing: tuple[str, ...], threshold: int
+) -> str:
+    return (
+        f"Phase {phase} of secure round {plan.round!r} has {len(there)} of {threshold} sites that it "
+        f"needs; {', '.join(missing)} sent nothing whole in time. Open a new round."
+    )
+
+
+def _is_whole(outbox: Outbox, plan: RoundPlan, site: str, phase: int) -> bool:
+    try:
+        if phase == MASKED:
+            _masked(outbox, plan, site)
+        else:
+            _messages(outbox, plan, (site,), phase)
+    except MalformedRecordError:
+        return False
+    return True
+
+
+def _messages(outbox: Outbox, plan: RoundPlan, sites: tuple[str, ...], phase: int) -> _Messages:
+    """What sites sent in a phase, each signed by its site and of this round."""
+    found = {}
+    for site in sites:
+        what = f"{FILES[phase]} of site {site!r}"
+        content = _standing(outbox, plan, site, phase)
+        key = public_key(outbox.coordinator, site, plan.round)
+        found[site] = open_record(content, key, what=what)
+        said = {name: found[site].get(name) for name in ("round", "plan_id", "site")}
+        if said != {"round": plan.round, "plan_id": plan.plan_id, "site": site}:
+            raise MalformedRecordError(what, said, "this round, plan and site", "It is a replay.")
+    return found
+
+
+def _masked(outbox: Outbox, plan: RoundPlan, site: str) -> tuple[DeltaHeader, masking.Masked]:
+    key = public_key(outbox.coordinator, site, plan.round)
+    header, payload = open_envelope(_standing(outbox, plan, site, MASKED), key)
+    check_header(header, plan, site, start_sha256="")
+    return header, masking.read_masked(payload)
+
+
+def _standing(outbox: Outbox, plan: RoundPlan, site: str, phase: int) -> bytes:
+    content = outbox.sent(plan.round, site, FILES[phase])
+    if content is None:
+        raise StoreError(
+            f"{FILES[phase]!r} of site {site!r} in round {plan.round!r} is gone; expected it, as the "
+            "site is in that phase's roster. Open a new round."
+        )
+    return content

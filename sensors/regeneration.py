@@ -1,0 +1,271 @@
+"""What should the promoted checkpoint make anew? Opens a wave of the places that were done worst."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+import polars as pl
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from assets.partitions import waves
+from assets.wave_plan import WavePlanConfig
+from resources.checkpoint_registry import CheckpointRegistry
+from resources.ledger import Ledger
+from resources.round_files import read_evaluation_record, read_round_plan
+from resources.site_log import SiteLog
+from resources.site_store import SiteStore
+from resources.wave_plans import read_plan
+from sensors.continuous_generation import waves_name, why_unplanned
+from sensors.retraining import released_waves
+from sensors.wave_conductor import open_waves
+from worldloop.budgets import estimate_clips, estimate_world_model, total
+from worldloop.conducting import reason_not_to_open
+from worldloop.cosmos.tiers import SKETCH
+from worldloop.errors import (
+    BudgetExceededError,
+    MalformedRecordError,
+    UnknownKeyError,
+    UnreachableError,
+)
+from worldloop.federation.evaluation import Evaluation, weakest_places
+from worldloop.federation.rounds import ROUND_KEY, RoundPlan
+from worldloop.federation.triggers import (
+    CellCount,
+    MadeWave,
+    RegenerationPlan,
+    regeneration_plan,
+    wave_order,
+)
+from worldloop.logs import log_kind, payload
+from worldloop.sites import Site
+from worldloop.waves import WavePlan, next_wave_key
+
+CURSOR_VERSION = 1
+_RUN_KEY, _PARTITION, _SENSOR = "dagster/run_key", "dagster/partition", "dagster/sensor_name"
+_NAME = "regeneration"
+_made: dict[
+    tuple[str, str, str], MadeWave
+] = {}  # by store, model and wave; a release never changes
+
+
+def build_regeneration(plan_job: UnresolvedAssetJobDefinition, site: Site) -> dg.SensorDefinition:
+    """The sensor that makes places anew; switched off until somebody switches it on.
+
+    One wave a cause: a promotion, or a wave in which places failed or fell below the target. Which causes
+    were answered stands in the run keys, and again in the plans, whose adapters name their round; so a
+    restarted daemon or a lost cursor opens nothing twice.
+    """
+    settings = site.training
+
+    @dg.sensor(
+        name=_NAME,
+        job=plan_job,
+        minimum_interval_seconds=60,
+        default_status=dg.DefaultSensorStatus.STOPPED,
+    )
+    def regeneration(
+        context: dg.SensorEvaluationContext,
+        store: SiteStore,
+        site_log: SiteLog,
+        ledger: Ledger,
+        registry: CheckpointRegistry,
+    ) -> dg.SensorResult | dg.SkipReason:
+        """Open a wave that makes the weakest places anew with the promoted adapter."""
+        if not settings.model:
+            return dg.SkipReason(
+                "No model is post-trained: name one under [sites.NAME.training] in sites.toml."
+            )
+        reason = _reason_to_wait(context.instance, store, plan_job.name, site)
+        if reason is not None:
+            return dg.SkipReason(reason)
+        promoted = registry.main(settings.model.lower())
+        try:
+            made = made_waves(store, site_log, settings.model)
+        except UnreachableError as error:
+            return dg.SkipReason(f"What was made cannot be counted now: {error}")
+        asked = {
+            **_asked_by_plans(made, promoted),
+            **_asked_by_cursor(context.cursor),
+            **_asked_by_runs(context.instance, plan_job.name),
+        }
+        due = regeneration_plan(
+            made,
+            promoted=promoted,
+            asked=asked,
+            settings=settings,
+            weakest=_found_weak(store, promoted, made),
+        )
+        if isinstance(due, str):
+            return dg.SkipReason(due)
+        round_plan = read_round_plan(store, promoted)
+        folder = str(registry.local_folder(settings.model.lower(), promoted))
+        config = regeneration_config(due, site, round_plan, folder=folder)
+        wave = next_wave_key(context.instance.get_dynamic_partitions(waves_name()))
+        try:
+            ledger.reserve(wave, _estimate(config, site))
+        except (BudgetExceededError, MalformedRecordError, UnknownKeyError) as error:
+            return dg.SkipReason(f"{due.reason}, but: {error}")
+        context.log.info("%s: %d places as %s (%s)", due.cause, len(due.places), wave, due.reason)
+        return dg.SensorResult(
+            dynamic_partitions_requests=[waves.build_add_request([wave])],
+            run_requests=[
+                dg.RunRequest(
+                    run_key=due.cause,
+                    partition_key=wave,
+                    run_config={"ops": {"wave_plan": {"config": config}}},
+                    tags={"worldloop/reason": due.reason},
+                )
+            ],
+            cursor=json.dumps({"version": CURSOR_VERSION, "asked": {**asked, due.cause: wave}}),
+        )
+
+    return regeneration
+
+
+def regeneration_config(
+    due: RegenerationPlan, site: Site, round_plan: RoundPlan, *, folder: str
+) -> dict[str, Any]:
+    """What to ask of the wave: fields of `WavePlanConfig`.
+
+    Args:
+        due: Which places.
+        site: The coordinator; sketches have the shape that its generation has.
+        round_plan: Of the promoted round, for the base that its adapter lies on.
+        folder: Where the adapter is on this machine.
+    """
+    asked, sketch = site.training.regeneration, site.generation
+    follows = bool({*asked.control} - {"first_frames"})  # then a sketch has its model's frames
+    return {
+        "places": list(due.places),
+        "clips_per_place": due.clips_per_place,
+        "num_frames": 0 if follows else sketch.num_frames,
+        "rate_fps": 0 if follows else sketch.rate_fps,
+        "width_px": sketch.width_px,
+        "height_px": sketch.height_px,
+        "num_samples": sketch.num_samples,
+        "world_model": round_plan.base.model,
+        "revision": round_plan.base.revision,
+        "checkpoint": round_plan.base.checkpoint,
+        "tier": asked.tier,
+        "profile": asked.profile,
+        "control": list(asked.control),
+        "batch_size": asked.batch_size,
+        "allow_unguarded": asked.allow_unguarded,
+        "loras": [{"path": folder, "weight": asked.weight}],
+    }
+
+
+def made_waves(store: SiteStore, site_log: SiteLog, model: str) -> list[MadeWave]:
+    """What each released wave has of every place, from its plan and the shared logs alone.
+
+    Raises:
+        UnreachableError: If a site does not answer.
+    """
+    released = [one.wave for one in released_waves(store)]
+    unread = [wave for wave in released if (store.url, model, wave) not in _made]
+    if unread:
+        tables = {
+            kind: payload(log_kind(kind), site_log.read(kind, waves=unread))
+            for kind in ("lineage", "scores", "release_clips")
+        }
+        for wave in unread:
+            rows = {kind: rows.filter(pl.col("wave") == wave) for kind, rows in tables.items()}
+            _made[store.url, model, wave] = _counted(read_plan(store, wave), model, rows)
+    return [_made[store.url, model, wave] for wave in released]
+
+
+def _counted(plan: WavePlan, model: str, rows: Mapping[str, pl.DataFrame]) -> MadeWave:
+    generated = plan.world_model
+    is_generated = generated is not None and generated.model == model
+    is_sketch = pl.col("tier") == SKETCH
+    clips = rows["lineage"].filter(~is_sketch if is_generated else is_sketch)
+    counts = (
+        clips.join(rows["scores"].select("recipe_id", "sharpness"), on="recipe_id", how="left")
+        .with_columns(
+            place=pl.format("{}/{}", "city", "institution"),
+            released=pl.col("recipe_id").is_in(rows["release_clips"]["recipe_id"].implode()),
+        )
+        .group_by("place")
+        .agg(pl.len(), pl.col("released").sum(), pl.col("sharpness").mean().fill_null(0.0))
+    )
+    found = {place: (made, good, sharp) for place, made, good, sharp in counts.iter_rows()}
+    planned = Counter(clip.place for clip in plan.clips)
+    if is_generated and generated is not None and generated.share < 1:
+        planned = Counter({place: made for place, (made, _, _) in found.items()})  # ids chose them
+    return MadeWave(
+        wave=plan.wave,
+        adapter=adapter_of(plan) if is_generated else "",
+        is_generated=is_generated,
+        cells={
+            place: CellCount(num, *found.get(place, (0, 0, 0.0))[1:])
+            for place, num in sorted(planned.items())
+        },
+    )
+
+
+def adapter_of(plan: WavePlan) -> str:
+    """Round of the newest adapter that made a wave's clips; empty for the base."""
+    loras = plan.world_model.loras if plan.world_model else ()
+    parts = [part for lora in loras for part in re.split(r"[/\\]", lora.path)]
+    return max((part for part in parts if ROUND_KEY.fullmatch(part)), key=wave_order, default="")
+
+
+def _found_weak(store: SiteStore, promoted: str, made: Iterable[MadeWave]) -> tuple[str, ...]:
+    """Places as the promoted round's evaluation ranks them, the weakest first."""
+    record = read_evaluation_record(store, promoted) if promoted else None
+    if record is None:
+        return ()
+    among = {place for one in made for place in one.cells}
+    return weakest_places(Evaluation.from_record(record), len(among), among=among)
+
+
+def _asked_by_runs(instance: dg.DagsterInstance, plan_job: str) -> dict[str, str]:
+    records = instance.get_run_records(dg.RunsFilter(job_name=plan_job, tags={_SENSOR: _NAME}))
+    tags = [record.dagster_run.tags for record in records]
+    return {one[_RUN_KEY]: one[_PARTITION] for one in tags if {_RUN_KEY, _PARTITION} <= one.keys()}
+
+
+def _asked_by_cursor(cursor: str | None) -> dict[str, str]:
+    state = json.loads(cursor) if cursor else {}
+    return dict(state["asked"]) if state.get("version") == CURSOR_VERSION else {}
+
+
+def _asked_by_plans(made: Iterable[MadeWave], promoted: str) -> dict[str, str]:
+    """Whether a released wave was made with the promoted adapter, whoever asked for it."""
+    mine = [one.wave for one in made if promoted and one.adapter == promoted]
+    return {f"regenerate:{promoted}": min(mine, key=wave_order)} if mine else {}
+
+
+def _reason_to_wait(
+    instance: dg.DagsterInstance, store: SiteStore, plan_job: str, site: Site
+) -> str | None:
+    """Why no wave may open now: another one is planned or carried, or the disk is full."""
+    known = instance.get_dynamic_partitions(waves_name())
+    unplanned = why_unplanned(instance, max(known, key=wave_order, default=None), plan_job)
+    return unplanned or reason_not_to_open(
+        open_waves=open_waves(instance),
+        last_opened_at=None,
+        now=datetime.now(UTC),
+        min_hours_between=0.0,
+        disk_used_gb=store.used_bytes() / 1e9,
+        max_disk_gb=site.max_disk_gb,
+    )
+
+
+def _estimate(config: Mapping[str, Any], site: Site) -> dict[str, float]:
+    asked = WavePlanConfig(**config)
+    model_plan, num_clips = asked.model_plan(), len(asked.places) * asked.clips_per_place
+    assert model_plan is not None
+    return total(
+        estimate_clips(num_clips, asked.shape()),
+        estimate_world_model(
+            model_plan,
+            num_clips,
+            num_cities=len({place.partition("/")[0] for place in asked.places}),
+            usd_per_gpu_hour=site.usd_per_gpu_hour,
+        ),
+    )

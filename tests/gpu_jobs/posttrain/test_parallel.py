@@ -1,0 +1,103 @@
+"""Several processes train what one does: the same losses and nearly the same weights."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpu_jobs.posttrain.base import Bases
+from gpu_jobs.posttrain.parallel import Fleet
+from gpu_jobs.posttrain.training import train
+from tests.gpu_jobs.posttrain.tiny_footage import spec
+from worldloop.errors import MalformedRecordError
+from worldloop.federation.adapters import read_adapter
+
+SAME_LOSS, SAME_WEIGHTS = 1e-5, 2e-3
+"""Relative distances that summing in another order may make over six steps."""
+FIELDS = {"num_steps": 6, "batch_size": 4, "ema_decay": 0.5, "prox_mu": 0.05, "learning_rate": 1e-3}
+FILES = {"lora": "adapter.safetensors", "full": "delta.safetensors"}
+
+
+def asked(site, checkpoint_dir, output_dir, mode, **changes):
+    training = {**FIELDS, "mode": mode}
+    return spec(site, checkpoint_dir, output_dir=str(output_dir), training=training, **changes)
+
+
+def free_ports(count):
+    with ExitStack() as held:
+        ends = [held.enter_context(socket.socket()) for _ in range(count)]
+        for end in ends:
+            end.bind(("127.0.0.1", 0))
+        return [end.getsockname()[1] for end in ends]
+
+
+def started(path, rank):
+    here = Path(__file__).with_name("one_of_two.py")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": ".",
+        "OMP_NUM_THREADS": "1",
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+    }
+    return subprocess.Popen([sys.executable, str(here), str(path)], env=environment)
+
+
+@pytest.fixture(scope="module")
+def by_two(site, checkpoint_dir, tmp_path_factory):
+    """Reports of two processes: an adapter, all weights, and all weights after being stopped at step 3."""
+    folder = tmp_path_factory.mktemp("two")
+    export = {"project": "p", "group": "g", "name": "n", "root": str(folder / "exports")}
+    cases = []
+    for name, mode, stop_at in (("lora", "lora", 0), ("full", "full", 0), ("again", "full", 3)):
+        port, port_again = free_ports(2)
+        one = asked(
+            site, checkpoint_dir, folder / name, mode, export=export, checkpoint_every_s=0.0
+        )
+        ports = {"port": port, "port_again": port_again}
+        cases.append({"spec": asdict(one), "stop_at": stop_at, **ports})
+    path = folder / "cases.json"
+    path.write_text(json.dumps(cases))
+    jobs = [started(path, rank) for rank in range(2)]
+    assert [job.wait(timeout=300) for job in jobs] == [0, 0]
+    reports = json.loads(path.with_suffix(".reports").read_text())
+    return folder, dict(zip(("lora", "full", "again"), reports, strict=True))
+
+
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_two_processes_train_what_one_does(by_two, site, checkpoint_dir, tmp_path, mode):
+    folder, reports = by_two
+    one = train(asked(site, checkpoint_dir, tmp_path / "one", mode), lambda event: None, Bases())
+    losses = [[point["loss"] for point in each] for each in (one.losses, reports[mode]["losses"])]
+    assert losses[1] == pytest.approx(losses[0], rel=SAME_LOSS)
+    alone, both = (read_adapter(place / FILES[mode]) for place in (tmp_path / "one", folder / mode))
+    far = [np.linalg.norm(alone[name] - both[name]) for name in alone]
+    whole = [np.linalg.norm(alone[name]) for name in alone]
+    assert np.linalg.norm(far) / np.linalg.norm(whole) < SAME_WEIGHTS
+    assert all(Path(path).is_file() for path in reports[mode]["exports"])
+
+
+def test_sharded_training_that_is_stopped_goes_on_to_the_same_bytes(by_two):
+    folder, reports = by_two
+    assert reports["again"]["resumed_at"] > 0 == reports["full"]["resumed_at"]
+    whole, again = ((folder / name / FILES["full"]).read_bytes() for name in ("full", "again"))
+    assert whole == again
+
+
+def test_a_batch_that_processes_cannot_share_is_refused():
+    with pytest.raises(MalformedRecordError, match=r"a multiple of the 2 processes.*Train with 4"):
+        Fleet(2, 0).check_batch(3)
+
+
+def test_processes_share_a_batch_window_by_window():
+    shares = [Fleet(2, rank).own_share([1, 2, 3, 4]) for rank in range(2)]
+    assert shares == [[1, 3], [2, 4]]

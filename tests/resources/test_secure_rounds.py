@@ -1,0 +1,229 @@
+import dataclasses
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+
+from resources.outbox import Outbox
+from resources.secure_rounds import (
+    FILES,
+    coordinator_turn,
+    due_steps,
+    phase_deadline,
+    read_standing,
+    secure_sum,
+    site_turn,
+)
+from resources.site_keys import SiteKeys
+from resources.site_store import SiteStore
+from worldloop import layout
+from worldloop.cosmos.families import ClipShape
+from worldloop.errors import MalformedRecordError, StoreError
+from worldloop.federation.envelopes import DeltaHeader, read_unverified
+from worldloop.federation.outbox import DELTA
+from worldloop.federation.rounds import Aggregation, Base, RoundPlan, Training, Trial
+from worldloop.federation.rounds import Terms as RoundTerms
+from worldloop.seeds import stream
+
+SITES = ("aws", "azure", "gcp", "local")
+PLAN = RoundPlan(
+    round="r0001",
+    sites=SITES,
+    waves=(),
+    releases=(),
+    base=Base("tiny", "1"),
+    training=Training(ClipShape(9, 64, 64, 16), learning_rate=1e-3, num_steps=100),
+    aggregation=Aggregation(secure=True, codec="float32"),
+    terms=RoundTerms(quorum=2),
+    trial=Trial(),
+    seed=1,
+    opened_at="2026-11-21T00:00:00+00:00",
+)
+WEIGHTS = dict(zip(SITES, (100, 250, 900, 30), strict=True))
+DELTAS = {
+    site: {
+        name: stream(site, name).normal(0, 0.01, (8, 40)).astype(np.float32)
+        for name in ("a.lora_A.weight", "b.lora_B.weight")
+    }
+    for site in SITES
+}
+
+
+class Federated:
+    """Four sites with homes of their own, one coordinator's store."""
+
+    def __init__(self, folder):
+        self.outbox = Outbox(SiteStore(url=str(folder / "coordinator")))
+        self.keys = {site: SiteKeys(folder / site) for site in SITES}
+        self.kept = {}
+
+    def turn(self, site, plan=PLAN):
+        number = WEIGHTS[site]
+        header = DeltaHeader(
+            plan.round, site, plan.plan_id, "", "5" * 64, "float32", number, 9, 1.5, 2, 1, 3, 0
+        )
+
+        def keep(content, residual):
+            assert self.outbox.sent(plan.round, site, DELTA) is None  # it comes before the sending
+            self.kept[site] = (content, residual)
+
+        return site_turn(
+            self.outbox, self.keys[site], plan, header, lambda: DELTAS[site], keep=keep
+        )
+
+    def phase(self, sites=SITES, *, is_late=False):
+        for site in sites:
+            self.turn(site)
+        return coordinator_turn(self.outbox, PLAN, is_late=is_late)
+
+    def sum(self):
+        return secure_sum(self.outbox, PLAN)
+
+
+@pytest.fixture
+def federated(tmp_path):
+    return Federated(tmp_path)
+
+
+def weighted(sites):
+    total = sum(WEIGHTS[site] for site in sites)
+    return {
+        name: sum(DELTAS[site][name].astype(np.float64) * WEIGHTS[site] for site in sites) / total
+        for name in DELTAS["aws"]
+    }
+
+
+def check_mean(found, sites):
+    assert found.survivors == tuple(sorted(sites))
+    assert found.weight == sum(WEIGHTS[site] for site in sites)
+    for name, exact in weighted(sites).items():
+        np.testing.assert_allclose(found.mean[name], exact, atol=2e-8)
+
+
+def test_four_phases_of_files_give_the_weighted_mean(federated):
+    assert [federated.phase().phase for _ in range(4)] == [2, 3, 4, 5]
+    check_mean(federated.sum(), SITES)
+    for site in SITES:
+        names = sorted(k.split("/")[-1] for k, _ in federated.outbox.coordinator.list())
+        assert set(FILES.values()) <= set(names)
+        assert federated.turn(site) == 5
+
+
+@pytest.mark.parametrize("last", [0, 1, 2, 3])
+def test_one_of_four_may_die_after_any_phase(federated, last):
+    others = [site for site in SITES if site != "gcp"]
+    for phase in range(1, 5):
+        standing = federated.phase(SITES if phase <= last else others)
+        if phase == last + 1 and phase < 4:
+            assert standing.phase == phase
+            assert standing.waits_for == ("gcp",)
+            assert not standing.problem
+            standing = coordinator_turn(federated.outbox, PLAN, is_late=True)
+        assert standing.phase == phase + 1
+    check_mean(federated.sum(), SITES if last == 3 else others)
+
+
+def test_a_site_that_missed_a_phase_is_told_so(federated):
+    federated.phase(SITES[:3], is_late=True)
+    with pytest.raises(StoreError, match="'local' missed phase 1"):
+        federated.turn("local")
+
+
+def test_too_few_sites_in_time_end_the_round_with_one_line(federated):
+    standing = federated.phase(SITES[:2], is_late=True)
+    assert standing.problem.startswith("Phase 1 of secure round 'r0001' has 2 of 3 sites")
+    assert standing.phase == 1
+    with pytest.raises(StoreError, match="all four ended"):
+        federated.sum()
+
+
+def test_turns_can_run_again_at_any_time(federated):
+    for _ in range(4):
+        for site in SITES:
+            assert federated.turn(site) == federated.turn(site)
+        before = federated.outbox.coordinator.list()
+        for site in SITES:
+            federated.turn(site)
+        assert federated.outbox.coordinator.list() == before
+        coordinator_turn(federated.outbox, PLAN)
+        coordinator_turn(federated.outbox, PLAN)
+    check_mean(federated.sum(), SITES)
+
+
+def test_the_masked_delta_tells_neither_norm_nor_weight(federated):
+    for _ in range(3):
+        federated.phase()
+    header, payload = read_unverified(federated.outbox.sent("r0001", "aws", DELTA))
+    assert (header.norm, header.num_clips, header.masked) == (0.0, 1, True)
+    plain = DELTAS["aws"]["a.lora_A.weight"].tobytes()
+    assert plain[:64] not in payload
+
+
+def test_what_fixed_point_lost_is_kept_before_the_delta_is_sent(federated):
+    for _ in range(3):
+        federated.phase()
+    content, residual = federated.kept["aws"]
+    assert content == federated.outbox.sent("r0001", "aws", DELTA)
+    assert residual.keys() == DELTAS["aws"].keys()
+    assert max(np.abs(each).max() for each in residual.values()) < 1e-7
+
+
+def test_a_forged_or_replayed_file_counts_as_not_sent(federated):
+    for site in SITES:
+        federated.turn(site)
+    store = federated.outbox.coordinator
+    own, other = (layout.sent_key("r0001", s, FILES[1]) for s in ("aws", "gcp"))
+    store.put(own, store.get(other))
+    standing = coordinator_turn(federated.outbox, PLAN)
+    assert (standing.phase, standing.waits_for) == (1, ("aws",))
+    late = coordinator_turn(federated.outbox, PLAN, is_late=True)
+    assert late.rosters[1] == ("azure", "gcp", "local")
+
+
+def test_masks_of_a_round_are_forgotten_when_it_is_over(federated):
+    for _ in range(4):
+        federated.phase()
+    assert (federated.keys["aws"].folder / "aws.r0001.mask").exists()
+    federated.turn("aws")
+    assert not (federated.keys["aws"].folder / "aws.r0001.mask").exists()
+
+
+def test_another_plan_of_the_round_finds_nothing_of_this_one(federated):
+    federated.phase()
+    other = dataclasses.replace(PLAN, seed=2)
+    assert coordinator_turn(federated.outbox, other).phase == 2
+    with pytest.raises(MalformedRecordError, match="replay"):
+        federated.turn("aws", other)
+
+
+def test_runs_alone_carry_a_round_in_which_a_site_dies(federated):
+    """What a conductor does: it asks for the runs that are due; `gcp` dies after phase 2."""
+    asked = []
+    for _ in range(40):
+        standing = read_standing(federated.outbox, PLAN)
+        new = [step for step in due_steps(standing, PLAN, is_late=True) if step not in asked]
+        for step in new:
+            _, site, phase, *late = step.split("/")
+            if not (site == "gcp" and phase in "34"):
+                federated.turn(site)
+                coordinator_turn(federated.outbox, PLAN, is_late=bool(late))
+        asked += new
+    assert read_standing(federated.outbox, PLAN).phase == 5
+    assert "delta/aws/3/late" in asked
+    check_mean(federated.sum(), [site for site in SITES if site != "gcp"])
+
+
+def test_nobody_is_asked_twice_and_nobody_who_has_sent(federated):
+    federated.turn("aws")
+    standing = read_standing(federated.outbox, PLAN)
+    asked = ("delta/azure/1", "delta/gcp/1", "delta/local/1")
+    assert due_steps(standing, PLAN, is_late=False) == asked
+    assert due_steps(standing, PLAN, is_late=True) == (*asked, "delta/aws/1/late")
+
+
+def test_training_has_the_plan_s_deadline_and_later_phases_a_short_one(federated):
+    opened = datetime(2026, 11, 21, tzinfo=UTC)
+    assert phase_deadline(federated.outbox, PLAN) == opened + timedelta(hours=1)
+    federated.phase()
+    left_s = (phase_deadline(federated.outbox, PLAN) - datetime.now(UTC)).total_seconds()
+    assert 500 < left_s <= 601

@@ -1,0 +1,147 @@
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import dagster as dg
+import pytest
+
+from assets.evaluation import END_TAG
+from resources.site_store import SiteStore
+from sensors.round_conductor import build_round_conductor
+from tests.sensors.rounds import JOBS, end, open_round, record_run
+from worldloop import layout
+from worldloop.federation.rounds import Terms
+
+FAILED, SUCCESS, STARTED = (
+    dg.DagsterRunStatus.FAILURE,
+    dg.DagsterRunStatus.SUCCESS,
+    dg.DagsterRunStatus.STARTED,
+)
+NOW = datetime.now(UTC).isoformat()
+SITES = ("aws", "gcp", "local")
+
+
+def tick(house):
+    names = ("delta_job", "adapter_job", "scores_job", "verdict_job")
+    sensor = build_round_conductor(*(JOBS[name] for name in names))
+    with dg.build_sensor_context(
+        instance=house.instance, resources={"store": house.store}, sensor_name="round_conductor"
+    ) as context:
+        return sensor(context)
+
+
+def keys(result):
+    return [request.run_key for request in result.run_requests]
+
+
+def send(house, name, *sites):
+    for site in sites:
+        house.store.put(layout.sent_key("r0001", site, name), b"sent")
+
+
+def aggregate(house):
+    for name in ("adapter.safetensors", "adapter.json"):
+        house.store.put(layout.adapter_key("r0001", name), b"made")
+
+
+@pytest.fixture
+def trained(house):
+    """An open round whose sites were all asked to train."""
+    open_round(house, opened_at=NOW)
+    for site in SITES:
+        record_run(house, "delta_job", f"r0001|{site}", STARTED)
+    return house
+
+
+def test_every_planned_site_is_asked_to_train_with_its_own_run_key(house):
+    open_round(house, opened_at=NOW)
+
+    result = tick(house)
+
+    assert keys(result) == [f"r0001/delta/{site}" for site in SITES]
+    assert str(result.run_requests[0].partition_key) == "r0001|aws"
+    assert result.run_requests[0].job_name == "delta_job"
+
+
+def test_while_sites_train_it_says_how_many_are_in(trained):
+    send(trained, "delta.bin", "aws")
+
+    assert tick(trained).skip_message.startswith("r0001: 1 of 3 deltas are in; the deadline is")
+
+
+def test_the_last_delta_asks_for_the_adapter(trained):
+    send(trained, "delta.bin", *SITES)
+
+    (request,) = tick(trained).run_requests
+
+    assert (request.run_key, request.job_name) == ("r0001/adapter", "adapter_job")
+    assert request.partition_key == "r0001"
+
+
+def test_a_deadline_with_quorum_asks_for_the_adapter_and_without_for_the_verdict(house):
+    open_round(house)  # planned long ago
+    for site in SITES:
+        record_run(house, "delta_job", f"r0001|{site}", FAILED)
+
+    assert keys(tick(house)) == ["r0001/verdict"]
+    send(house, "delta.bin", "aws", "gcp")
+    assert keys(tick(house)) == ["r0001/adapter"]
+
+
+def test_an_adapter_is_scored_at_every_site_and_then_judged(trained):
+    aggregate(trained)
+
+    assert keys(tick(trained)) == [f"r0001/scores/{site}" for site in SITES]
+    for site in SITES:
+        record_run(trained, "scores_job", f"r0001|{site}", SUCCESS)
+    assert keys(tick(trained)) == ["r0001/verdict"]
+
+
+def test_a_failed_run_that_will_be_retried_is_waited_for(trained):
+    send(trained, "delta.bin", *SITES)
+    record_run(trained, "adapter_job", "r0001", FAILED, **{"dagster/will_retry": "true"})
+
+    assert "its adapter is being made" in tick(trained).skip_message
+
+
+def test_a_verdict_that_failed_is_followed_by_a_run_that_ends_the_round(trained):
+    aggregate(trained)
+    record_run(trained, "verdict_job", "r0001", FAILED)
+
+    (request,) = tick(trained).run_requests
+
+    assert (request.run_key, request.job_name) == ("r0001/end", "verdict_job")
+    assert request.tags[END_TAG] == "r0001"
+    record_run(trained, "verdict_job", "r0001", FAILED, **{END_TAG: "r0001"})
+    assert "could not be ended" in tick(trained).skip_message
+
+
+def test_a_run_that_somebody_started_by_hand_counts(house):
+    open_round(house, opened_at=NOW)
+    record_run(house, "delta_job", "r0001|gcp", STARTED)
+    record_run(house, "delta_job", "r0009|aws", STARTED)  # of another round
+
+    assert keys(tick(house)) == ["r0001/delta/aws", "r0001/delta/local"]
+
+
+def test_a_round_that_is_over_asks_for_nothing(house):
+    plan = open_round(house, opened_at=NOW)
+    end(house, plan, "refused")
+
+    assert tick(house).skip_message == "No round is open."
+
+
+def test_rounds_that_are_open_at_once_are_each_carried(house):
+    open_round(house, opened_at=NOW)
+    open_round(house, "r0002", opened_at=NOW, terms=replace(Terms(), quorum=1))
+
+    assert {key[:5] for key in keys(tick(house))} == {"r0001", "r0002"}
+
+
+def test_it_writes_nothing_itself(house):
+    open_round(house)
+    before = house.store.list("")
+
+    tick(house)
+
+    assert house.store.list("") == before
+    assert isinstance(house.store, SiteStore)

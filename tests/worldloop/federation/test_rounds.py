@@ -1,0 +1,142 @@
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+from worldloop.cosmos.families import ClipShape
+from worldloop.errors import MalformedRecordError
+from worldloop.federation.rounds import (
+    PLAN_VERSION,
+    Aggregation,
+    Base,
+    RoundPlan,
+    Terms,
+    Training,
+    Trial,
+    next_round_key,
+    rounds_apart,
+)
+
+
+def plan(**changed):
+    parts = {
+        "round": "r0001",
+        "sites": ("aws", "azure", "gcp"),
+        "waves": ("w0001", "w0002"),
+        "releases": ("hash1", "hash2"),
+        "base": Base("Tiny", "main"),
+        "training": Training(ClipShape(17, 64, 64, 16), conditioning_frames=(0, 1)),
+        "aggregation": Aggregation("diloco", {"momentum": 0.8}),
+        "terms": Terms(),
+        "trial": Trial(("oslo",), prompts=("A street.",), limits={"norm": 3.0}),
+        "seed": 7,
+        "opened_at": "2026-11-21T10:00:00+00:00",
+    }
+    return RoundPlan(**{**parts, **changed})
+
+
+def test_a_plan_survives_json():
+    record = json.loads(json.dumps(plan().to_record()))
+
+    found = RoundPlan.from_record(record)
+
+    assert found == plan()
+    assert found.plan_id == plan().plan_id
+
+
+OTHERS = {
+    "round": plan(round="r0002"),
+    "seed": plan(seed=8),
+    "sites": plan(sites=("aws", "gcp", "azure")),
+    "base": plan(base=Base("Tiny", "main", adapter="r0001")),
+    "training": plan(training=replace(plan().training, rank=4)),
+    "aggregation": plan(aggregation=Aggregation("diloco", {"momentum": 0.9})),
+    "terms": plan(terms=Terms(quorum=1)),
+    "trial": plan(trial=Trial(("lima",))),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_plan_has_another_id(name):
+    assert OTHERS[name].plan_id != plan().plan_id
+
+
+BAD = {
+    "round": {"round": "1"},
+    "sites": {"sites": ("aws", "aws", "gcp")},
+    "releases": {"releases": ("hash1",)},
+    "strategy": {"aggregation": Aggregation("krum")},
+    "codec": {"aggregation": Aggregation(codec="int2")},
+    "secure": {"aggregation": Aggregation("median", secure=True)},
+    "noise_multiplier": {"aggregation": Aggregation(noise_multiplier=1.0)},
+    "quorum": {"terms": Terms(quorum=4)},
+    "deadline_s": {"terms": Terms(deadline_s=0.0)},
+    "mode": {"training": Training(ClipShape(17, 64, 64, 16), mode="half")},
+    "training": {"training": Training(ClipShape(17, 64, 64, 16), num_steps=0)},
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_plan_that_cannot_be_carried_out_names_its_field(name):
+    with pytest.raises(MalformedRecordError, match=f"^round plan, {name}: found "):
+        plan(**BAD[name])
+
+
+def test_two_sites_cannot_be_secure():
+    aggregation = Aggregation("fedavg", secure=True)
+
+    with pytest.raises(MalformedRecordError, match="found '2 sites', expected at least 3 sites"):
+        plan(sites=("aws", "gcp"), aggregation=aggregation)
+    assert plan(aggregation=aggregation).aggregation.secure
+
+
+def test_an_option_that_its_strategy_does_not_know_is_refused_when_the_round_is_planned():
+    with pytest.raises(MalformedRecordError, match="option of fedavg: found 'momentum'"):
+        plan(aggregation=Aggregation("fedavg", {"momentum": 0.9}))
+
+
+def test_more_trimming_than_a_quorum_allows_is_refused_when_the_round_is_planned():
+    with pytest.raises(
+        MalformedRecordError, match="round plan, quorum: found 2, expected at least 3"
+    ):
+        plan(aggregation=Aggregation("trimmed_mean"))
+    assert plan(aggregation=Aggregation("trimmed_mean"), terms=Terms(quorum=3))
+
+
+@pytest.mark.parametrize("version", [0, PLAN_VERSION + 1, None, "1"])
+def test_a_plan_of_another_version_is_not_guessed_at(version):
+    record = {**plan().to_record(), "plan_version": version}
+
+    with pytest.raises(MalformedRecordError, match="expected plan_version 1 to"):
+        RoundPlan.from_record(record)
+
+
+@pytest.mark.parametrize("change", ["missing", "unknown", "unknown inside", "odd"])
+def test_a_record_with_other_fields_is_refused_in_one_line(change):
+    record = plan().to_record()
+    match change:
+        case "missing":
+            del record["training"]["rank"], record["terms"]
+        case "unknown":
+            record["speed"] = 1
+        case "unknown inside":
+            record["terms"]["patience"] = 1
+        case "odd":
+            record["training"]["shape"] = [17, 64, 64, 16]
+    with pytest.raises(MalformedRecordError, match="expected the fields of docs/formats"):
+        RoundPlan.from_record(record)
+
+
+def test_rounds_are_counted_from_their_keys():
+    assert next_round_key([]) == "r0001"
+    assert next_round_key(["r0009", "r12000", "w0100", "r1"]) == "r12001"
+    assert rounds_apart("r0002", "r0010") == 8
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf])
+def test_a_plan_with_a_number_that_json_does_not_have_gets_no_id(odd):
+    broken = plan(training=replace(plan().training, learning_rate=odd))
+
+    with pytest.raises(ValueError, match="Out of range float"):
+        _ = broken.plan_id

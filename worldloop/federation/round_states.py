@@ -1,0 +1,176 @@
+"""What is due in a round: decisions on its plan, on what stands of it and on its runs, without Dagster.
+
+A round goes plan -> deltas -> adapter -> scores -> verdict -> outcome. Each step is asked for once; a
+step that failed is run again by a person, from its partition. Every round ends: a deadline, a failed
+run or the last of the runs leads to the verdict, which writes the outcome whatever there is.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Literal
+
+from worldloop.federation.rounds import RoundPlan
+
+RunState = Literal["live", "done", "failed"]
+Kind = Literal["delta", "adapter", "scores", "verdict", "end"]
+ADAPTER, VERDICT, END = "adapter", "verdict", "end"
+
+
+@dataclass(frozen=True)
+class RoundRun:
+    """What the conductor needs to know of one run.
+
+    Attributes:
+        step: `delta/aws`, `adapter`, `scores/aws`, `verdict` or `end`.
+        finished: Whether the run has ended.
+        succeeded: Whether it ended well.
+        will_retry: Whether the platform is about to start it again.
+    """
+
+    step: str
+    finished: bool
+    succeeded: bool
+    will_retry: bool
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What stands of a round, and its runs.
+
+    Attributes:
+        deltas: Sites whose delta, or word that they have none, is at the coordinator.
+        scores: Sites whose scores are.
+        adapter_at: When the adapter was published; None without one.
+        has_outcome: Whether the round is over.
+        runs: State of every step that was ever asked for.
+    """
+
+    deltas: Collection[str] = ()
+    scores: Collection[str] = ()
+    adapter_at: datetime | None = None
+    has_outcome: bool = False
+    runs: Mapping[str, RunState] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Due:
+    """What to ask for now.
+
+    Attributes:
+        steps: As in `RoundRun.step`, in order; empty: nothing.
+        reason: What the round is waiting for, or why the steps are due, in words.
+    """
+
+    steps: tuple[str, ...]
+    reason: str
+
+
+def run_states(newest_first: Iterable[RoundRun]) -> dict[str, RunState]:
+    """State of each step that has a run; the newest run decides.
+
+    A failed run that will be retried is alive: between a failure and its retry no run exists.
+    """
+    states: dict[str, RunState] = {}
+    for run in newest_first:
+        if run.step in states:
+            continue
+        if not run.finished or (not run.succeeded and run.will_retry):
+            states[run.step] = "live"
+        else:
+            states[run.step] = "done" if run.succeeded else "failed"
+    return states
+
+
+def due_in_round(plan: RoundPlan, standing: Standing, now: datetime) -> Due:
+    """What is due in a round.
+
+    A delta that comes after the adapter changes nothing; whether the next round takes it is for
+    `Terms.max_staleness` to say.
+
+    Args:
+        plan: The round's.
+        standing: What stands of it now.
+        now: The moment, with its time zone.
+    """
+    if standing.has_outcome:
+        return Due((), f"{plan.round} is over")
+    for due in (_judging(standing), _ending(standing)):
+        if due is not None:
+            return due
+    if standing.adapter_at is None:
+        return _before_adapter(plan, standing, now)
+    return _after_adapter(plan, standing, standing.adapter_at, now)
+
+
+def deadline(plan: RoundPlan) -> datetime:
+    """When the deltas that are there are aggregated without the others."""
+    return datetime.fromisoformat(plan.opened_at) + timedelta(seconds=plan.terms.deadline_s)
+
+
+def missing_quorum(plan: RoundPlan, num_deltas: int) -> str:
+    """Why a round without quorum ends, in one line."""
+    return (
+        f"{num_deltas} of {len(plan.sites)} sites sent a delta in {plan.terms.deadline_s:g} s; the round "
+        f"needs a quorum of {plan.terms.quorum}. Look at the runs of the sites that are missing, or give "
+        "the next round a longer deadline_s."
+    )
+
+
+def _judging(standing: Standing) -> Due | None:
+    """Once the verdict was asked for it is all that the round waits for."""
+    state = standing.runs.get(VERDICT)
+    if state == "live":
+        return Due((), "its verdict is being reached")
+    if state is not None and END not in standing.runs:
+        return Due((END,), "its verdict came to no outcome, so the round is ended")
+    return None
+
+
+def _ending(standing: Standing) -> Due | None:
+    state = standing.runs.get(END)
+    if state is None:
+        return None
+    if state == "live":
+        return Due((), "it is being ended")
+    return Due((), "it could not be ended: run verdict_job of this round again in the UI")
+
+
+def _before_adapter(plan: RoundPlan, standing: Standing, now: datetime) -> Due:
+    sent = [site for site in plan.sites if site in standing.deltas]
+    state = standing.runs.get(ADAPTER)
+    if state == "live":
+        return Due((), "its adapter is being made")
+    if state is not None:
+        return Due((VERDICT,), "its adapter could not be made")
+    if len(sent) == len(plan.sites):
+        return Due((ADAPTER,), "every site has sent its delta")
+    counted = f"{len(sent)} of {len(plan.sites)} deltas are in"
+    if now >= deadline(plan):
+        if len(sent) >= plan.terms.quorum:
+            return Due((ADAPTER,), f"the deadline has passed; {counted}, which is a quorum")
+        return Due((VERDICT,), missing_quorum(plan, len(sent)))
+    unasked = [f"delta/{site}" for site in plan.sites if f"delta/{site}" not in standing.runs]
+    asked = tuple(step for step in unasked if step.split("/")[1] not in sent)
+    if asked:
+        return Due(asked, f"{counted}; sites are asked to train")
+    failed = [site for site in plan.sites if standing.runs.get(f"delta/{site}") == "failed"]
+    also = [site for site in failed if site not in sent]
+    words = f", {', '.join(also)} failed and can be run again until then" if also else ""
+    return Due((), f"{counted}{words}; the deadline is {deadline(plan):%Y-%m-%d %H:%M:%S} UTC")
+
+
+def _after_adapter(plan: RoundPlan, standing: Standing, since: datetime, now: datetime) -> Due:
+    waiting = [site for site in plan.sites if site not in standing.scores]
+    counted = f"{len(plan.sites) - len(waiting)} of {len(plan.sites)} sites have scored it"
+    if not waiting:
+        return Due((VERDICT,), counted)
+    due_at = since + timedelta(seconds=plan.terms.scores_deadline_s)
+    if now >= due_at:
+        return Due((VERDICT,), f"the deadline for scores has passed; {counted}")
+    asked = tuple(f"scores/{s}" for s in waiting if f"scores/{s}" not in standing.runs)
+    if asked:
+        return Due(asked, f"{counted}; sites are asked to measure")
+    if all(standing.runs[f"scores/{site}"] != "live" for site in waiting):
+        return Due((VERDICT,), f"{counted}, and no other is measuring")
+    return Due((), f"{counted}; the deadline is {due_at:%Y-%m-%d %H:%M:%S} UTC")
