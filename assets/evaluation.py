@@ -33,7 +33,7 @@ from resources.trainers import Trainers
 from resources.world_models import WorldModels
 from worldloop import layout
 from worldloop.contact_sheets import as_markdown, small_picture
-from worldloop.federation.adapters import adapter_bytes, norm, start_from_shapes
+from worldloop.federation.adapters import adapter_bytes
 from worldloop.federation.evaluation import (
     AFTER,
     BEFORE,
@@ -229,12 +229,10 @@ def _evaluate(
             _anchor_spec(store, plan, maker.world_models, folder),
             timeout_s=max(plan.terms.scores_deadline_s, _MIN_TIMEOUT_S),
         )
-    adapter = read_round_adapter(store, plan.round)
-    new = start_from_shapes(plan.seed, {name: each.shape for name, each in adapter.items()})
     return merged.judged(
         report,
         guarded=samples.guarded if samples else None,
-        size=AdapterSize(change=record.update_norm, start=norm(new)),
+        size=AdapterSize(change=record.update_norm, num_parameters=record.num_parameters),
         anchor=anchor,
     )
 

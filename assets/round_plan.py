@@ -33,6 +33,7 @@ from worldloop.atlas.atlas import load_atlas
 from worldloop.cosmos.families import ClipShape
 from worldloop.cosmos.models import model
 from worldloop.errors import MalformedRecordError, UnknownKeyError
+from worldloop.federation.gates import LIMITS
 from worldloop.federation.held_out import neutral_scenes, pick_held_out
 from worldloop.federation.rounds import (
     LORA_TARGETS,
@@ -456,6 +457,9 @@ class _Planner:
         num_prompts = asked.pop("num_prompts")
         asked["held_out_cities"] = tuple(held_out)
         asked["sample_steps"] = asked["sample_steps"] or which.default_steps
+        for name in asked["limits"]:
+            if name not in LIMITS:
+                raise UnknownKeyError("limit of a gate", name, LIMITS)
         if which.tiny:  # no guard knows what noise shows
             asked["limits"] = {"guards_required": 0.0, **asked["limits"]}
         atlas = load_atlas()

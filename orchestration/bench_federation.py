@@ -171,23 +171,25 @@ def bench_round(repeats: int = 5) -> None:
         *("codec", "strategy", "read", "verify", "decode", "start", "aggregate", "publish"),
         *("wall s", "CPU s"),
     )
-    kinds: tuple[tuple[Codec, str], ...] = (
-        ("int8", "fedavg"),
-        ("int8", "diloco"),
-        ("int4", "fedavg"),
-        ("int4", "trimmed_mean"),
-        ("int4", "fedadam"),
-        ("float32", "fedavg"),
+    kinds: tuple[tuple[Codec, Aggregation], ...] = (
+        ("int8", Aggregation("fedavg")),
+        ("int8", Aggregation("fedavg", {"product": 1})),
+        ("int8", Aggregation("diloco")),
+        ("int4", Aggregation("fedavg")),
+        ("int4", Aggregation("trimmed_mean")),
+        ("int4", Aggregation("fedadam")),
+        ("float32", Aggregation("fedavg")),
     )
-    for codec, strategy in kinds:
+    for codec, aggregation in kinds:
         with tempfile.TemporaryDirectory(prefix="worldloop-bench-") as folder:
             store = SiteStore(url=f"{folder}/coordinator")
             keys = _send(store, shapes, codec)
-            runs = [_carry(store, shapes, codec, strategy, keys) for _ in range(repeats)]
+            runs = [_carry(store, shapes, codec, aggregation, keys) for _ in range(repeats)]
         walls = {step: statistics.median(run[step].wall_s for run in runs) for step in runs[0]}
         cpu_s = statistics.median(sum(each.cpu_s for each in run.values()) for run in runs)
         row = [f"{wall_s:.2f}" for wall_s in walls.values()]
-        table.add_row(codec, strategy, *row, f"{sum(walls.values()):.2f}", f"{cpu_s:.2f}")
+        name = " ".join([aggregation.strategy, *aggregation.options])
+        table.add_row(codec, name, *row, f"{sum(walls.values()):.2f}", f"{cpu_s:.2f}")
     _console.print(table)
 
 
@@ -209,7 +211,7 @@ def _carry(
     store: SiteStore,
     shapes: Shapes,
     codec: Codec,
-    strategy: str,
+    aggregation: Aggregation,
     keys: Mapping[str, Ed25519PrivateKey],
 ) -> dict[str, Timed]:
     """One round at the coordinator, step by step."""
@@ -231,7 +233,7 @@ def _carry(
         start = start_from_shapes(1, shapes)
         adapter_sha256(start)
     with _timed() as took["aggregate"]:
-        made = aggregate(contributions, start, {}, Aggregation(strategy))
+        made = aggregate(contributions, start, {}, aggregation)
     with _timed() as took["publish"]:
         adapter_sha256(made.adapter)
         store.put(layout.adapter_key(_ROUND, "adapter.safetensors"), adapter_bytes(made.adapter))
@@ -242,36 +244,44 @@ def _carry(
 
 
 def bench_factors(folders: Sequence[Path]) -> None:
-    """How far the product of the mean factors is from the mean product, which the sites together learned."""
+    """How far the product of an adapter's factors is from the mean of the sites' products."""
     if len(folders) < 2:
         _console.print("factors: needs two or more trainings, given with --deltas")
         return
-    sites = [trained(folder) for folder in folders]
+    start, deltas = trained(folders[0])[0], [trained(folder)[1] for folder in folders]
     table = _table(
-        f"mean(B) mean(A) against mean(B A), {len(sites)} trainings",
-        *("deltas at", "whole", "median layer", "worst layer"),
+        f"Product of the factors against the mean of {len(deltas)} products, over what that changes",
+        *("deltas at", "mean factors", "worst layer", "option product", "worst layer"),
     )
     for share in (1.0, 0.3, 0.1):
-        gaps, sizes = _gaps(sites, share)
-        whole = math.sqrt(sum(gap**2 for gap in gaps) / sum(size**2 for size in sizes))
-        layers = [gap / size for gap, size in zip(gaps, sizes, strict=True) if size]
-        table.add_row(
-            f"{share:.0%}", f"{whole:.4f}", f"{statistics.median(layers):.4f}", f"{max(layers):.4f}"
-        )
+        given = [
+            Contribution(str(number), {n: np.float32(share) * each for n, each in delta.items()}, 1)
+            for number, delta in enumerate(deltas)
+        ]
+        row = [f"{share:.0%}"]
+        for product in (0, 1):
+            made = aggregate(given, start, {}, Aggregation("fedavg", {"product": product}))
+            gaps, sizes = _gaps(given, start, made.adapter)
+            whole = math.sqrt(sum(gap**2 for gap in gaps) / sum(size**2 for size in sizes))
+            worst = max(gap / size for gap, size in zip(gaps, sizes, strict=True) if size)
+            row += [f"{whole:.4f}", f"{worst:.4f}"]
+        table.add_row(*row)
     _console.print(table)
 
 
-def _gaps(sites: Sequence[tuple[Arrays, Arrays]], share: float) -> tuple[list[float], list[float]]:
+def _gaps(
+    given: Sequence[Contribution], start: Arrays, adapter: Arrays
+) -> tuple[list[float], list[float]]:
     """Of each layer: length of the difference, and of what the mean product changes."""
-    start = sites[0][0]
     gaps, sizes = [], []
     for layer in sorted(name.removesuffix(DOWN) for name in start if name.endswith(DOWN)):
-        downs = [start[layer + DOWN] + share * delta[layer + DOWN] for _, delta in sites]
-        ups = [start[layer + UP] + share * delta[layer + UP] for _, delta in sites]
-        meant = np.mean([up @ down for up, down in zip(ups, downs, strict=True)], axis=0)
-        found = np.mean(ups, axis=0) @ np.mean(downs, axis=0)
-        gaps.append(float(np.linalg.norm(found - meant)))
-        sizes.append(float(np.linalg.norm(meant - start[layer + UP] @ start[layer + DOWN])))
+        down, up = layer + DOWN, layer + UP
+        products = [
+            (start[up] + each.delta[up]) @ (start[down] + each.delta[down]) for each in given
+        ]
+        meant = np.mean(products, axis=0)
+        gaps.append(float(np.linalg.norm(adapter[up] @ adapter[down] - meant)))
+        sizes.append(float(np.linalg.norm(meant - start[up] @ start[down])))
     return gaps, sizes
 
 

@@ -17,6 +17,8 @@ from rich.table import Table
 
 from orchestration.catalog_cli import catalog
 from orchestration.cosmos_cli import default_checkpoints, generate, models
+from orchestration.posttrain_cli import embeddings, posttrain
+from orchestration.rounds_cli import rounds
 from orchestration.terminal import show_table
 from worldloop import __version__
 from worldloop.errors import WorldloopError
@@ -43,6 +45,9 @@ def main() -> None:
 main.add_command(catalog)
 main.add_command(generate)
 main.add_command(models)
+main.add_command(posttrain)
+main.add_command(embeddings)
+main.add_command(rounds)
 
 
 @main.command()
@@ -196,6 +201,17 @@ def dev(port: int) -> None:
     workspace = Path(__file__).resolve().parent.parent / "workspace.yaml"
     command = ["dagster", "dev", "-h", "127.0.0.1", "-p", str(port), "-w", str(workspace)]
     os.execv(str(Path(sys.executable).with_name("dagster")), command)
+
+
+@main.command("site-agent")
+@click.option("--site", required=True, help="Name of the site in sites.toml.")
+@click.option("--once", is_flag=True, help="Look once, do what is due, end.")
+@click.option("--poll-s", default=10.0, show_default=True, help="Seconds between two looks.")
+def site_agent(site: str, poll_s: float, *, once: bool) -> None:
+    """Carry a site through open rounds of training, without Dagster."""
+    command = [sys.executable, "-m", "orchestration.site_agent", "--site", site]
+    command += ["--poll-s", str(poll_s), *(["--once"] if once else [])]
+    os.execv(sys.executable, command)  # the command line alone would double the memory
 
 
 @main.command()

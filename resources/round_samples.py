@@ -167,6 +167,7 @@ class SampleMaker:
             sampler=which.known_samplers[0],
             profile=profile("exact").to_record(),
             staging_dir=str(folder),
+            pack_path=str(folder.with_name(f"{group}.tar")),  # without one no clip is reported
             transformer_dir=plan.base.checkpoint,
             loras=_as_loras(plan, adapter, folder.with_name(f"{group}.adapter")),
             guards=guards,

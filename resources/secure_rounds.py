@@ -102,7 +102,8 @@ def site_turn(
         outbox: To the coordinator.
         keys: Of this machine.
         plan: Of the round.
-        header: What is said of the delta; its `num_clips` is the weight. Norm and weight are not sent.
+        header: What is said of the delta; its `num_clips` is the weight. Norm and weight are not sent. A site
+            without clips sends an empty delta in the first phase and takes no part.
         delta: Gives the delta, clipped and noised as planned, the same at every call; asked in phase 3 alone.
         keep: Takes the file of the masked delta and what fixed point lost of the delta, before it is
             sent: the residual of error feedback.
@@ -116,6 +117,10 @@ def site_turn(
     """
     site, store = header.site, outbox.coordinator
     keys.publish(store, site)
+    if header.is_empty:
+        silent = replace(header, codec=MASKED_CODEC, masked=True)
+        outbox.send(plan.round, site, DELTA, seal(b"", silent, keys.private_key(site)))
+        return DONE
     present = _open_phase(outbox, plan)
     for phase in range(KEYS, min(present, REVEALED) + 1):
         roster = _roster(outbox, plan.round, phase - 1) if phase > KEYS else plan.sites
@@ -144,15 +149,15 @@ def coordinator_turn(outbox: Outbox, plan: RoundPlan, *, is_late: bool = False) 
     """
     terms = terms_of(plan)
     while (phase := _open_phase(outbox, plan)) != DONE:
-        expected = plan.sites if phase == KEYS else _roster(outbox, plan.round, phase - 1)
+        expected = _expected(outbox, plan, phase)
         there = _there(outbox, plan, phase, expected)
         may_end = is_late or phase == REVEALED or there == expected
         if may_end:  # only then is it worth reading all of it
             there = tuple(site for site in there if _is_whole(outbox, plan, site, phase))
-        late = is_late or phase == REVEALED
-        if there != expected and not (late and len(there) >= terms.threshold):
+        enough = len(there) >= terms.threshold
+        if not enough or (there != expected and not (is_late or phase == REVEALED)):
             missing = tuple(site for site in expected if site not in there)
-            problem = _too_few(phase, plan, there, missing, terms.threshold) if is_late else ""
+            problem = "" if enough or (missing and not is_late) else _too_few(phase, terms, there)
             return SecureStanding(phase, missing, _rosters(outbox, plan.round), problem)
         record = {"phase": phase, "sites": sorted(there)}
         key = layout.secure_key(plan.round, _roster_name(phase))
@@ -167,7 +172,7 @@ def read_standing(outbox: Outbox, plan: RoundPlan) -> SecureStanding:
     phase = 1 + max(rosters, default=0)
     if phase == DONE:
         return SecureStanding(DONE, (), rosters)
-    expected = rosters.get(phase - 1, plan.sites)
+    expected = _expected(outbox, plan, phase)
     there = _there(outbox, plan, phase, expected)
     return SecureStanding(phase, tuple(s for s in expected if s not in there), rosters)
 
@@ -197,8 +202,8 @@ def due_steps(standing: SecureStanding, plan: RoundPlan, *, is_late: bool) -> tu
     """
     if standing.phase == DONE:
         return ()
-    expected = standing.rosters.get(standing.phase - 1, plan.sites)
-    there = [site for site in expected if site not in standing.waits_for]
+    asked = standing.rosters.get(standing.phase - 1, plan.sites)
+    there = [site for site in asked if site not in standing.waits_for]
     late = [f"delta/{there[0]}/{standing.phase}/late"] if is_late and there else []
     return (*(f"delta/{site}/{standing.phase}" for site in standing.waits_for), *late)
 
@@ -308,12 +313,19 @@ def _there(
     )
 
 
-def _too_few(
-    phase: int, plan: RoundPlan, there: tuple[str, ...], missing: tuple[str, ...], threshold: int
-) -> str:
+def _expected(outbox: Outbox, plan: RoundPlan, phase: int) -> tuple[str, ...]:
+    """Sites of which a phase needs a file; who sent an empty delta at first takes no part."""
+    if phase > KEYS:
+        return _roster(outbox, plan.round, phase - 1)
+    empty = outbox.senders(plan.round, DELTA)
+    return tuple(site for site in plan.sites if site not in empty)
+
+
+def _too_few(phase: int, terms: masking.Terms, there: tuple[str, ...]) -> str:
+    others = ", ".join(site for site in terms.sites if site not in there)
     return (
-        f"Phase {phase} of secure round {plan.round!r} has {len(there)} of {threshold} sites that it "
-        f"needs; {', '.join(missing)} sent nothing whole in time. Open a new round."
+        f"Phase {phase} of secure round {terms.round!r} has {len(there)} of {terms.threshold} sites "
+        f"that it needs; nothing whole came of {others}. Open a new round."
     )
 
 

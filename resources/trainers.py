@@ -48,7 +48,7 @@ class Trainers(dg.ConfigurableResource):  # type: ignore[type-arg]
         idle_s: A trainer ends after so long unused.
         start_s: It must answer so long after its start.
         silence_s: A trainer that says nothing for so long is given up; it gives a sign of life every 2 s.
-        wait_s: So long a command waits for another one of the same site.
+        wait_s: So long a command waits for another one of the same site; 0: it does not.
         env: Variables added to those of the worker.
     """
 
@@ -56,7 +56,7 @@ class Trainers(dg.ConfigurableResource):  # type: ignore[type-arg]
     idle_s: float = Field(default=600.0, gt=0)
     start_s: float = Field(default=120.0, gt=0)
     silence_s: float = Field(default=120.0, gt=0)
-    wait_s: float = Field(default=0.0, ge=0)
+    wait_s: float = Field(default=600.0, ge=0)
     env: dict[str, str] = Field(default_factory=dict)
 
     def run(

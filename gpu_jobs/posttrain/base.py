@@ -157,7 +157,7 @@ class Base:
             self.latent_frames(given or [0] * len(latent_BCTHW)),
         )
         places = torch.full((len(seeds),), place, dtype=torch.float64)
-        with torch.no_grad(), self.autocast():
+        with torch.no_grad():
             losses_B = self.objective.losses(
                 self.transformer, batch, places, noise_of(batch, seeds)
             )
@@ -181,10 +181,6 @@ class Base:
             )
         stride = family.frame_stride
         return [0 if count == 0 else (count - 1) // stride + 1 for count in given]
-
-    def autocast(self) -> Any:
-        """Arithmetic of the passes: bf16 where weights are float32 and bf16 is asked for, else as it is."""
-        return contextlib.nullcontext()
 
     @contextlib.contextmanager
     def _visiting(self, part: str) -> Iterator[None]:

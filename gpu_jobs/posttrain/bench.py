@@ -93,10 +93,11 @@ def train(
         key: In `CASES`.
         mode: `lora` (rank 8 on the default targets) or `full`.
         again: `again` computes activations again in the backward pass.
-        batch_size: Windows of a step on each process.
+        batch_size: Windows of a step, of all processes; fewer than these share a window's tokens.
         compiled: `compiled` compiles blocks.
     """
-    case, count = CASES[key], int(batch_size) * fleet.size
+    case, count = CASES[key], int(batch_size)
+    fleet = Fleet.started(fleet.size, fleet.rank, batch_size=count)
     training = _training(case, mode, again=bool(again), batch_size=count)
     learner = _learner(case, training, fleet, compiled=bool(compiled))
     started_s = time.perf_counter()

@@ -371,7 +371,8 @@ def _decoded_from(clip: FolderClip, first: int) -> Iterator[tuple[int, Any]]:
 
 def _fitted(frame: Any, shape: ClipShape) -> Frames:
     pixels: Frames = frame.to_ndarray(format="rgb24")
-    return fit_frames(pixels[None], shape, _STRETCHED)[0]
+    fitted: Frames = fit_frames(pixels[None], shape, _STRETCHED)[0]
+    return fitted
 
 
 def _damaged(clip: FolderClip, found: str) -> MalformedRecordError:
@@ -409,4 +410,5 @@ def _caption_in(path: Path) -> str:
             f"a string, or an object with one of {_CAPTION_FIELDS}",
             "Write the caption as text into a .txt of the same name.",
         )
-    return found.strip()
+    caption: str = found.strip()
+    return caption

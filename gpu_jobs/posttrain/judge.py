@@ -94,6 +94,8 @@ def judge(
             _measure_signals(groups[-1], paths, size=groups[0].clips[0].size)
             if on_event:
                 on_event({"event": "judged", "group": name, "num_clips": len(paths)})
+        if base is not None:
+            base.settle()
     scores = [row for group in groups for row in _mean_rows(group, judges)]
     scores += _change_rows(groups, judges) + _distance_rows(groups, judges)
     shown = [group for group in groups if group.name != FOOTAGE]

@@ -165,6 +165,7 @@ class Learner:
             weight_decay=training.weight_decay,
             fused=base.device.type == "cuda",
         )
+        self._shared = fleet.share_tokens(self.transformer)
         if training.checkpoint_blocks:
             self.transformer.enable_gradient_checkpointing()
         if compiled:
@@ -190,7 +191,8 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         with self._arithmetic():
             loss = self._loss(drawn)
-        loss.backward()
+        # the sharers of a window have the gradient of their tokens each, which averaging divides
+        (loss * self.fleet.sharers).backward()
         self.fleet.average_gradients(self.parameters.values())
         self._pull_to_start()
         torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), GRADIENT_NORM)
@@ -239,6 +241,9 @@ class Learner:
         """Leave the base as it was; sharded weights stay sharded."""
         import torch
 
+        from gpu_jobs.posttrain.model import unshare_tokens
+
+        unshare_tokens(self._shared)
         self.transformer.disable_gradient_checkpointing()
         self.transformer.eval()
         if self.is_lora:

@@ -77,6 +77,7 @@ def measure(
             read_folder(Path(spec.footage_dir), cities=spec.cities, max_clips=spec.num_clips),
         )
         held_out = held_out_windows(footage)
+        _encode(base, footage, [clip.window for clip in held_out])
         losses = [
             row
             for one in spec.adapters
@@ -92,6 +93,14 @@ def measure(
         gpu_s=0.0 if device == "cpu" else round(wall_s, 3),
         versions=_versions(str(device)),
     )
+
+
+def _encode(base: Base, footage: Encodings, windows: Sequence[int]) -> None:
+    """Have windows encoded, with no other part on a GPU than the autoencoder, and none afterwards."""
+    base.settle()
+    for window in windows:
+        footage.latent(window)
+    base.settle()
 
 
 def held_out_windows(footage: Encodings) -> list[HeldOut]:
@@ -157,45 +166,40 @@ def _losses(
     on_event: OnEvent | None,
 ) -> Iterator[dict[str, Any]]:
     """One row a clip under one adapter."""
-    shape = ClipShape(**spec.shape)
     with base.adapted(_adapter(adapter["path"]), alpha=spec.alpha):
         for done, clip in enumerate(held_out, start=1):
-            latent = footage.latent(clip.window)[None]
-            seeds = [
-                derive_seed("held-out noise", spec.seed, clip.facts.recipe_id, level)
-                for level in range(spec.noise_levels)
-            ]
-
-            def loss(
-                context_LD: Tensor, latent: Tensor = latent, seeds: Sequence[int] = seeds
-            ) -> float:
-                found = [
-                    base.denoising_losses(
-                        latent, context_LD[None], shape=shape, place=place, seeds=[seed]
-                    )[0]
-                    for place, seed in zip(levels(spec.noise_levels), seeds, strict=True)
-                ]
-                return float(np.mean(found))
-
+            latent = footage.latent(clip.window)
             row = {
                 "adapter": adapter["name"],
                 "recipe_id": clip.facts.recipe_id,
                 "city": clip.facts.city,
                 "institution": clip.facts.institution,
-                "loss": loss(footage.context(clip.window)),
+                "loss": _loss(spec, base, clip, latent, footage.context(clip.window)),
             }
             if spec.other_captions and clip.other is not None:
-                row["loss_other_caption"] = loss(footage.caption(clip.other))
+                other = footage.caption(clip.other)
+                row["loss_other_caption"] = _loss(spec, base, clip, latent, other)
             yield row
             if on_event:
-                on_event(
-                    {
-                        "event": "measured",
-                        "adapter": adapter["name"],
-                        "done": done,
-                        "of": len(held_out),
-                    }
-                )
+                progress = {"adapter": adapter["name"], "done": done, "of": len(held_out)}
+                on_event({"event": "measured", **progress})
+
+
+def _loss(
+    spec: MeasureSpec, base: Base, clip: HeldOut, latent_CTHW: Tensor, context_LD: Tensor
+) -> float:
+    """Mean over the noise levels; one clip a pass, so that no other clip changes a bit of it."""
+    found = [
+        base.denoising_losses(
+            latent_CTHW[None],
+            context_LD[None],
+            shape=ClipShape(**spec.shape),
+            place=place,
+            seeds=[derive_seed("held-out noise", spec.seed, clip.facts.recipe_id, number)],
+        )[0]
+        for number, place in enumerate(levels(spec.noise_levels))
+    ]
+    return float(np.mean(found))
 
 
 def _nearest(
@@ -217,6 +221,13 @@ def _nearest(
     def unit(latent_CTHW: Tensor) -> NDArray[np.float32]:
         return unit_window(latent_CTHW, mean_C, deviation_C)
 
+    if not held_out:
+        raise MalformedRecordError(
+            f"footage folder {Path(spec.footage_dir).name}",
+            "no clip of the held-out cities",
+            "held-out footage, whose distance to training footage is the yardstick",
+            "Leave memorisation out, or hold out cities that have clips.",
+        )
     names = [(name, number) for name, paths in spec.samples.items() for number in range(len(paths))]
     samples = [
         unit(_sample_latent(base, Path(path), spec))

@@ -372,7 +372,7 @@ def objective_of(model: Model) -> Objective:
         f"family of {model.name} for post-training",
         model.family,
         f"one of {TRAINED}",
-        "Choose a model of these families; docs/formats.md says what of Cosmos 3 is published.",
+        "Choose a model of these families; Cosmos 3 and the control models are not trained here.",
     )
 
 

@@ -2,8 +2,9 @@
 
 An adapter is trained with a whole base in every process and gradients averaged over them, each with
 its share of the batch (data parallelism, the guides' `ddp`). All weights are trained sharded by FSDP2
-(`fully_shard`), block by block. Noise and captions belong to windows, so that processes together draw
-what one alone would.
+(`fully_shard`), block by block. More processes than windows share the tokens of each window (context
+parallelism): a batch of 1 on 4 GPUs is one window in four parts. Noise and captions belong to
+windows, so that processes together draw what one alone would.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,33 +24,59 @@ class Fleet:
     Attributes:
         size: How many there are.
         rank: Number of this one; the first one leads.
+        sharers: Processes that share the tokens of each window; neighbours by number.
+        group: Process group of this one's sharers; None where it trains windows alone.
     """
 
     size: int = 1
     rank: int = 0
+    sharers: int = 1
+    group: Any = None
+
+    @classmethod
+    def started(cls, size: int, rank: int, *, batch_size: int) -> "Fleet":
+        """The processes of a job: they share the batch, or, if they outnumber it, its windows' tokens.
+
+        Args:
+            size: How many were started; they have joined.
+            rank: Number of this one.
+            batch_size: Windows of a step.
+
+        Raises:
+            MalformedRecordError: If neither divides the other.
+        """
+        if batch_size % size and size % batch_size:
+            raise MalformedRecordError(
+                "batch_size",
+                batch_size,
+                f"a multiple or a divisor of the number of processes, {size}",
+                f"Train with {-(-batch_size // size) * size}, or start fewer processes.",
+            )
+        sharers = max(1, size // batch_size)
+        if sharers == 1:
+            return cls(size, rank)
+        import torch.distributed as dist
+
+        group, _ = dist.new_subgroups(sharers)
+        return cls(size, rank, sharers, group)
 
     @property
     def leads(self) -> bool:
         """Whether this process writes and tells for all."""
         return self.rank == 0
 
-    def check_batch(self, batch_size: int) -> None:
-        """Refuse a batch that processes cannot share.
+    def share_tokens(self, transformer: Any) -> list[Any]:
+        """Let this process's sharers share the tokens of windows; what `model.unshare_tokens` takes."""
+        if self.sharers == 1:
+            return []
+        from gpu_jobs.posttrain.model import TrainingRanks, share_tokens
 
-        Raises:
-            MalformedRecordError: If it is no multiple of their number.
-        """
-        if batch_size % self.size:
-            raise MalformedRecordError(
-                "batch_size",
-                batch_size,
-                f"a multiple of the {self.size} processes that share it",
-                f"Train with {-(-batch_size // self.size) * self.size}, or start fewer processes.",
-            )
+        ranks = TrainingRanks(self.sharers, self.rank % self.sharers, self.group)
+        return share_tokens(transformer, ranks)
 
     def own_share(self, items: Sequence[Item]) -> Sequence[Item]:
-        """This process's part of a batch."""
-        return items[self.rank :: self.size]
+        """This process's part of a batch; its sharers have the same."""
+        return items[self.rank // self.sharers :: self.size // self.sharers]
 
     def wait(self) -> None:
         """Until all processes are here."""

@@ -12,13 +12,13 @@ nothing else; so a folder that somebody sent can be trained on.
 # L tokens, D width of a token
 
 import io
+import json
 import logging
 import math
 import os
 import pickle
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from gpu_jobs.common.entry import run_job
 from gpu_jobs.posttrain.footage import METAS, PICKLES, caption_of, videos_of
+from gpu_jobs.posttrain.spec import EmbeddingsReport, EmbeddingsSpec
 from worldloop.cosmos.models import model
 from worldloop.errors import JobFailedError, MalformedRecordError
 
@@ -40,45 +41,6 @@ _PROTOCOL = 4  # the default of Python 3.8 to 3.13, with which the guides' scrip
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class EmbeddingsSpec:
-    """Write the text encodings of a folder.
-
-    Attributes:
-        model: Name in `worldloop.cosmos.models.MODELS`; its text encoder must be T5.
-        checkpoint_dir: Local folder that holds the model folders.
-        footage_dir: Folder of footage; needs `videos/` alone where there is a prompt.
-        prompt: Of every video that has no caption; it is written to `metas/` too. Empty: captions of
-            `metas/` alone.
-        overwrite: Whether encodings that are there are made anew.
-        device: `auto`, `cpu` or `cuda`.
-    """
-
-    model: str
-    checkpoint_dir: str
-    footage_dir: str
-    prompt: str = ""
-    overwrite: bool = False
-    device: str = "auto"
-
-
-@dataclass(frozen=True)
-class EmbeddingsReport:
-    """What was written.
-
-    Attributes:
-        written: Names of clips whose encodings were written.
-        kept: How many stood already.
-        metas: Captions that were written from the prompt.
-        width: Of a token.
-    """
-
-    written: list[str] = field(default_factory=list)
-    kept: int = 0
-    metas: int = 0
-    width: int = 0
-
-
 def write_pickles(
     spec: EmbeddingsSpec, on_event: Callable[[Mapping[str, Any]], None] | None = None
 ) -> EmbeddingsReport:
@@ -86,7 +48,7 @@ def write_pickles(
 
     Args:
         spec: What to write.
-        on_event: Told `{"event": "embedding", "name": str, "done": int, "of": int}`.
+        on_event: Told `{"event": "embedding", "name": str, "done": int, "of": int}`; None: the log is.
 
     Raises:
         MalformedRecordError: If there are no videos, a video has no caption, or the model does not
@@ -109,9 +71,14 @@ def write_pickles(
             by_caption = {caption: encode(caption)}  # one prompt for all is encoded once
         write_pickle(place / f"{name}.pickle", by_caption[caption])
         width = by_caption[caption].shape[1]
-        if on_event:
-            on_event({"event": "embedding", "name": name, "done": number, "of": len(due)})
+        (on_event or _log_event)(
+            {"event": "embedding", "name": name, "done": number, "of": len(due)}
+        )
     return EmbeddingsReport(due, len(names) - len(due), num_metas, width)
+
+
+def _log_event(event: Mapping[str, Any]) -> None:
+    log.info(json.dumps(event))
 
 
 def write_pickle(path: Path, states_LD: NDArray[np.floating[Any]]) -> None:

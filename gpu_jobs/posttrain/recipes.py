@@ -2,9 +2,9 @@
 
 Numbers come from nvidia-cosmos/cosmos-predict1 (commit 5c348ca, cosmos_predict1/diffusion/training/
 config/video2world/experiment.py), cosmos-predict2 (commit 661da47) and diffusers (commit 58eb52c,
-examples/cosmos/train_cosmos_predict25_lora.py). `batch_size` counts the windows of all processes:
-the guides train one window a GPU. Where the guides leave something out, the family's own training
-has it: one or no latent frame in two is given.
+examples/cosmos/train_cosmos_predict25_lora.py). `batch_size` counts the windows of all processes.
+Averages have a fixed decay, where the published trainings let it grow by a power of the step. Learning
+rates stay after warming up, because rounds go on from each other.
 """
 
 from dataclasses import asdict
@@ -22,17 +22,19 @@ _PREDICT2_SHAPE = ClipShape(93, 1280, 704, 16)
 
 
 def predict1_video2world_lora(
-    *, footage_dir: str, checkpoint_dir: str, output_dir: str, num_gpus: int = 4
+    *, footage_dir: str, checkpoint_dir: str, output_dir: str, batch_size: int = 1
 ) -> PosttrainSpec:
     """`video2world_7b_lora_example_cosmos_nemo_assets`: q and v of both attentions, rank 8, scale 1.
 
-    Start it with `torchrun --nproc_per_node=<num_gpus>`; gradients are averaged (ddp).
+    Started with `torchrun --nproc_per_node=4`, four processes with whole weights share the tokens of a
+    window, as the published configuration does (ddp, context_parallel_size 4); with `batch_size` 4
+    each trains a window of its own.
 
     Args:
         footage_dir: Folder of footage.
         checkpoint_dir: Folder of the model folders.
         output_dir: Folder for what is written.
-        num_gpus: Processes that share a batch.
+        batch_size: Windows of a step, of all processes.
     """
     training = Training(
         shape=_PREDICT1_SHAPE,
@@ -41,7 +43,7 @@ def predict1_video2world_lora(
         targets=_Q_AND_V,
         first_blocks=28,
         num_steps=5000,
-        batch_size=num_gpus,
+        batch_size=batch_size,
         learning_rate=1e-4,
         warmup_steps=0,
         weight_decay=0.1,
@@ -105,8 +107,6 @@ def predict2_video2world_lora(
     *, footage_dir: str, checkpoint_dir: str, output_dir: str, num_gpus: int = 8
 ) -> PosttrainSpec:
     """`predict2_video2world_lora_training_2b_cosmos_nemo_assets`: rank 16 on attention and MLP.
-
-    Its rate falls to 0 over 1,000 steps; here it stays, because rounds go on from each other.
 
     Args:
         footage_dir: Folder of footage.

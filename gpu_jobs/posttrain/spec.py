@@ -259,3 +259,42 @@ class JudgeReport:
     clips: list[dict[str, Any]]
     sheet_path: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EmbeddingsSpec:
+    """Write the text encodings of a folder.
+
+    Attributes:
+        model: Name in `worldloop.cosmos.models.MODELS`; its text encoder must be T5.
+        checkpoint_dir: Local folder that holds the model folders.
+        footage_dir: Folder of footage; needs `videos/` alone where there is a prompt.
+        prompt: Of every video that has no caption; it is written to `metas/` too. Empty: captions of
+            `metas/` alone.
+        overwrite: Whether encodings that are there are made anew.
+        device: `auto`, `cpu` or `cuda`.
+    """
+
+    model: str
+    checkpoint_dir: str
+    footage_dir: str
+    prompt: str = ""
+    overwrite: bool = False
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class EmbeddingsReport:
+    """What was written.
+
+    Attributes:
+        written: Names of clips whose encodings were written.
+        kept: How many stood already.
+        metas: Captions that were written from the prompt.
+        width: Of a token.
+    """
+
+    written: list[str] = field(default_factory=list)
+    kept: int = 0
+    metas: int = 0
+    width: int = 0

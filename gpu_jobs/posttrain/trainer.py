@@ -15,6 +15,7 @@ it saves lets the same command go on later. Only the user who started the traine
 
 import argparse
 import contextlib
+import ctypes
 import fcntl
 import importlib
 import json
@@ -38,7 +39,7 @@ from gpu_jobs.common.entry import read_spec
 from gpu_jobs.posttrain import spec as specs
 from worldloop.errors import JobFailedError, MalformedRecordError, WorldloopError
 
-HEARTBEAT_S = 2.0
+HEARTBEAT_S, GRACE_S = 2.0, 15.0
 MOST_REQUEST_BYTES = 16 << 20
 MOST_LOG_BYTES = 8 << 20
 MOST_PATH = 100
@@ -93,12 +94,14 @@ class Client:
         asked: The request.
         gone: Whether nobody listens any more.
         stopped: Whether the trainer was told to end.
+        was_interrupted: Whether its command told of nothing for long and was torn out.
     """
 
     connection: socket.socket
     asked: Mapping[str, Any]
     gone: threading.Event = field(default_factory=threading.Event)
     stopped: threading.Event = field(default_factory=threading.Event)
+    was_interrupted: bool = False
     _sending: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -157,6 +160,8 @@ class Trainer:
         commands: What it can be asked.
         bases: Keeps models loaded; None: `gpu_jobs.posttrain.base.Bases` when the first command comes.
         heartbeat_s: Seconds between two signs of life.
+        grace_s: A command that nobody waits for, and that tells of nothing for so long, is torn out; what
+            was loaded is loaded again then.
     """
 
     def __init__(
@@ -168,9 +173,10 @@ class Trainer:
         commands: Mapping[str, Command] = COMMANDS,
         bases: Any = None,
         heartbeat_s: float = HEARTBEAT_S,
+        grace_s: float = GRACE_S,
     ) -> None:
         self.path, self.idle_s, self.log_path = path, idle_s, log_path
-        self.commands, self.heartbeat_s = commands, heartbeat_s
+        self.commands, self.heartbeat_s, self.grace_s = commands, heartbeat_s, grace_s
         self._bases = bases
         self._waiting: queue.Queue[Client | None] = queue.Queue()
         self._lock = threading.Lock()
@@ -178,7 +184,8 @@ class Trainer:
         self._num_waiting = 0
         self._started_s = self._since_s = time.monotonic()
         self._num_done, self._model = 0, ""
-        self._ending = threading.Event()
+        self._ending, self._down = threading.Event(), threading.Event()
+        self._worker = 0
 
     def serve(self) -> bool:
         """Take commands until it is told to stop or nobody came for long.
@@ -204,6 +211,7 @@ class Trainer:
                     # whoever connects from now on is refused, and starts the next trainer
                     self.path.unlink(missing_ok=True)
                     self._turn_away()
+                    self._down.set()
                     log.info(json.dumps({"event": "trainer_down", "num_done": self._num_done}))
         return True
 
@@ -225,6 +233,7 @@ class Trainer:
 
     def _work(self) -> None:
         """The main loop: a command, or the end after `idle_s`."""
+        self._worker = threading.get_ident()
         while not self._ending.is_set():
             try:
                 client = self._waiting.get(timeout=self.idle_s)
@@ -233,21 +242,30 @@ class Trainer:
                 return
             if client is None:
                 return
-            with self._lock:
-                self._num_waiting -= 1
-                self._current, self._since_s = client, time.monotonic()
-            answer: Mapping[str, Any] = _error_of(
-                JobFailedError(_STOPPED.format("ended by a signal"))
-            )
             try:
-                if client.looks_alive():
-                    answer = self._answer(client)
-            finally:
-                # free before it answers: who gets a report may ask again at once
-                with self._lock:
-                    self._current, self._since_s = None, time.monotonic()
-                client.send(answer)
-                client.close()
+                self._serve_one(client)
+            except ClientGoneError:  # it came too late to hit the command, and hit what is after it
+                self._free(client)
+
+    def _serve_one(self, client: Client) -> None:
+        answer: Mapping[str, Any] = _error_of(JobFailedError(_STOPPED.format("ended")))
+        with self._lock:
+            self._num_waiting -= 1
+            self._current, self._since_s = client, time.monotonic()
+        try:
+            if client.looks_alive():
+                answer = self._answer(client)
+        finally:
+            # free before it answers: who gets a report may ask again at once
+            self._free(client, answer)
+
+    def _free(self, client: Client, answer: Mapping[str, Any] | None = None) -> None:
+        """Be ready for the next command, and say the last word of this one."""
+        with self._lock:
+            self._current, self._since_s = None, time.monotonic()
+        if answer is not None:
+            client.send(answer)
+        client.close()
 
     def _answer(self, client: Client) -> Mapping[str, Any]:
         """Run one command; the last line that its client gets."""
@@ -260,6 +278,9 @@ class Trainer:
                 self._num_done += 1
         except ClientGoneError:
             outcome = "aborted"
+            if client.was_interrupted:
+                # it was torn out of the middle: what is loaded may be half changed
+                self._bases, self._model = None, ""
             answer = _error_of(JobFailedError(_STOPPED.format("told to stop")))
         except WorldloopError as error:
             outcome = f"{type(error).__name__}: {error}"
@@ -310,9 +331,9 @@ class Trainer:
             client.send({"report": self.state()})
             client.close()
         elif client.command == STOP:
-            self.stop()
-            client.send({"report": self.state()})
+            client.send({"report": self.state()})  # first: the process may be gone right after
             client.close()
+            self.stop()
         elif client.command not in self.commands:
             client.send(_error_of(_unknown(client.command, self.commands)))
             client.close()
@@ -378,14 +399,30 @@ class Trainer:
 
     def _beat(self) -> None:
         """Signs of life, a look at the client and at the size of the log, every few seconds."""
-        while not self._ending.wait(self.heartbeat_s):
+        gone_s = 0.0
+        while not self._down.wait(self.heartbeat_s):
             with self._lock:
                 current, since_s = self._current, self._since_s
-            if current is not None and current.looks_alive():
-                busy_s = round(time.monotonic() - since_s, 1)
-                current.send({"event": {"event": "alive", "busy_s": busy_s}})
+            now_s = time.monotonic()
+            if current is None or (current.looks_alive() and not current.stopped.is_set()):
+                gone_s = now_s
+            if current is not None:
+                current.send({"event": {"event": "alive", "busy_s": round(now_s - since_s, 1)}})
+                if now_s - gone_s > self.grace_s:
+                    self._interrupt(current)
             if self.log_path is not None:
                 _rotate(self.log_path)
+            if not self.path.exists():  # its folder was removed: nobody can ask it any more
+                self._waiting.put(None)
+
+    def _interrupt(self, client: Client) -> None:
+        """Raise in the thread that works for a client; in CPython, at its next instruction."""
+        with self._lock:
+            if self._current is client and not client.was_interrupted:
+                client.was_interrupted = True
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                    ctypes.c_ulong(self._worker), ctypes.py_object(ClientGoneError)
+                )
 
     def _turn_away(self) -> None:
         """Tell those who still wait that this trainer ends."""

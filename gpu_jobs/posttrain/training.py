@@ -1,11 +1,12 @@
 """Training a site's footage into an adapter: the one function behind the job and the warm trainer."""
 
+import errno
 import json
 import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -56,7 +57,10 @@ ADAPTER, DELTA, START, REPORT = (
     "report.json",
 )
 _LATEST = "latest.txt"
+_TELL_EVERY_S = 2.0
 _PRECISIONS = ("bf16", "fp32")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_UNWRITTEN = "PytorchStreamWriter failed writing"  # what torch.save says of a full disk
 
 
 def train(
@@ -75,9 +79,8 @@ def train(
     """
     training = training_of(spec)
     with claim_device(spec.device) as device, joined_processes(device) as processes:
-        fleet = Fleet(processes.size, processes.rank)
-        fleet.check_batch(training.batch_size)
-        with _clear_words(training):
+        fleet = Fleet.started(processes.size, processes.rank, batch_size=training.batch_size)
+        with _clear_words(spec, training):
             return _Run(
                 spec, training, device, fleet, on_event or _log_event, bases or Bases()
             ).report()
@@ -147,7 +150,11 @@ class _Run:
         load_s = base.load_s
         self.tell({"event": "loaded", "model": self.spec.model, "load_s": round(load_s, 1)})
         windows = self._windows(base)
-        report = self._trained(base, windows) if len(windows) else _nothing(windows)
+        try:
+            report = self._trained(base, windows) if len(windows) else _nothing(windows)
+        except (RuntimeError, MemoryError):
+            self.bases.drop(key)  # memory may have run out before the base was as it was
+            raise
         if self.fleet.size > 1 and self.training.mode == "full":
             self.bases.drop(key)  # its weights are sharded now
         wall_s = time.monotonic() - started_s
@@ -208,13 +215,18 @@ class _Run:
         state = _State(Path(spec.state_dir or f"{spec.output_dir}.state"), fingerprint, self.fleet)
         progress = state.load(learner) or Progress()
         resumed_at, every = progress.total, _steps_a_point(training)
-        started_s = saved_s = time.monotonic()
+        started_s = saved_s = told_s = time.monotonic()
         before_s, waiting = progress.elapsed_s, []
         while progress.total < training.num_steps and not self._out_of_time(progress):
             number = progress.total
             waiting.append(learner.step(None, number, rate=rate_of(training, number)))
             progress.total = number + 1
             progress.elapsed_s = before_s + time.monotonic() - started_s
+            if (
+                time.monotonic() - told_s > _TELL_EVERY_S
+            ):  # who asked may be gone, which raises here
+                told_s = time.monotonic()
+                self.tell({"event": "training", "step": progress.total, "of": training.num_steps})
             if len(waiting) == every or progress.total == training.num_steps:
                 self._note(progress, waiting)
                 now_s = time.monotonic()
@@ -353,7 +365,7 @@ class _Run:
             return 0.0
         import torch
 
-        return round(torch.cuda.max_memory_allocated(self.device) / 1e9, 3)
+        return round(float(torch.cuda.max_memory_allocated(self.device)) / 1e9, 3)
 
 
 @dataclass(frozen=True)
@@ -474,18 +486,32 @@ def _nothing(windows: Windows) -> PosttrainReport:
 
 
 @contextmanager
-def _clear_words(training: Training) -> Any:
-    """Memory that ran out as one clear error."""
+def _clear_words(spec: PosttrainSpec, training: Training) -> Iterator[None]:
+    """Memory or disk that ran out as one clear error."""
     try:
         yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise _disk_is_full(spec, str(error)) from error
     except (RuntimeError, MemoryError) as error:
+        if _UNWRITTEN in str(error):
+            raise _disk_is_full(spec, "torch could not write") from error
         ran_out = error if isinstance(error, MemoryError) else memory_error(error)
+        words = (str(ran_out).splitlines() or [type(ran_out).__name__])[0]
         raise JobFailedError(
-            f"Memory ran out ({str(ran_out).splitlines()[0] if str(ran_out) else 'MemoryError'}) with "
-            f"batch_size={training.batch_size}, checkpoint_blocks={training.checkpoint_blocks} and "
-            f"{training.shape.num_frames} frames of {training.shape.width_px}x{training.shape.height_px}. Lower "
-            "batch_size, set checkpoint_blocks, or train on smaller windows."
+            f"Memory ran out ({words}) with batch_size={training.batch_size}, "
+            f"checkpoint_blocks={training.checkpoint_blocks} and {training.shape.num_frames} frames of "
+            f"{training.shape.width_px}x{training.shape.height_px}. Lower batch_size, set checkpoint_blocks, "
+            "or train on smaller windows."
         ) from None
+
+
+def _disk_is_full(spec: PosttrainSpec, words: str) -> JobFailedError:
+    return JobFailedError(
+        f"The disk is full ({words}) while training into {spec.output_dir!r}. Free some space and run it again: "
+        "it goes on from its last saved state."
+    )
 
 
 def _log_event(event: Mapping[str, Any]) -> None:

@@ -1,14 +1,38 @@
-"""A federation of three folders whose rounds run through the real definitions, with a tiny model on the CPU."""
+"""A federation of three folders whose rounds run through the real definitions: with a tiny model, or with stand-ins."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
+import numpy as np
+import polars as pl
 
 from assets.partitions import site_round_key
 from resources.federation import Federation
 from resources.round_files import read_outcome, read_round_plan
+from resources.tables import publish, publish_record
+from resources.trainers import Trainers
+from resources.wave_plans import publish_plan
+from tests import rows
+from tests.assets.generation import StandInLauncher, write_noise
 from tests.conftest import House
+from tests.resources.test_site_footage import packed_clips
+from worldloop import layout
+from worldloop.atlas.atlas import load_atlas
+from worldloop.federation.adapters import (
+    adapter_bytes,
+    adapter_sha256,
+    difference,
+    initial_adapter,
+    norm,
+    read_adapter,
+)
+from worldloop.recipes import Shape
+from worldloop.records import CAPTIONS, MANIFEST
+from worldloop.seeds import stream
+from worldloop.waves import plan_wave
 
 MODEL = "Tiny-Cosmos-1.0-Text2World"
 HOMES = {"aws": ("tokyo", "rome"), "azure": ("paris", "cairo"), "gcp": ("lima",)}
@@ -43,6 +67,8 @@ TRAINING = {"num_steps": 4, "rank": 2, "alpha": 2.0, "warmup_steps": 1, "precisi
 class Rounds(House):
     """A coordinator without cities and three sites in folders."""
 
+    _definitions: dg.Definitions | None = None
+
     def __post_init__(self) -> None:
         path = self.root / "sites.toml"
         path.write_text(SITES)
@@ -50,6 +76,12 @@ class Rounds(House):
         self.federation = Federation(sites_path=str(path), home=str(self.root))
         self.resources["store"] = self.federation.federated_store()
         self.resources["site_log"] = self.federation.federated_log()
+
+    def definitions(self) -> dg.Definitions:
+        """Made once: nothing of a house changes after its first run."""
+        if self._definitions is None:
+            self._definitions = super().definitions()
+        return self._definitions
 
     def film(self, wave: str = "w0001") -> None:
         """A released wave with clips of every city."""
@@ -63,7 +95,9 @@ class Rounds(House):
 
         write_tiny(MODEL, self.root / "checkpoints")
 
-    def plan_round(self, key: str = "r0001", *, raises: bool = True, **config) -> dg.ExecuteInProcessResult:
+    def plan_round(
+        self, key: str = "r0001", *, raises: bool = True, **config
+    ) -> dg.ExecuteInProcessResult:
         """Plan a round; what is not said is small and loose."""
         self.instance.add_dynamic_partitions("round", [key])
         trial = {
@@ -98,6 +132,168 @@ class Rounds(House):
     def stop_trainers(self) -> None:
         for site in ("local", *HOMES):
             self.resources["trainers"].stop(site)
+
+
+LAYERS = {"transformer_blocks.0.attn1.to_q": (6, 4), "transformer_blocks.0.ff.net.2": (4, 8)}
+
+
+class StandInTrainers(Trainers):
+    """Answers as gpu_jobs/posttrain/spec.py says, in milliseconds; what a site learns follows from its name.
+
+    Attributes:
+        dead: Sites whose trainer cannot be reached.
+    """
+
+    dead: list[str] = []  # noqa: RUF012  # a pydantic field
+
+    def run(self, site, command, spec, *, timeout_s, on_event=None):
+        from worldloop.errors import JobFailedError
+
+        ASKED.append((site, command))
+        if site in self.dead:
+            raise JobFailedError(f"The trainer of {site} ended in the middle of {command!r}.")
+        return {"train": _trained, "measure": _measured, "judge": _judged}[command](spec)
+
+
+ASKED: list[tuple[str, str]] = []
+
+
+def _trained(spec) -> dict[str, Any]:
+    start = initial_adapter(spec.seed, LAYERS, spec.training["rank"])
+    if spec.start_adapter:
+        start = read_adapter(Path(spec.start_adapter))
+    drawn = stream(spec.seed, "stand-in", spec.site)
+    end = {
+        name: each + drawn.normal(0, 0.0005, each.shape).astype(np.float32)
+        for name, each in start.items()
+    }
+    output = Path(spec.output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "adapter.safetensors").write_bytes(adapter_bytes(end))
+    (output / "start.safetensors").write_bytes(adapter_bytes(start))
+    clips = (Path(spec.footage_dir) / "clips.jsonl").read_text().splitlines()
+    return {
+        "output_dir": str(output),
+        "num_clips": len(clips),
+        "num_windows": len(clips),
+        "num_steps": spec.training["num_steps"],
+        "num_parameters": sum(each.size for each in end.values()),
+        "loss_before": 0.5,
+        "loss_after": 0.4,
+        "losses": [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.4}],
+        "norm": norm(difference(end, start)),
+        "tokens_per_s": 100.0,
+        "wall_s": 1.0,
+        "gpu_s": 0.0,
+        "resumed_at": 0,
+        "start_sha256": adapter_sha256(start),
+    }
+
+
+def _measured(spec) -> dict[str, Any]:
+    listed = (Path(spec.footage_dir) / "clips.jsonl").read_text().splitlines()
+    held_out = [c for c in map(json.loads, listed) if not spec.cities or c["city"] in spec.cities]
+    losses = [
+        {
+            "adapter": adapter["name"],
+            "recipe_id": clip["recipe_id"],
+            "city": clip["city"],
+            "institution": clip["institution"],
+            "loss": loss,
+            "loss_other_caption": loss + 0.1,
+        }
+        for adapter, loss in zip(spec.adapters, (0.5, 0.45), strict=True)
+        for clip in held_out
+    ]
+    nearest = [
+        {"adapter": name, "sample": number, "similarity": 0.4, "typical": 0.6}
+        for name, paths in spec.samples.items()
+        for number in range(len(paths))
+    ]
+    return {"losses": losses, "nearest": nearest}
+
+
+def _judged(spec) -> dict[str, Any]:
+    measures = (
+        "kernel_distance_starter",
+        "kernel_distance_latent",
+        "text_cosine",
+        "temporal_consistency",
+        "sharpness",
+        "motion",
+    )
+    found = {"before": 1.0, "after": 1.0, "after - before": 0.0}
+    count = len(spec.groups[0]["clips"])
+    scores = [
+        {"group": group, "measure": measure, "judge": "stand-in", "value": value, "low": value,
+         "high": value, "num_clips": count}
+        for group, value in found.items()
+        for measure in measures
+    ]  # fmt: skip
+    return {"scores": scores, "clips": [], "sheet_path": spec.sheet_path, "versions": {}}
+
+
+class StandInJobs(StandInLauncher):
+    """Neither renders nor generates: both jobs make noise."""
+
+    def run(self, job, spec, *, context, timeout_s, num_processes=1):
+        if job != "render_clips":
+            return super().run(job, spec, context=context, timeout_s=timeout_s)
+        from worldloop.recipes import Recipe
+
+        recipes = [Recipe.from_record(record) for record in spec.recipes]
+        for recipe in recipes:
+            request = {"clip_id": recipe.recipe_id, "seed": recipe.scene.seed}
+            write_noise(Path(spec.staging_dir), request, asdict(recipe.shape))
+        return {"clips": [{"recipe_id": one.recipe_id} for one in recipes], "failures": []}
+
+
+@dataclass
+class MadeUpRounds(Rounds):
+    """The same federation; its footage, trainers and generators are made up."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.resources["trainers"] = StandInTrainers(folder=str(self.root / "trainers"))
+        self.resources["launcher"] = StandInJobs()
+
+    def film(self, wave: str = "w0001") -> None:
+        """A released wave of made-up clips: packs, private logs, manifest and release."""
+        store, released = self.resources["store"], []
+        for site, cities in HOMES.items():
+            for city in cities:
+                released.append(self._film(site, city, wave))
+        places = [f"{city}/museum" for cities in HOMES.values() for city in cities]
+        shape = Shape(9, 64, 64, 24)
+        publish_plan(
+            store,
+            plan_wave(
+                load_atlas(), wave=wave, places=places, clips_per_place=1, seed=1, shape=shape
+            ),
+        )
+        publish(store, MANIFEST, layout.manifest_key(wave), pl.concat(released))
+        record = {"version": 1, "wave": wave, "root_hash": f"{wave[1:]:0>64}", "duration_s": 8.0}
+        publish_record(store, layout.release_key(wave), {**record, "num_clips_by_place": {}})
+        self.instance.add_dynamic_partitions("wave", [wave])
+
+    def _film(self, site: str, city: str, wave: str) -> pl.DataFrame:
+        packed, content = packed_clips(rows.clips(range(2), wave=wave, city=city))
+        self.federation.store(site).put(packed["pack_key"][0], content)
+        log = self.federation.log(site)
+        log.append("clips", packed)
+        told = packed.with_columns(caption=pl.lit(f"a secret of {city}"), prose=pl.lit("long"))
+        log.append("captions", CAPTIONS.conform(told.select(list(CAPTIONS.columns))))
+        rows_ = told.with_columns(site=pl.lit(site), offset=pl.lit(0))
+        return MANIFEST.conform(rows_.select(list(MANIFEST.columns)))
+
+    def kill(self, site: str) -> None:
+        """The site's trainer dies whenever it is asked."""
+        folder = self.resources["trainers"].folder
+        self.resources["trainers"] = StandInTrainers(folder=folder, dead=[site])
+
+    def sent(self, site: str, name: str = "delta.bin", key: str = "r0001") -> Path:
+        """Where a site's file lies at the coordinator."""
+        return self.root / "site" / layout.sent_key(key, site, name)
 
 
 def files_of(root: Path) -> dict[str, bytes]:

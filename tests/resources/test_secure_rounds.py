@@ -57,10 +57,10 @@ class Federated:
         self.keys = {site: SiteKeys(folder / site) for site in SITES}
         self.kept = {}
 
-    def turn(self, site, plan=PLAN):
-        number = WEIGHTS[site]
+    def turn(self, site, plan=PLAN, *, is_empty=False):
+        clips, steps = (0, 0) if is_empty else (WEIGHTS[site], 9)
         header = DeltaHeader(
-            plan.round, site, plan.plan_id, "", "5" * 64, "float32", number, 9, 1.5, 2, 1, 3, 0
+            plan.round, site, plan.plan_id, "", "5" * 64, "float32", clips, steps, 1.5, 2, 1, 3, 0
         )
 
         def keep(content, residual):
@@ -135,6 +135,20 @@ def test_too_few_sites_in_time_end_the_round_with_one_line(federated):
     assert standing.phase == 1
     with pytest.raises(StoreError, match="all four ended"):
         federated.sum()
+
+
+def test_a_site_without_clips_is_not_waited_for(federated):
+    assert federated.turn("gcp", is_empty=True) == 5
+    others = [site for site in SITES if site != "gcp"]
+    assert [federated.phase(others).phase for _ in range(4)] == [2, 3, 4, 5]
+    check_mean(federated.sum(), others)
+
+
+def test_too_few_sites_with_clips_end_the_round_at_once(federated):
+    for site in SITES[:2]:
+        federated.turn(site, is_empty=True)
+    standing = federated.phase(SITES[2:])
+    assert "nothing whole came of aws, azure" in standing.problem
 
 
 def test_turns_can_run_again_at_any_time(federated):

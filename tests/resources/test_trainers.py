@@ -34,7 +34,7 @@ def warm():
 
 def ended_trainers():
     with tempfile.TemporaryDirectory(prefix="wl") as folder:
-        one = Trainers(folder=folder, idle_s=WAIT_S, env={"OMP_NUM_THREADS": "1"})
+        one = Trainers(folder=folder, idle_s=WAIT_S, wait_s=0, env={"OMP_NUM_THREADS": "1"})
         yield one
         for state in one.standing():
             one.stop(state["site"])

@@ -5,7 +5,6 @@ import dagster as dg
 import pytest
 
 from assets.evaluation import END_TAG
-from resources.site_store import SiteStore
 from sensors.round_conductor import build_round_conductor
 from tests.sensors.rounds import JOBS, end, open_round, record_run
 from worldloop import layout
@@ -144,4 +143,14 @@ def test_it_writes_nothing_itself(house):
     tick(house)
 
     assert house.store.list("") == before
-    assert isinstance(house.store, SiteStore)
+
+
+def test_in_the_graph_it_runs_from_the_start_and_the_two_that_open_things_do_not(house):
+    graph = house.definitions()
+    status = {
+        name: graph.resolve_sensor_def(name).default_status
+        for name in ("round_conductor", "retraining", "regeneration")
+    }
+
+    running, stopped = dg.DefaultSensorStatus.RUNNING, dg.DefaultSensorStatus.STOPPED
+    assert status == {"round_conductor": running, "retraining": stopped, "regeneration": stopped}

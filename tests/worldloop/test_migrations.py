@@ -19,9 +19,10 @@ from worldloop.waves import WavePlan
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "formats" / "v1"
 SECOND = GOLDEN.with_name("v2")
-THIRD = GOLDEN.with_name("v3")
+THIRD, FOURTH = GOLDEN.with_name("v3"), GOLDEN.with_name("v4")
 SINCE_3 = {"audits", "projections", "queries", "reconciliations"}
-LATER = {"generations", "blocked"} | SINCE_3  # tables that the first release did not have
+SINCE_4 = {"round_deltas", "round_waves", "rounds"}
+LATER = {"generations", "blocked"} | SINCE_3 | SINCE_4  # tables that the first release did not have
 
 
 class DictFiles:
@@ -75,10 +76,10 @@ def test_version_1_of_every_table_is_read(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["receipts", "lineage", "generations", "blocked", *sorted(SINCE_3)]
+    "name", ["receipts", "lineage", "generations", "blocked", *sorted(SINCE_3 | SINCE_4)]
 )
 def test_what_changed_or_came_later_is_read(name):
-    folder = THIRD if name in SINCE_3 else SECOND
+    folder = THIRD if name in SINCE_3 else FOURTH if name in SINCE_4 else SECOND
     content, batch = ((folder / f"{prefix}{name}.parquet").read_bytes() for prefix in ("", "log_"))
 
     table = read_table(TABLES[name], content)

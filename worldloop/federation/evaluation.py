@@ -148,11 +148,11 @@ class AdapterSize:
 
     Attributes:
         change: Length of candidate minus start of the round.
-        start: Length of a new adapter of these shapes and seed; of the base's weights in mode `full`.
+        num_parameters: Trained numbers.
     """
 
     change: float
-    start: float
+    num_parameters: int
 
 
 @dataclass(frozen=True)
@@ -309,7 +309,8 @@ class Evaluation:
             report: A `JudgeReport` as a mapping, with the groups `before` and `after`; None: not judged.
             guarded: What the guards said of the samples.
             size: Length of the change.
-            anchor: A `MeasureReport` of the anchor folder as a mapping.
+            anchor: A `MeasureReport` of the anchor folder as a mapping; its clips are numbered, because
+                their ids are names of a user's files.
         """
         judged = report or {"scores": (), "clips": (), "versions": {}}
         what = f"judge's report of round {self.round}"
@@ -320,7 +321,7 @@ class Evaluation:
             versions=dict(judged["versions"]),
             guarded=guarded,
             size=size,
-            anchor=paired_losses(anchor, site="anchor") if anchor else (),
+            anchor=_anonymous(paired_losses(anchor, site="anchor")) if anchor else (),
         )
 
     def score(self, group: str, measure: str) -> Score | None:
@@ -565,6 +566,14 @@ def weakest_places(
     by_change = _ranks({place: row.change for place, row in rows.items()})
     order = sorted(rows, key=lambda p: (by_loss[p] + by_change[p], p not in measured, p))
     return tuple(order[:n])
+
+
+def _anonymous(rows: Sequence[PairedLoss]) -> tuple[PairedLoss, ...]:
+    """Rows without names of files and places."""
+    return tuple(
+        replace(row, recipe_id=f"anchor{number:04d}", city="", institution="")
+        for number, row in enumerate(rows)
+    )
 
 
 def _grouped(

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 from worldloop.cosmos.families import ClipShape
 from worldloop.errors import MalformedRecordError
-from worldloop.federation.options import least_sites, option_problems
+from worldloop.federation.options import PRODUCT, least_sites, option_problems
 from worldloop.seeds import content_id
 
 PLAN_VERSION = 1
@@ -394,6 +394,9 @@ def _strategy_problems(plan: RoundPlan) -> list[tuple[str, object, str, str]]:
     """What a known strategy cannot do with its options and the quorum."""
     strategy, options = plan.aggregation.strategy, plan.aggregation.options
     problems = option_problems(strategy, options)
+    if plan.aggregation.secure and options.get(PRODUCT):
+        expected = "0 with secure, which hides the single deltas that it looks at"
+        problems.append((f"option {PRODUCT}", options[PRODUCT], expected, "Leave it out."))
     needed = 1 if problems else least_sites(strategy, options)
     if plan.terms.quorum < needed:
         expected = f"at least {needed}, which {strategy} needs to drop {needed // 2} at each end"

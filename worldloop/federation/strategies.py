@@ -4,9 +4,9 @@ A strategy first makes one delta of many (`combine`: a weighted mean, a trimmed 
 outer step along it (`outer_step`: addition, Adam or Nesterov). Sums run in float64 in order of the sites' names,
 so the order of arrival changes no bit.
 
-The two factors of a layer are averaged each by itself, and mean(B) mean(A) is not mean(B A): docs/formats.md has the
-measured difference. Projecting the mean product back onto the rank would give the factors other coordinates,
-in which neither the sites' residuals nor the outer optimizer's state mean anything; it is not offered.
+The two factors of a layer are averaged each by itself, and mean(B) mean(A) is not mean(B A). FedAvg and FedProx have
+the option `product` against that, see factors.py. The others do not: the outer optimizers would take the correction
+for a direction and go on in it, and a robust strategy trusts no single site's product.
 """
 
 import math
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from worldloop.errors import MalformedRecordError
 from worldloop.federation.adapters import Arrays, check_alike, norm
-from worldloop.federation.options import OPTIONS, least_sites, option_problems
+from worldloop.federation.factors import towards_mean_product
+from worldloop.federation.options import OPTIONS, PRODUCT, least_sites, option_problems
 from worldloop.federation.rounds import ROBUST_STRATEGIES, STRATEGIES, Aggregation
 
 _STEP = "step"
@@ -89,7 +90,7 @@ def aggregate(
     norms = {
         each.site: check_contribution(each, start, aggregation) for each in _in_order(contributions)
     }
-    delta, weights = combine(contributions, aggregation, staleness_power=staleness_power)
+    delta, weights = combine(contributions, start, aggregation, staleness_power=staleness_power)
     adapter, next_state = outer_step(delta, start, state, aggregation)
     moved = math.sqrt(math.fsum(_squared_distance(adapter[name], start[name]) for name in adapter))
     return Aggregated(adapter, next_state, weights, norms, moved)
@@ -154,7 +155,11 @@ def shares(
 
 
 def combine(
-    contributions: Sequence[Contribution], aggregation: Aggregation, *, staleness_power: float = 0.5
+    contributions: Sequence[Contribution],
+    start: Arrays,
+    aggregation: Aggregation,
+    *,
+    staleness_power: float = 0.5,
 ) -> tuple[dict[str, Numbers], dict[str, float]]:
     """One delta of many, and the share of each site.
 
@@ -173,6 +178,9 @@ def combine(
             delta[name] = _weighted_sum(kept, [1 / len(kept)] * len(kept))
         else:
             delta[name] = _weighted_sum(rows, weights.values())
+    if options.get(PRODUCT):
+        deltas = [each.delta for each in ordered]
+        delta = towards_mean_product(delta, deltas, weights.values(), start)
     return delta, weights
 
 

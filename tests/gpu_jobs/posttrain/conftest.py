@@ -3,13 +3,14 @@
 import pytest
 
 from gpu_jobs.cosmos_generate.tiny import write_tiny_checkpoint
-from tests.gpu_jobs.posttrain.tiny_footage import TEXT2WORLD, write_clips
+from tests.gpu_jobs.posttrain.tiny_footage import TEXT2WORLD, VIDEO2WORLD, write_clips
 
 
 @pytest.fixture(scope="session")
 def checkpoint_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoints")
-    write_tiny_checkpoint(TEXT2WORLD, folder)
+    for name in (TEXT2WORLD, VIDEO2WORLD):
+        write_tiny_checkpoint(name, folder)
     return folder
 
 

@@ -15,19 +15,29 @@ import pytest
 from gpu_jobs.posttrain.base import Bases
 from gpu_jobs.posttrain.parallel import Fleet
 from gpu_jobs.posttrain.training import train
-from tests.gpu_jobs.posttrain.tiny_footage import spec
+from tests.gpu_jobs.posttrain.tiny_footage import VIDEO2WORLD, spec
 from worldloop.errors import MalformedRecordError
 from worldloop.federation.adapters import read_adapter
 
 SAME_LOSS, SAME_WEIGHTS = 1e-5, 2e-3
 """Relative distances that summing in another order may make over six steps."""
-FIELDS = {"num_steps": 6, "batch_size": 4, "ema_decay": 0.5, "prox_mu": 0.05, "learning_rate": 1e-3}
+CASES = {
+    "lora": ("lora", 4, 0),
+    "full": ("full", 4, 0),
+    "again": ("full", 4, 3),
+    "lora, shared tokens": ("lora", 1, 0),
+    "full, shared tokens": ("full", 1, 0),
+}
+"""Mode, windows of a step (one window has its tokens shared by both), step at which it is stopped."""
+FIELDS = {"num_steps": 6, "ema_decay": 0.5, "prox_mu": 0.05, "learning_rate": 1e-3}
 FILES = {"lora": "adapter.safetensors", "full": "delta.safetensors"}
 
 
-def asked(site, checkpoint_dir, output_dir, mode, **changes):
-    training = {**FIELDS, "mode": mode}
-    return spec(site, checkpoint_dir, output_dir=str(output_dir), training=training, **changes)
+def asked(site, checkpoint_dir, output_dir, mode, batch_size, **changes):
+    training = {**FIELDS, "mode": mode, "batch_size": batch_size, "checkpoint_blocks": True}
+    kept = {"output_dir": str(output_dir), "checkpoint_every_s": 0.0, "model": VIDEO2WORLD}
+    training["conditioning_frames"] = [0, 1]
+    return spec(site, checkpoint_dir, training=training, **kept, **changes)
 
 
 def free_ports(count):
@@ -58,11 +68,9 @@ def by_two(site, checkpoint_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     export = {"project": "p", "group": "g", "name": "n", "root": str(folder / "exports")}
     cases = []
-    for name, mode, stop_at in (("lora", "lora", 0), ("full", "full", 0), ("again", "full", 3)):
+    for name, (mode, batch_size, stop_at) in CASES.items():
         port, port_again = free_ports(2)
-        one = asked(
-            site, checkpoint_dir, folder / name, mode, export=export, checkpoint_every_s=0.0
-        )
+        one = asked(site, checkpoint_dir, folder / name, mode, batch_size, export=export)
         ports = {"port": port, "port_again": port_again}
         cases.append({"spec": asdict(one), "stop_at": stop_at, **ports})
     path = folder / "cases.json"
@@ -70,20 +78,22 @@ def by_two(site, checkpoint_dir, tmp_path_factory):
     jobs = [started(path, rank) for rank in range(2)]
     assert [job.wait(timeout=300) for job in jobs] == [0, 0]
     reports = json.loads(path.with_suffix(".reports").read_text())
-    return folder, dict(zip(("lora", "full", "again"), reports, strict=True))
+    return folder, dict(zip(CASES, reports, strict=True))
 
 
-@pytest.mark.parametrize("mode", ["lora", "full"])
-def test_two_processes_train_what_one_does(by_two, site, checkpoint_dir, tmp_path, mode):
+@pytest.mark.parametrize("case", [name for name in CASES if name != "again"])
+def test_two_processes_train_what_one_does(by_two, site, checkpoint_dir, tmp_path, case):
     folder, reports = by_two
-    one = train(asked(site, checkpoint_dir, tmp_path / "one", mode), lambda event: None, Bases())
-    losses = [[point["loss"] for point in each] for each in (one.losses, reports[mode]["losses"])]
+    mode, batch_size, _ = CASES[case]
+    asked_one = asked(site, checkpoint_dir, tmp_path / "one", mode, batch_size)
+    one = train(asked_one, lambda event: None, Bases())
+    losses = [[point["loss"] for point in each] for each in (one.losses, reports[case]["losses"])]
     assert losses[1] == pytest.approx(losses[0], rel=SAME_LOSS)
-    alone, both = (read_adapter(place / FILES[mode]) for place in (tmp_path / "one", folder / mode))
+    alone, both = (read_adapter(place / FILES[mode]) for place in (tmp_path / "one", folder / case))
     far = [np.linalg.norm(alone[name] - both[name]) for name in alone]
     whole = [np.linalg.norm(alone[name]) for name in alone]
     assert np.linalg.norm(far) / np.linalg.norm(whole) < SAME_WEIGHTS
-    assert all(Path(path).is_file() for path in reports[mode]["exports"])
+    assert all(Path(path).is_file() for path in reports[case]["exports"])
 
 
 def test_sharded_training_that_is_stopped_goes_on_to_the_same_bytes(by_two):
@@ -94,8 +104,10 @@ def test_sharded_training_that_is_stopped_goes_on_to_the_same_bytes(by_two):
 
 
 def test_a_batch_that_processes_cannot_share_is_refused():
-    with pytest.raises(MalformedRecordError, match=r"a multiple of the 2 processes.*Train with 4"):
-        Fleet(2, 0).check_batch(3)
+    with pytest.raises(
+        MalformedRecordError, match=r"divisor of the number of processes, 2.*with 4"
+    ):
+        Fleet.started(2, 0, batch_size=3)
 
 
 def test_processes_share_a_batch_window_by_window():

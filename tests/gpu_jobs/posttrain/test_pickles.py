@@ -6,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from gpu_jobs.posttrain.pickles import EmbeddingsSpec, read_pickle, write_pickle, write_pickles
+from gpu_jobs.posttrain.pickles import read_pickle, write_pickle, write_pickles
+from gpu_jobs.posttrain.spec import EmbeddingsSpec
 from tests.gpu_jobs.posttrain.folders import write_folder
 from tests.gpu_jobs.posttrain.tiny_footage import TEXT2WORLD as MODEL
 from worldloop.errors import MalformedRecordError

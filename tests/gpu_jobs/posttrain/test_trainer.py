@@ -28,6 +28,7 @@ class Job:
     model: str = "Tiny"
     steps: int = 1
     fails: str = ""
+    is_deaf: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,9 @@ def work(spec, on_event, bases):
     if spec.fails:
         raise RuntimeError(spec.fails)
     try:
+        while spec.is_deaf:
+            RUNNING.set()
+            time.sleep(0.01)
         for step in range(spec.steps):
             on_event({"event": "step", "step": step + 1})
             RUNNING.set()
@@ -67,7 +71,7 @@ def trainer(place, monkeypatch):
     monkeypatch.setitem(sys.modules, __name__, sys.modules[work.__module__])
     RUNNING.clear()
     ENDED.clear()
-    one = Trainer(place, idle_s=WAIT_S, commands=COMMANDS, bases=[], heartbeat_s=0.05)
+    one = Trainer(place, idle_s=WAIT_S, commands=COMMANDS, bases=[], heartbeat_s=0.05, grace_s=0.2)
     thread = threading.Thread(target=one.serve)
     thread.start()
     wait_for(place.exists)
@@ -179,6 +183,16 @@ def test_a_client_that_goes_away_in_the_middle_aborts_at_the_next_step(trainer, 
     wait_for(lambda: ENDED == ["aborted"])
 
 
+def test_a_command_that_never_looks_up_is_torn_out_and_loads_again(trainer, place):
+    connection = dial(place, command="train", spec={"is_deaf": True})
+    assert RUNNING.wait(WAIT_S)
+    connection.close()
+
+    wait_for(lambda: ENDED == ["aborted"])
+    wait_for(lambda: not trainer.state()["busy"])
+    assert trainer._bases is None
+
+
 def test_a_silent_command_gives_signs_of_life(trainer, place):
     events = [line["event"] for line in train(place, steps=20)[:-1]]
     assert any(event["event"] == "alive" for event in events)
@@ -199,6 +213,11 @@ def test_stop_ends_the_command_and_removes_the_socket(trainer, place):
 def test_an_unused_trainer_ends_by_itself(place):
     assert Trainer(place, idle_s=0.05, commands=COMMANDS).serve()
     assert not place.exists()
+
+
+def test_a_trainer_that_nobody_can_reach_any_more_ends(trainer, place):
+    place.unlink()
+    wait_for(trainer._down.is_set)
 
 
 def test_only_its_user_may_connect(trainer, place):

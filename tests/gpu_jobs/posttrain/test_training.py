@@ -1,5 +1,6 @@
 """Training: the same spec gives the same bytes, over kills too; what goes wrong is one clear error."""
 
+import errno
 import json
 import os
 import signal
@@ -171,6 +172,42 @@ def test_a_loss_that_is_no_number_is_one_clear_error_and_no_output(ask):
     with pytest.raises(JobFailedError, match="The loss is not a number at step"):
         train(asked, lambda event: None, BASES)
     assert not Path(asked.output_dir).exists()
+
+
+def test_a_finished_training_that_is_run_again_gives_its_bytes_without_steps(ask):
+    first = train(ask(), lambda event: None, BASES)
+    before = files_of(first.output_dir)
+    again = train(ask(), lambda event: None, BASES)
+    assert (again.resumed_at, again.losses) == (2, first.losses)
+    assert files_of(again.output_dir) == before
+
+
+def test_a_pull_to_the_start_keeps_an_adapter_near_it(ask):
+    steps = {"num_steps": 10, "learning_rate": 1e-3}
+    free, held = (
+        train(ask(name, training={**steps, "prox_mu": pull}), lambda event: None, BASES).norm
+        for name, pull in (("free", 0.0), ("held", 100.0))
+    )
+    assert held < 0.7 * free
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("[enforce fail] . PytorchStreamWriter failed writing file data/3"),
+    ],
+)
+def test_a_full_disk_is_one_clear_error_and_nothing_half_written(ask, monkeypatch, error):
+    def full(*args, **named):
+        raise error
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(JobFailedError, match=r"The disk is full .* run it again"):
+        train(ask(), lambda event: None, BASES)
+    assert not Path(ask().output_dir).exists()
+    monkeypatch.undo()
+    assert train(ask(), lambda event: None, BASES).num_steps == 2
 
 
 def test_memory_that_runs_out_names_what_to_lower(ask, monkeypatch):

@@ -94,6 +94,6 @@ def evaluation(of: RoundPlan, **changes) -> Evaluation:
     fields = {
         "scores": tuple(row for measure in JUDGES for row in judged(measure)),
         "guarded": Guarded(8, 0, ("text",)),
-        "size": AdapterSize(change=1.0, start=2.0),
+        "size": AdapterSize(change=1.0, num_parameters=10_000),
     }
     return replace(merged, **{**fields, **changes})

@@ -150,11 +150,12 @@ def test_a_score_that_is_no_number_is_refused():
 
 
 def test_what_the_coordinator_measured_comes_beside_the_sites_scores():
-    rows = [{"recipe_id": "a", "city": "", "institution": "", "adapter": name, "loss": loss}
+    rows = [{"recipe_id": "grandma", "city": "", "institution": "", "adapter": name, "loss": loss}
             for name, loss in (("before", 1.0), ("after", 0.9))]  # fmt: skip
     report = {"scores": [vars(row) for row in judged("motion")], "clips": [{"group": "after", "index": 0}],
               "versions": {"torch": "2"}}  # fmt: skip
     whole = evaluation(plan()).judged(report, anchor={"losses": rows})
     assert whole.score("after - before", "motion").num_clips == 8
     assert whole.anchor[0].change == pytest.approx(-0.1)
+    assert "grandma" not in json.dumps(whole.to_record())
     assert Evaluation.from_record(json.loads(json.dumps(whole.to_record()))) == whole

@@ -171,7 +171,9 @@ def test_too_many_generations_of_own_footage_fail():
     assert list(failed(of)) == ["lineage_depth"]
 
 
-@pytest.mark.parametrize("size", [AdapterSize(9.0, 1.0), AdapterSize(float("nan"), 1.0), None])
+@pytest.mark.parametrize(
+    "size", [AdapterSize(9.0, 10_000), AdapterSize(float("nan"), 10_000), AdapterSize(0.1, 0), None]
+)
 def test_an_oversized_or_odd_change_fails(size):
     assert list(failed(plan(), size=size)) == ["adapter_size"]
 

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from safetensors.numpy import load
 
+from gpu_jobs.posttrain.exports import peft_adapter
 from tests.worldloop.federation.evaluations import evaluation, plan
 from worldloop.errors import MalformedRecordError
 from worldloop.federation.adapters import initial_adapter, read_adapter
@@ -25,6 +26,11 @@ def written(of):
 
 def card(of):
     return model_card(of, *written(of))
+
+
+def header(weights):
+    """The metadata of a safetensors file."""
+    return json.loads(weights[8 : 8 + int.from_bytes(weights[:8], "little")])["__metadata__"]
 
 
 def front_matter(text):
@@ -55,8 +61,17 @@ def test_the_weights_are_the_adapter_under_diffusers_names():
     assert {f"transformer.{name}" for name in ADAPTER} == tensors.keys()
     for name, tensor in ADAPTER.items():
         np.testing.assert_array_equal(tensors[f"transformer.{name}"], tensor)
-    header = json.loads(weights[8 : 8 + int.from_bytes(weights[:8], "little")])["__metadata__"]
-    assert json.loads(header["lora_adapter_metadata"])["transformer.lora_alpha"] == 16
+    settings = json.loads(header(weights)["lora_adapter_metadata"])
+    assert settings["transformer.lora_alpha"] == 16
+
+
+def test_the_weights_are_what_a_trainer_exports():
+    of = plan()
+    published = checkpoint_files(of, ADAPTER, *written(of))["pytorch_lora_weights.safetensors"]
+    exported = peft_adapter(ADAPTER, alpha=of.training.alpha)
+    assert load(published).keys() == load(exported).keys()
+    settings = [json.loads(header(one)["lora_adapter_metadata"]) for one in (published, exported)]
+    assert settings[0] == settings[1]
 
 
 def test_mode_full_publishes_the_difference_of_all_weights():

@@ -91,6 +91,15 @@ def test_two_sites_cannot_be_secure():
     assert plan(aggregation=aggregation).aggregation.secure
 
 
+def test_a_secure_round_cannot_look_at_products():
+    aggregation = Aggregation("fedavg", {"product": 1}, secure=True)
+
+    with pytest.raises(
+        MalformedRecordError, match="option product: found 1, expected 0 with secure"
+    ):
+        plan(aggregation=aggregation)
+
+
 def test_an_option_that_its_strategy_does_not_know_is_refused_when_the_round_is_planned():
     with pytest.raises(MalformedRecordError, match="option of fedavg: found 'momentum'"):
         plan(aggregation=Aggregation("fedavg", {"momentum": 0.9}))

@@ -140,7 +140,7 @@ def test_one_bad_site_moves_nothing_beyond_the_honest_ones(robust, poison, seed)
     honest = [Contribution(site, drawn(f"{seed}{site}"), 1.0) for site in SITES[: num_sites - 1]]
     bad = Contribution("zz", {n: np.full(s, poison, np.float32) for n, s in SHAPES.items()}, 1e9)
 
-    found, _ = combine([bad, *honest], Aggregation(strategy))
+    found, _ = combine([bad, *honest], drawn(0), Aggregation(strategy))
 
     for name in SHAPES:
         stack = np.stack([each.delta[name] for each in honest])
@@ -151,7 +151,9 @@ def test_one_bad_site_moves_nothing_beyond_the_honest_ones(robust, poison, seed)
 def test_one_bad_site_does_move_the_plain_mean():
     bad = constant("zz", 1e6)
 
-    found, _ = combine([constant("aws", 1.0), constant("gcp", 1.0), bad], Aggregation("fedavg"))
+    found, _ = combine(
+        [constant("aws", 1.0), constant("gcp", 1.0), bad], ZERO, Aggregation("fedavg")
+    )
 
     assert found["a"][0] > 1e5
 
@@ -161,11 +163,11 @@ def test_median_and_trimmed_mean_are_numpys(num_sites):
     many = [Contribution(f"s{i:02d}", drawn(i), 1.0 + i) for i in range(num_sites)]
     stack = np.stack([each.delta["a"] for each in many]).astype(np.float64)
 
-    median, _ = combine(many, Aggregation("median"))
+    median, _ = combine(many, ZERO, Aggregation("median"))
 
     np.testing.assert_allclose(median["a"], np.median(stack, axis=0), rtol=1e-6)
     if num_sites >= 3:
-        trimmed, _ = combine(many, Aggregation("trimmed_mean", {"trim": 1}))
+        trimmed, _ = combine(many, ZERO, Aggregation("trimmed_mean", {"trim": 1}))
         kept = np.sort(stack, axis=0)[1:-1]
         np.testing.assert_allclose(trimmed["a"], kept.mean(axis=0), rtol=1e-5, atol=1e-7)
 
@@ -178,7 +180,7 @@ def test_a_robust_strategy_gives_each_site_one_vote(strategy):
 def test_float64_sums_keep_what_float32_would_lose():
     many = [constant(f"s{i}", value) for i, value in enumerate([1e8, 1.0, -1e8, 1.0])]
 
-    found, _ = combine(many, Aggregation("fedavg"))
+    found, _ = combine(many, ZERO, Aggregation("fedavg"))
 
     assert found["a"].tolist() == [0.5] * 4
 
@@ -212,6 +214,11 @@ REFUSED = {
         [constant("aws", 1)],
         {"strategy": "diloco", "options": {"momentum": 1.0}},
         "option momentum of diloco: found 1.0, expected a number from 0 and below 1",
+    ),
+    "product": (
+        [constant("aws", 1)],
+        {"options": {"product": 0.5}},
+        "option product of fedavg: found 0.5, expected 0 or 1",
     ),
     "strategy": ([constant("aws", 1)], {"strategy": "krum"}, "strategy: found 'krum'"),
 }

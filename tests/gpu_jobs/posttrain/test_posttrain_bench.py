@@ -1,0 +1,50 @@
+"""The benchmark of post-training runs here with a few narrow blocks, so that it will run on a GPU."""
+
+import json
+import sys
+from dataclasses import replace
+
+import pytest
+
+from gpu_jobs.cosmos_generate import bench_models
+from gpu_jobs.posttrain import bench
+from gpu_jobs.posttrain.parallel import Fleet
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch):
+    """Two narrow blocks in the place of each case's model."""
+    made = bench_models.transformer_of
+
+    def tiny(record, device):
+        return made(replace(record, num_heads=2, head_dim=48), device, layers=2)
+
+    monkeypatch.setattr(bench, "transformer_of", tiny)
+    for key in ("predict2-2b", "v2w-7b"):
+        case = bench_models.CASES[key]
+        shape = replace(case.shape, num_frames=9, width_px=64, height_px=64)
+        monkeypatch.setitem(bench_models.CASES, key, replace(case, shape=shape))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("predict2-2b", "lora"), ("v2w-7b", "lora", "again", "2"), ("predict2-2b", "full")],
+)
+def test_a_training_step_is_measured_with_its_rate(arguments):
+    rows = []
+    bench.train(lambda name, **values: rows.append({"name": name, **values}), Fleet(), *arguments)
+    assert rows[0]["name"].startswith(":".join(("train", *arguments)))
+    assert rows[0]["finite"]
+    assert rows[0]["tokens_per_s"] > 0 < rows[0]["mfu"]
+
+
+def test_sections_are_lines_and_one_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
+    path = tmp_path / "out.jsonl"
+    sections = ["train:nothing", "train:predict2-2b:lora"]
+    monkeypatch.setattr(sys, "argv", ["bench", str(path), *sections])
+    monkeypatch.setattr(bench, "NUM_STEPS", 1)
+    bench.main()
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [row["name"] for row in rows][:2] == ["machine", "train:nothing"]
+    assert rows[1]["error"].startswith("KeyError")
+    assert rows[2]["step_s"] > 0
