@@ -114,7 +114,7 @@ def do_step(
         lay_in(store, parcel / "in")
     read_round_plan(store, round_key)
     asset = ASSETS[step](sites.names)
-    needed = asset.required_resource_keys
+    needed = asset.required_resource_keys & set(kit)  # Dagster adds an io_manager
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("round", [round_key])
         dg.materialize(

@@ -150,7 +150,9 @@ class Learner:
         self.base, self.training, self.draws, self.fleet = base, training, draws, fleet
         self.transformer = base.transformer
         self.parameters = self._trainable(start)
-        self.start = {name: one.detach().clone() for name, one in self.own.items()}
+        # of all weights the start waits in host memory, unless steps are pulled towards it
+        home = "cpu" if start is None and not training.prox_mu else base.device
+        self.start = {name: one.detach().to(home, copy=True) for name, one in self.own.items()}
         self.averages = (
             {name: one.detach().clone() for name, one in self.own.items()}
             if training.ema_decay
@@ -321,7 +323,8 @@ class Learner:
     def _whole(self, own: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:
         arrays: dict[str, NDArray[np.float32]] = {}
         for name, one in own.items():
-            whole = self.fleet.whole_of(one, self.parameters[name])
+            like = self.parameters[name]
+            whole = self.fleet.whole_of(one.to(like.device), like)
             if self.fleet.leads:
                 arrays.update(to_arrays({name: whole}))
         return arrays

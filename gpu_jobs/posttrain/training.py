@@ -222,9 +222,7 @@ class _Run:
             waiting.append(learner.step(None, number, rate=rate_of(training, number)))
             progress.total = number + 1
             progress.elapsed_s = before_s + time.monotonic() - started_s
-            if (
-                time.monotonic() - told_s > _TELL_EVERY_S
-            ):  # who asked may be gone, which raises here
+            if time.monotonic() - told_s > _TELL_EVERY_S:  # who asked may be gone: this raises then
                 told_s = time.monotonic()
                 self.tell({"event": "training", "step": progress.total, "of": training.num_steps})
             if len(waiting) == every or progress.total == training.num_steps:

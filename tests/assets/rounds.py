@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 import numpy as np
 import polars as pl
+from pydantic import Field
 
 from assets.partitions import site_round_key
 from resources.federation import Federation
@@ -142,9 +143,11 @@ class StandInTrainers(Trainers):
 
     Attributes:
         dead: Sites whose trainer cannot be reached.
+        poisoned: Sites whose training goes ten thousand times as far.
     """
 
-    dead: list[str] = []  # noqa: RUF012  # a pydantic field
+    dead: list[str] = Field(default_factory=list)
+    poisoned: list[str] = Field(default_factory=list)
 
     def run(self, site, command, spec, *, timeout_s, on_event=None):
         from worldloop.errors import JobFailedError
@@ -152,19 +155,21 @@ class StandInTrainers(Trainers):
         ASKED.append((site, command))
         if site in self.dead:
             raise JobFailedError(f"The trainer of {site} ended in the middle of {command!r}.")
-        return {"train": _trained, "measure": _measured, "judge": _judged}[command](spec)
+        if command == "train":
+            return _trained(spec, scale=5.0 if site in self.poisoned else 0.0005)
+        return {"measure": _measured, "judge": _judged}[command](spec)
 
 
 ASKED: list[tuple[str, str]] = []
 
 
-def _trained(spec) -> dict[str, Any]:
+def _trained(spec, *, scale: float) -> dict[str, Any]:
     start = initial_adapter(spec.seed, LAYERS, spec.training["rank"])
     if spec.start_adapter:
         start = read_adapter(Path(spec.start_adapter))
     drawn = stream(spec.seed, "stand-in", spec.site)
     end = {
-        name: each + drawn.normal(0, 0.0005, each.shape).astype(np.float32)
+        name: each + drawn.normal(0, scale, each.shape).astype(np.float32)
         for name, each in start.items()
     }
     output = Path(spec.output_dir)
@@ -286,10 +291,10 @@ class MadeUpRounds(Rounds):
         rows_ = told.with_columns(site=pl.lit(site), offset=pl.lit(0))
         return MANIFEST.conform(rows_.select(list(MANIFEST.columns)))
 
-    def kill(self, site: str) -> None:
-        """The site's trainer dies whenever it is asked."""
+    def harm(self, **how: list[str]) -> None:
+        """Trainers are dead or poisoned from now on; before the first run."""
         folder = self.resources["trainers"].folder
-        self.resources["trainers"] = StandInTrainers(folder=folder, dead=[site])
+        self.resources["trainers"] = StandInTrainers(folder=folder, **how)
 
     def sent(self, site: str, name: str = "delta.bin", key: str = "r0001") -> Path:
         """Where a site's file lies at the coordinator."""

@@ -95,7 +95,7 @@ def test_a_gate_that_fails_ends_the_round_as_refused(rounds):
 
 
 def test_a_quorum_goes_on_without_a_dead_site(rounds):
-    rounds.kill("azure")
+    rounds.harm(dead=["azure"])
     rounds.plan_round()
     results = {site: rounds.train(site, raises=False).success for site in HOMES}
     rounds.execute("adapter_job", "r0001")
@@ -152,10 +152,10 @@ def test_a_delta_that_was_tampered_with_is_refused_by_name(rounds, harm, words):
     assert "gcp" in check.metadata["left_out"].value
 
 
-def test_a_replayed_delta_and_one_that_is_too_long_are_refused_by_name(rounds):
+def test_a_replayed_delta_is_refused_by_name(rounds):
     carry(rounds)
     rounds.film("w0002")
-    rounds.plan_round("r0002", aggregation={"max_norm": 1.0})
+    rounds.plan_round("r0002")
     for site in ("aws", "azure"):
         rounds.train(site, "r0002")
     replayed = rounds.sent("gcp", key="r0002")
@@ -165,6 +165,31 @@ def test_a_replayed_delta_and_one_that_is_too_long_are_refused_by_name(rounds):
 
     reason = participation(rounds, "r0002")["gcp"].reason
     assert "delta, round: found 'r0001', expected 'r0002'. It is a replay" in reason
+
+
+def test_a_poisoned_delta_is_refused_by_its_length(rounds):
+    rounds.harm(poisoned=["gcp"])
+    rounds.plan_round(aggregation={"max_norm": 1.0})
+    for site in ("aws", "azure"):
+        rounds.train(site)
+    failed = rounds.train("gcp", raises=False)
+    rounds.execute("adapter_job", "r0001")
+
+    assert failed.success
+    assert "norm: found" in participation(rounds)["gcp"].reason
+    assert read_adapter_record(rounds.store, "r0001").update_norm < 0.01
+
+
+def test_a_poisoned_site_is_outvoted_by_a_median(rounds):
+    rounds.harm(poisoned=["gcp"])
+    rounds.plan_round(aggregation={"strategy": "median"})
+    for site in HOMES:
+        rounds.train(site)
+    rounds.execute("adapter_job", "r0001")
+
+    record = read_adapter_record(rounds.store, "r0001")
+    assert record.of("gcp").norm > 10
+    assert record.update_norm < 0.01
 
 
 def test_a_site_that_says_it_has_more_clips_than_were_released_is_refused(rounds, monkeypatch):
@@ -309,6 +334,43 @@ def test_scores_of_clips_that_were_not_held_out_are_left_out(rounds):
     rounds.execute("verdict_job", "r0001", raises=False)
 
     assert rounds.outcome().failed_gates[0] == "site_scores"
+
+
+def test_noise_is_added_and_what_it_costs_is_said(rounds):
+    rounds.plan_round(aggregation={"clip_norm": 0.01, "noise_multiplier": 2.0})
+    for site in HOMES:
+        rounds.train(site)
+    rounds.execute("adapter_job", "r0001")
+
+    record = read_adapter_record(rounds.store, "r0001")
+    assert 0 < record.facts["epsilon"] < 10
+    assert record.facts["num_private_rounds"] == 1
+    assert all(one.norm > 0.01 for one in record.accepted)  # 44 numbers of noise
+
+
+def test_a_late_delta_counts_once_and_less_where_the_terms_allow_it(rounds):
+    late = {"terms": {"max_staleness": 1}}
+    rounds.plan_round(**late)
+    for site in ("aws", "azure"):
+        rounds.train(site)
+    rounds.execute("adapter_job", "r0001")
+    rounds.train("gcp")
+    for site in ("aws", "azure"):
+        rounds.score(site)
+    rounds.execute("verdict_job", "r0001")
+    rounds.plan_round("r0002", waves=["w0001"], **late)
+    for site in ("aws", "azure"):
+        rounds.train(site, "r0002")
+    rounds.execute("adapter_job", "r0002")
+
+    found = participation(rounds, "r0002")
+    assert (found["gcp"].status, found["gcp"].staleness) == ("accepted", 1)
+    assert 0 < found["gcp"].weight < found["aws"].weight
+    rounds.plan_round("r0003", waves=["w0001"], base="r0002", **late)
+    rounds.train("aws", "r0003")
+    rounds.train("azure", "r0003")
+    rounds.execute("adapter_job", "r0003")
+    assert participation(rounds, "r0003")["gcp"].status == "missing"
 
 
 @pytest.mark.slow

@@ -33,10 +33,10 @@ from worldloop.federation.codecs import decode, encode
 from worldloop.federation.rounds import Aggregation, Training
 from worldloop.federation.strategies import Contribution, aggregate
 
-MODEL = "Tiny-Cosmos-1.0-Text2World"
+MODEL = "Pocket-Cosmos-1.0-Text2World"
 NUM_CLIPS = {BASE: 96, **dict.fromkeys(SITES, 48), HELD_OUT: 60}
 TRAINING = Training(
-    SHAPE, num_steps=60, batch_size=4, learning_rate=2e-3, warmup_steps=5, precision="fp32"
+    SHAPE, num_steps=30, batch_size=4, learning_rate=2e-3, warmup_steps=5, precision="fp32"
 )
 FEDERATED, SHUFFLED, CENTRAL = "federated", "shuffled", "central"
 VARIANTS = (FEDERATED, SHUFFLED, CENTRAL)
@@ -169,6 +169,7 @@ def _measured(
             adapters=tuple(adapters),
             shape=asdict(SHAPE),
             seed=_MEASURE_SEED,
+            noise_levels=2,
             alpha=TRAINING.alpha,
             precision="fp32",
             device="cpu",

@@ -103,8 +103,13 @@ def draw(spec: PosttrainSpec, on_event: Any, bases: Any) -> PosttrainReport:
     num_clips = len(list((Path(spec.footage_dir) / "videos").glob("*.mp4")))
     return PosttrainReport(
         output_dir=str(folder),
-        **{"num_clips": num_clips, "num_windows": 2, "num_steps": 2, "num_parameters": 44},
-        **{"loss_before": 2.0, "loss_after": 1.0, "losses": [{"step": 1, "loss": 1.5}]},
+        num_clips=num_clips,
+        num_windows=2,
+        num_steps=2,
+        num_parameters=44,
+        loss_before=2.0,
+        loss_after=1.0,
+        losses=[{"step": 1, "loss": 1.5}],
         **dict.fromkeys(("norm", "tokens_per_s", "tflops", "load_s", "encode_s"), 1.0),
         **dict.fromkeys(("train_s", "wall_s", "gpu_s", "peak_gpu_gb"), 0.0),
         resumed_at=0,

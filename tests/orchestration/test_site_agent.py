@@ -41,9 +41,9 @@ def base():
 
 
 @pytest.fixture
-def home(base, request, monkeypatch):
+def home(base, monkeypatch):
     """The home of a coordinator and three sites, which this process and its children find by the environment."""
-    folder = base / str(abs(hash(request.node.name)) % 10**6)
+    folder = Path(tempfile.mkdtemp(dir=base))
     lay_out(folder)
     for variable in ("WORLDLOOP_SITES", "WORLDLOOP_DEPLOYMENT", "WORLDLOOP_READ_ONLY"):
         monkeypatch.delenv(variable, raising=False)

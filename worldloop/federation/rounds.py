@@ -35,7 +35,7 @@ class Base:
         revision: Pinned revision of its weights.
         checkpoint: Folder of post-trained weights among the checkpoints; empty: the model's own.
         adapter: Round whose promoted adapter is gone on from; empty: a new adapter.
-        adapter_sha256: Hash of that adapter's file; empty without one.
+        adapter_sha256: `adapters.adapter_sha256` of that adapter; empty without one.
         lineage_depth: How many rounds of generated footage lie beneath: 0 for footage of sketches and
             published weights alone.
     """

@@ -1,4 +1,4 @@
-"""Small random models for tests, one of each kind that is run differently."""
+"""Small models: random ones for tests, one of each kind that is run differently, and one that a CPU trains."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,6 +14,7 @@ TINY_SHAPE = ClipShape(9, 64, 64, 24)
 
 def tiny_line() -> Iterator[Model]:
     """All of them."""
+    yield pocket()
     yield _tiny("Tiny-Cosmos-1.0-Text2World", cosmos1("7B", "text2world"))
     yield _tiny("Tiny-Cosmos-1.0-Video2World", cosmos1("7B", "video2world"))
     yield _tiny("Tiny-Cosmos-Predict2-Text2Image", predict2("2B", "text2image"))
@@ -24,6 +25,20 @@ def tiny_line() -> Iterator[Model]:
     yield _tiny("Tiny-Cosmos3-Edge", edge(cosmos3("Edge")))
     four_steps = cosmos3_distilled("Cosmos3-Super-Image2Video-4Step", task="image2world")
     yield _tiny("Tiny-Cosmos3-4Step", four_steps, num_steps=4)
+
+
+def pocket() -> Model:
+    """The model that `train_world_model`'s recipe `pocket` trains from nothing on a CPU."""
+    return _tiny(
+        "Pocket-Cosmos-1.0-Text2World",
+        cosmos1("7B", "text2world"),
+        size="pocket",
+        params_b=0.004,
+        num_layers=6,
+        num_heads=4,
+        head_dim=32,
+        num_steps=20,
+    )
 
 
 def _tiny(name: str, parent: Model, **changes: object) -> Model:
