@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestration.flower.messages import packed, unpacked
 from orchestration.site_agent import DELTA_STEP, SCORES_STEP, Step, work_in_child
-from worldloop.errors import MalformedRecordError
+from worldloop.errors import MalformedRecordError, WorldloopError
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,8 @@ def answer(content: Any, site: str, step: str) -> Any:
         step: `delta` or `scores`.
 
     Returns:
-        The content of the answer: what was sent, and the facts `site` and `error` (empty, or one line).
+        The content of the answer: what was sent, and the facts `site` and `failed`. Why it failed stays in the
+        log of the node, as words may quote what must not leave a site.
 
     Raises:
         MalformedRecordError: If the message is none of the coordinator's.
@@ -52,17 +53,17 @@ def answer(content: Any, site: str, step: str) -> Any:
     files, facts = unpacked(content)
     round_key = str(facts.get("round", ""))
     if site not in facts.get("sites", ()):
-        return packed({}, {"site": site, "error": ""})
+        return packed({}, {"site": site, "failed": False})
     with tempfile.TemporaryDirectory(prefix="worldloop-parcel-") as folder:
         parcel = Path(folder)
         write_files(parcel / "in", files)
         (parcel / "out").mkdir()
         try:
             work_in_child(Step(round_key, step), site, parcel=parcel)
-        except Exception as error:  # noqa: BLE001 - the coordinator is told, as Flower would not say why
+        except WorldloopError as error:
             log.warning("%s of %s: %s", step, round_key, error)
-            return packed({}, {"site": site, "error": str(error)})
-        return packed(read_files(parcel / "out"), {"site": site, "error": ""})
+            return packed({}, {"site": site, "failed": True})
+        return packed(read_files(parcel / "out"), {"site": site, "failed": False})
 
 
 def site_of(node_config: Any) -> str:

@@ -163,8 +163,8 @@ class Courier:
             files, facts = unpacked(reply.content)
             site = str(facts.get("site", ""))
             self._site_of[node] = site
-            if facts.get("error"):
-                log.warning("%s: %s of %s: %s", plan.round, step, site, facts["error"])
+            if facts.get("failed"):
+                log.warning("%s: %s failed at %s; its node's log says why", plan.round, step, site)
                 return False
             if accept(self.store, plan, site, step, files):
                 log.info("%s: %s of %s is there", plan.round, step, site)
