@@ -67,7 +67,7 @@ class House:
             "embedder": Embedder(),
             "world_models": WorldModels(checkpoint_dir=str(self.root / "checkpoints")),
             "federation": federation,
-            "trainers": Trainers(folder=str(self.root / "trainers")),
+            "trainers": Trainers(folder=str(self.root / "trainers"), idle_s=20),
             "registry": CheckpointRegistry(store=store, home=str(self.root)),
             "alerts": Alerts(),
         }

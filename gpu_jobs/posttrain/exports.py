@@ -14,19 +14,20 @@ multiplied into the second factor. Factors that the line of models has no name f
 Predict1) are multiplied into the weights.
 """
 
-import json
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gpu_jobs.cosmos_generate.checkpoints.configs import COSMOS1, LAYOUT_OF_FAMILY
 from gpu_jobs.cosmos_generate.checkpoints.original import key_map
-from gpu_jobs.cosmos_generate.lora import METADATA_KEY
 from gpu_jobs.posttrain.base import Base
 from worldloop.cosmos.models import Model
 from worldloop.errors import MalformedRecordError
 from worldloop.federation.adapters import DOWN, UP, Arrays
+from worldloop.federation.model_card import diffusers_lora
 from worldloop.federation.rounds import Training
 
 Tensor = Any
@@ -122,25 +123,14 @@ def peft_adapter(adapter: Arrays, *, alpha: float) -> bytes:
         adapter: Factors by diffusers' layer names.
         alpha: Of its training.
     """
-    import numpy as np
-    from safetensors.numpy import save
-
     layers = sorted(name.removesuffix(DOWN) for name in adapter if name.endswith(DOWN))
     rank = int(adapter[layers[0] + DOWN].shape[0])
-    settings = {
-        "transformer.r": rank,
-        "transformer.lora_alpha": rank,
-        "transformer.target_modules": layers,
-        "transformer.bias": "none",
+    settings = {"r": rank, "lora_alpha": rank, "target_modules": layers, "bias": "none"}
+    scaled = {
+        name: each * np.float32(alpha / rank) if name.endswith(UP) else each
+        for name, each in adapter.items()
     }
-    tensors = {f"transformer.{name}": adapter[name] for name in sorted(adapter)}
-    for layer in layers:
-        tensors[f"transformer.{layer}{UP}"] = adapter[layer + UP] * np.float32(alpha / rank)
-    metadata = {"format": "pt", METADATA_KEY: json.dumps(settings, indent=2, sort_keys=True)}
-    content: bytes = save(
-        {name: np.ascontiguousarray(each) for name, each in tensors.items()}, metadata=metadata
-    )
-    return content
+    return diffusers_lora(scaled, settings)
 
 
 def full_state(base: Base, arrays: Arrays, precision: str) -> dict[str, Tensor]:

@@ -224,7 +224,7 @@ class _Run:
             progress.elapsed_s = before_s + time.monotonic() - started_s
             if time.monotonic() - told_s > _TELL_EVERY_S:  # who asked may be gone: this raises then
                 told_s = time.monotonic()
-                self.tell({"event": "training", "step": progress.total, "of": training.num_steps})
+                self._tell_standing(progress, waiting, lambda: state.save(learner, progress))
             if len(waiting) == every or progress.total == training.num_steps:
                 self._note(progress, waiting)
                 now_s = time.monotonic()
@@ -236,6 +236,18 @@ class _Run:
         if progress.total > resumed_at:
             state.save(learner, progress)
         return progress, resumed_at
+
+    def _tell_standing(
+        self, progress: Progress, waiting: list[Tensor], save: Callable[[], None]
+    ) -> None:
+        """Say where training stands; if nobody wants it any more, save what a later run goes on from."""
+        try:
+            self.tell({"event": "training", "step": progress.total, "of": self.training.num_steps})
+        except KeyboardInterrupt:  # between two steps, so weights and number agree
+            if self.fleet.size == 1:
+                self._note(progress, waiting)
+                save()
+            raise
 
     def _out_of_time(self, progress: Progress) -> bool:
         if not self.spec.max_s:

@@ -24,7 +24,7 @@ from resources.round_files import (
     standing_of,
 )
 from resources.site_store import SiteStore
-from worldloop.errors import WorldloopError
+from worldloop.errors import UnknownKeyError, WorldloopError
 from worldloop.federation.round_states import deadline
 from worldloop.federation.rounds import RoundPlan
 
@@ -44,16 +44,8 @@ def build_app() -> Any:
         from orchestration.deployments import federation
 
         sites, config = federation(), context.run_config
-        store = sites.store(sites.coordinator)
-        poll_s, only = float(config["poll-s"]), str(config["round"])
-        courier = Courier(grid, store, poll_s=poll_s)
-        if only:
-            courier.carry(only)
-            return
-        while True:
-            for key in open_rounds(store):
-                courier.carry(key)
-            time.sleep(poll_s)
+        store, poll_s = sites.store(sites.coordinator), float(config["poll-s"])
+        serve(Courier(grid, store, poll_s=poll_s), str(config["round"]))
 
     server_app = ServerApp()
     server_app.main()(main)
@@ -172,6 +164,30 @@ class Courier:
         except WorldloopError as error:
             log.warning("%s: the answer of node %d was refused: %s", plan.round, node, error)
         return False
+
+
+def serve(courier: Courier, only: str = "") -> None:
+    """Carry rounds; what a store refuses for a while is tried again.
+
+    Args:
+        courier: Who carries.
+        only: Carry this round and end; empty: every open round, for ever.
+
+    Raises:
+        UnknownKeyError: If the one round has no plan.
+    """
+    while True:
+        try:
+            for key in [only] if only else open_rounds(courier.store):
+                courier.carry(key)
+            if only:
+                return
+        except UnknownKeyError:
+            raise
+        except WorldloopError as error:
+            log.warning("%s Again in %g s.", error, courier.pause_s)
+            courier.sleep(courier.pause_s)
+        courier.sleep(courier.poll_s)
 
 
 def _is_done(plan: RoundPlan, standing: RoundStanding) -> bool:
