@@ -4,12 +4,11 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
 pytest.importorskip("flwr", reason='pip install "worldloop[flower]"')
-
-from flwr.app import Message, RecordDict
 
 from orchestration.flower import client_app
 from orchestration.flower.messages import packed, unpacked
@@ -23,18 +22,29 @@ from worldloop.errors import JobFailedError, MalformedRecordError, UnknownKeyErr
 from worldloop.federation.outbox import DELTA
 
 
+@pytest.fixture(autouse=True)
+def _task(monkeypatch):
+    """What Flower tells a process of its run."""
+    from flwr.supercore.task_identity import TaskIdentity
+
+    for name in ("_task_id", "_run_id", "_node_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
+
+
 @dataclass
 class Grid:
     """Nodes that answer at once with what they are told to; a stand-in for Flower's grid."""
 
     answers: dict[int, list]
     asked: list[int] = field(default_factory=list)
-    waiting: dict[str, Message] = field(default_factory=dict)
+    waiting: dict[str, Any] = field(default_factory=dict)
 
     def get_node_ids(self):
         return list(self.answers)
 
     def push_messages(self, messages):
+        from flwr.app import Message
+
         ids = []
         for message in messages:
             node, number = message.metadata.dst_node_id, f"m{len(self.asked)}"
@@ -92,6 +102,8 @@ def test_files_and_facts_survive_a_message():
 
 
 def test_a_message_of_somebody_else_is_refused():
+    from flwr.app import RecordDict
+
     with pytest.raises(MalformedRecordError, match="message over Flower"):
         unpacked(RecordDict())
 
