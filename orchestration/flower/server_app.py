@@ -43,6 +43,7 @@ def build_app() -> Any:
     def main(grid: Grid, context: Context) -> None:
         from orchestration.deployments import federation
 
+        _speak()
         sites, config = federation(), context.run_config
         store, poll_s = sites.store(sites.coordinator), float(config["poll-s"])
         serve(Courier(grid, store, poll_s=poll_s), str(config["round"]))
@@ -199,6 +200,15 @@ def _is_done(plan: RoundPlan, standing: RoundStanding) -> bool:
     scored = set(plan.sites) <= set(standing.scores)
     until = standing.adapter_at + timedelta(seconds=plan.terms.scores_deadline_s)
     return scored or datetime.now(UTC) >= until
+
+
+def _speak() -> None:
+    """Flower keeps what an app says on stderr with its run: `flwr log`."""
+    ours, handler = logging.getLogger(__name__), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    ours.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    ours.propagate = False
 
 
 app = build_app()

@@ -62,6 +62,7 @@ class Machines:
             "WORLDLOOP_HOME": str(home),
             "PYTHONPATH": str(REPOSITORY),
             "OMP_NUM_THREADS": "1",
+            "TMPDIR": str(self.root),
         }
         folder.mkdir(exist_ok=True)
         with (self.root / f"{name}.log").open("ab") as log:

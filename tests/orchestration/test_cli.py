@@ -20,8 +20,10 @@ COMMANDS = [
     "posttrain",
     "preview",
     "rebuild",
+    "rounds",
     "run",
     "search",
+    "site-agent",
 ]
 TINY = ("--frames", "5", "--size", "64x36")
 

@@ -23,7 +23,7 @@ class Tier:
         width_px: Width.
         height_px: Height.
         profile: Name of its speed profile.
-        num_steps: Denoising steps; 0 takes what the profile or the family says.
+        num_steps: Denoising steps; 0 takes what the profile or the model says.
     """
 
     name: str
@@ -41,7 +41,7 @@ TIERS: Mapping[str, Tier] = MappingProxyType(
             Tier("draft", 61, 320, 192, "fast"),
             Tier("standard", 93, 768, 432, "fast"),
             Tier("hero", 121, 1280, 704, "fast"),
-            Tier("tiny", 9, 64, 64, "exact", num_steps=2),
+            Tier("tiny", 9, 64, 64, "exact"),
         )
     }
 )

@@ -181,17 +181,19 @@ def should_roll_back(
     after: Mapping[str, Sequence[float]],
     *,
     min_pairs: int = 12,
+    slack: float = 0.0,
 ) -> RollBack:
     """Whether regenerated clips are worse than those they replace.
 
     A checkpoint is taken back if a measure of which more is better is shown to have fallen, that is if
-    the upper end of the 90 % interval of the paired changes lies below 0. Measures of the starter
+    the upper end of the 90 % interval of the paired changes lies below -`slack`. Measures of the starter
     embedder count only together with another one that fell as well.
 
     Args:
         before: Scores of the replaced clips by measure, more is better.
         after: Scores of the clips that replace them, in the same order.
         min_pairs: With fewer pairs nothing is decided yet.
+        slack: How far a measure may fall.
 
     Raises:
         MalformedRecordError: If the two do not hold the same measures of the same clips.
@@ -224,13 +226,14 @@ def should_roll_back(
         pairs = zip(before[name], after[name], strict=True)
         found = mean_interval([new - old for old, new in pairs], "roll back", name)
         changes[name] = (found.mean, found.low, found.high)
-    fell = [name for name in enough if changes[name][2] < 0]
+    fell = [name for name in enough if changes[name][2] < -slack]
     others = [name for name in fell if name not in STARTER_MEASURES]
     if others:
         words = "; ".join(_fell(name, changes[name], sizes[name][0]) for name in fell)
         return RollBack(roll_back=True, why=words, changes=changes)
     alone = f"; {fell[0]} alone fell, which the starter embedder says alone" if fell else ""
-    why = f"nothing is shown to have fallen among {', '.join(enough)}{alone}"
+    by = f" by more than {slack:g}" if slack else ""
+    why = f"nothing is shown to have fallen{by} among {', '.join(enough)}{alone}"
     return RollBack(roll_back=False, why=why, changes=changes)
 
 

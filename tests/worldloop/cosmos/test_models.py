@@ -10,6 +10,7 @@ from worldloop.errors import MalformedRecordError, UnknownKeyError
 
 PUBLISHED = [one for one in MODELS.values() if not one.tiny]
 TINY = [
+    "Pocket-Cosmos-1.0-Text2World",
     "Tiny-Cosmos-1.0-Text2World",
     "Tiny-Cosmos-1.0-Video2World",
     "Tiny-Cosmos-Predict2-Text2Image",
