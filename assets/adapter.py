@@ -29,6 +29,8 @@ from worldloop.federation.strategies import (
     carried_state,
 )
 
+_ALL_SITES = "sum"  # of a secure round, in which no site has a share of its own
+
 
 @dg.asset(
     group_name="federation",
@@ -43,6 +45,7 @@ def adapter(context: dg.AssetExecutionContext, store: SiteStore) -> dg.Materiali
 
     Which deltas count is decided once; run again, it gives the same bytes, or refuses to change what
     stands. A delta that cannot be used is left out and named. Without a quorum of the others it fails.
+    In a secure round the deltas' mean is all that is known of them.
     Format: docs/formats.md#adapter.
     """
     began = time.monotonic()
@@ -82,6 +85,7 @@ def every_delta_was_accepted(
 
 def aggregate_round(store: SiteStore, plan: RoundPlan, gathered: Gathered) -> Aggregated:
     """The deltas as one adapter; the outer optimizer goes on from the base's round."""
+    summed = gathered.summed
     contributions = [
         Contribution(
             site=one.participation.site,
@@ -92,6 +96,8 @@ def aggregate_round(store: SiteStore, plan: RoundPlan, gathered: Gathered) -> Ag
         for one in gathered.deltas
         if one.delta is not None
     ]
+    if summed is not None:
+        contributions = [Contribution(_ALL_SITES, summed.mean, float(summed.weight))]
     return aggregate(
         contributions,
         gathered.start,
@@ -131,7 +137,10 @@ def record_of(
 
 
 def _privacy(store: SiteStore, plan: RoundPlan) -> dict[str, float]:
-    """What the rounds of this line have cost a site's footage; nothing where there is no noise."""
+    """What the rounds of this line have cost a site's footage; nothing where there is no noise.
+
+    It is the price of a site's own noise, in a secure round as well: of two survivors one may know its own part.
+    """
     noise = plan.aggregation.noise_multiplier
     if not noise:
         return {}
@@ -153,15 +162,16 @@ def _describe(
     store: SiteStore, plan: RoundPlan, record: AdapterRecord, took_s: float
 ) -> dict[str, Any]:
     entries = record.accepted
-    weights = sum(one.weight for one in entries) or 1.0
+    shares = {one.site: one.weight or 1.0 for one in entries}  # unknown in a secure round: alike
+    weights = sum(shares.values()) or 1.0
     return {
         "dagster/row_count": record.num_parameters,
         "took_s": round(took_s, 3),
         "strategy": record.strategy,
         "codec": plan.aggregation.codec,
         "update_norm": record.update_norm,
-        "loss_before": sum(e.weight * e.loss_before for e in entries) / weights,
-        "loss_after": sum(e.weight * e.loss_after for e in entries) / weights,
+        "loss_before": sum(shares[e.site] * e.loss_before for e in entries) / weights,
+        "loss_after": sum(shares[e.site] * e.loss_after for e in entries) / weights,
         "adapter_sha256": record.adapter_sha256,
         **record.facts,
         "participation": dg.MetadataValue.md(participation_table(record.participation)),

@@ -1,5 +1,6 @@
 """Evaluations: a round's candidate beside what it started from, and the gates that it has to pass."""
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from resources.checkpoint_registry import CheckpointRegistry
 from resources.failpoints import reached
 from resources.federation import Federation
 from resources.job_launcher import JobLauncher
+from resources.kept_deltas import forget_delta
 from resources.ledger import Ledger
 from resources.round_deltas import gather, why_no_quorum
 from resources.round_files import (
@@ -26,6 +28,8 @@ from resources.round_files import (
 )
 from resources.round_samples import SampleMaker, Samples
 from resources.round_verdicts import end, gather_scores
+from resources.secure_rounds import forget_masks
+from resources.site_keys import SiteKeys
 from resources.site_log import SiteLog
 from resources.site_store import SiteStore
 from resources.staging import Staging
@@ -88,6 +92,8 @@ def evaluation(
     plan = read_round_plan(store, context.partition_key)
     record = read_adapter_record(store, plan.round)
     kit = (store, site_log, ledger, plan)
+    if plan.aggregation.secure:
+        _forget_kept_deltas(staging, plan)
     price = world_models.usd_per_gpu_hour
     if record is None:
         gathered = gather(store, plan)
@@ -96,6 +102,7 @@ def evaluation(
         ended = end(
             *kit, "failed", reason, participation=gathered.participation, usd_per_gpu_hour=price
         )
+        forget_masks(SiteKeys(federation.home), plan)
         return dg.MaterializeResult(metadata={"outcome": ended.outcome, "reason": ended.reason})
     found = read_evaluation(store, plan.round)
     if (
@@ -125,12 +132,15 @@ def evaluation(
         end(*kit, "refused", why, failed_gates=names, **facts)
     elif END_TAG in context.run.tags:
         line = plan.base.model.lower()
-        if (
-            found is not None and registry.main(line) == plan.round
+        if found is not None and plan.round in (
+            registry.main(line),
+            registry.shadow(line),
         ):  # killed just before its outcome
             end(*kit, "promoted", "it passed every gate", **facts)
         else:
             end(*kit, "failed", _NO_VERDICT, **facts)
+    if read_outcome(store, plan.round) is not None:
+        forget_masks(SiteKeys(federation.home), plan)
     return dg.MaterializeResult(metadata=_describe(store, plan, record, found, verdicts))
 
 
@@ -193,6 +203,15 @@ def gate_table(verdicts: Sequence[Verdict]) -> str:
         for one in verdicts
     ]
     return "\n".join(lines)
+
+
+def _forget_kept_deltas(staging: Staging, plan: RoundPlan) -> None:
+    """Of sites that a secure round went on without, which train no more for it."""
+    for site in plan.sites:
+        folder = staging.folder(plan.round, site)
+        forget_delta(folder)
+        with contextlib.suppress(OSError):  # something else of the site lies there
+            folder.rmdir()
 
 
 def _evaluate(

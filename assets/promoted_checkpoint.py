@@ -6,6 +6,7 @@ import dagster as dg
 
 from assets.evaluation import gate_table, read_evaluation, sheet_of
 from assets.partitions import rounds
+from resources.checkpoint_lines import line_table
 from resources.checkpoint_registry import CheckpointRegistry
 from resources.credentials import resolved
 from resources.failpoints import reached
@@ -19,12 +20,14 @@ from resources.round_files import (
     read_round_plan,
 )
 from resources.round_verdicts import end
+from resources.secure_rounds import forget_masks
+from resources.site_keys import SiteKeys
 from resources.site_log import SiteLog
 from resources.site_store import SiteStore
 from resources.world_models import WorldModels
 from worldloop.federation.gates import evaluate_gates
 from worldloop.federation.model_card import checkpoint_files
-from worldloop.federation.outcomes import Outcome
+from worldloop.federation.outcomes import Ending, Outcome
 from worldloop.federation.rounds import RoundPlan
 
 _HUB_TOKEN = {"token": "env:HF_TOKEN"}  # as the hub's own tools call it
@@ -50,7 +53,8 @@ def promoted_checkpoint(
 ) -> dg.MaterializeResult[None]:
     """The round's adapter as diffusers and PEFT load it, with its card; what its line uses from now on.
 
-    Published, then promoted, then the outcome is written: a run that is killed in between goes on. A
+    Published, then promoted (or, with `training.shadow_share`, tried as shadow on a share of the waves), then
+    the outcome is written: a run that is killed in between goes on. A
     candidate that was not compared with what is promoted now is refused. Where the coordinator's
     `training.upload_repo` names a repository, it is uploaded too. Format: docs/formats.md#registry.
     """
@@ -58,9 +62,11 @@ def promoted_checkpoint(
     line = plan.base.model.lower()
     over = read_outcome(store, plan.round)
     if over is None:
-        over = _promote(store, site_log, ledger, world_models, registry, plan)
+        share = federation.site(federation.coordinator).training.shadow_share
+        over = _promote(store, site_log, ledger, world_models, registry, plan, shadow_share=share)
     else:
         end_round(store, site_log, over)  # rows that a kill kept out of the log
+    forget_masks(SiteKeys(federation.home), plan)
     if over.outcome != "promoted":
         raise dg.Failure(
             f"Round {plan.round} is over: {over.outcome}, because {over.reason}",
@@ -85,8 +91,10 @@ def _promote(
     world_models: WorldModels,
     registry: CheckpointRegistry,
     plan: RoundPlan,
+    *,
+    shadow_share: float,
 ) -> Outcome:
-    """Publish, promote and end the round; refuse what the gates or the line do not allow."""
+    """Publish, promote or try, and end the round; refuse what the gates or the line do not allow."""
     line = plan.base.model.lower()
     record, found = read_adapter_record(store, plan.round), read_evaluation(store, plan.round)
     if record is None or found is None:
@@ -99,7 +107,7 @@ def _promote(
     failed = [one.name for one in verdicts if not one.passed]
     standing = registry.main(line)
     moved = bool(plan.base.adapter) and standing not in (plan.base.adapter, plan.round)
-    ending: tuple[Any, str] = ("promoted", _PROMOTED)
+    ending: tuple[Ending, str] = ("promoted", _PROMOTED)
     if failed:
         ending = ("refused", f"gates {', '.join(failed)}")
     elif moved:
@@ -112,7 +120,7 @@ def _promote(
         files = checkpoint_files(plan, read_round_adapter(store, plan.round), found, verdicts)
         registry.publish(line, plan.round, files)
         reached("promotion.published")
-        registry.promote(line, plan.round, reason=_PROMOTED)
+        ending = ("promoted", _put_to_use(registry, line, plan.round, shadow_share))
         reached("promotion.promoted")
     return end(
         store,
@@ -128,6 +136,30 @@ def _promote(
     )
 
 
+def _put_to_use(
+    registry: CheckpointRegistry, line: str, round_key: str, shadow_share: float
+) -> str:
+    """Promote a checkpoint, or try it as shadow; what was decided about it before a kill stays.
+
+    The first of a line has nothing promoted beside which it could be tried, so it is promoted at once.
+    """
+    tried = (
+        f"{_PROMOTED}; it makes {shadow_share:.0%} of the waves as shadow before it is used for all"
+    )
+    decided = {one.round: one.event for one in registry.history(line)}
+    if round_key in decided:
+        return tried if registry.shadow(line) == round_key else _PROMOTED
+    if not shadow_share or not registry.main(line):
+        registry.promote(line, round_key, reason=_PROMOTED)
+        return _PROMOTED
+    if registry.shadow(line):
+        registry.withdraw_shadow(
+            line, reason=f"{round_key} passed its gates and is tried in its place"
+        )
+    registry.try_as_shadow(line, round_key, share=shadow_share, reason=_PROMOTED)
+    return tried
+
+
 def _describe(
     store: SiteStore, registry: CheckpointRegistry, plan: RoundPlan, outcome: Outcome
 ) -> dict[str, Any]:
@@ -136,6 +168,8 @@ def _describe(
     return {
         "line": line,
         "is_main": registry.main(line) == plan.round,
+        "is_shadow": registry.shadow(line) == plan.round,
+        "in_use": dg.MetadataValue.md(line_table({line: registry.history(line)})),
         "adapter_sha256": outcome.adapter_sha256,
         "loss_before": outcome.loss_before if outcome.loss_before is not None else "not measured",
         "loss_after": outcome.loss_after if outcome.loss_after is not None else "not measured",

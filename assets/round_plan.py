@@ -23,6 +23,7 @@ from resources.round_files import (
     released_waves,
     trial_places,
 )
+from resources.site_keys import SiteKeys
 from resources.site_log import SiteLog
 from resources.site_store import SiteStore
 from resources.tables import read_record
@@ -119,11 +120,13 @@ class AggregationConfig(dg.Config):
     """How deltas travel and become one; see `worldloop.federation.rounds.Aggregation`.
 
     Attributes:
-        strategy: `fedavg`, `fedadam`, `fedprox`, `diloco`, `trimmed_mean` or `median`.
+        strategy: `fedavg`, `fedadam`, `fedprox`, `diloco`, `trimmed_mean` or `median`. `trimmed_mean` needs a
+            quorum of 2 `trim` + 1, so 3 by default.
         options: Of the strategy; what is left out takes its default.
         codec: `int8`, `int4` or `float32`.
         error_feedback: Whether what the codec lost is added to the site's next delta.
-        secure: Whether deltas are masked; not connected to the graph yet.
+        secure: Whether deltas are masked, so that only their sum is ever known: at least 3 sites, no robust
+            strategy, no late deltas. More than half of the sites must stay to the end.
         clip_norm: A site's delta is scaled down to this length; 0: no limit.
         noise_multiplier: Gaussian noise of a site, times `clip_norm`; 0: none.
         target_delta: Of the (epsilon, delta) that is reported.
@@ -145,7 +148,8 @@ class TermsConfig(dg.Config):
     """When a round goes on and when it ends; see `worldloop.federation.rounds.Terms`.
 
     Attributes:
-        quorum: Deltas without which nothing is aggregated; 0: two, or as many as there are sites.
+        quorum: Deltas without which nothing is aggregated; 0: two, or as many as there are sites. Say 3 or
+            more with `trimmed_mean`; a secure round needs more than half of its sites in any case.
         deadline_s: Seconds after the plan at which what is there is aggregated.
         scores_deadline_s: Seconds after the adapter at which what sites said of it is judged.
         staleness_power: A delta of a plan n rounds old counts (1 + n) ** -staleness_power.
@@ -167,7 +171,7 @@ class TrialConfig(dg.Config):
         num_clips: Held-out clips of a site that are measured; 0: all.
         noise_levels: Noise levels of each clip.
         prompts: Of the samples before and after; empty writes some about held-out places.
-        num_prompts: How many, if they are written.
+        num_prompts: How many, if they are written; fewer than the limit `min_samples` pass no gate.
         sample_steps: Denoising steps of a sample; 0 takes the model's.
         guidance: Guidance of a sample; negative takes the model's.
         seed: Of noise and samples.
@@ -179,7 +183,7 @@ class TrialConfig(dg.Config):
     num_clips: int = Trial.num_clips
     noise_levels: int = Trial.noise_levels
     prompts: list[str] = Field(default_factory=list)
-    num_prompts: int = 8
+    num_prompts: int = round(LIMITS["min_samples"].value)
     sample_steps: int = 0
     guidance: float = Trial.guidance
     seed: int = Trial.seed
@@ -250,6 +254,7 @@ def round_plan(
     key = context.partition_key
     known = planned_rounds(store)
     log_ended_rounds(store, site_log, known)
+    _forget_masks_of_ended(store, SiteKeys(federation.home))
     standing = read_round_plan(store, key) if key in known else None
     if not config.model:
         if standing is None:
@@ -288,7 +293,6 @@ class _Planner:
     def plan(self, config: RoundPlanConfig, standing: RoundPlan | None) -> RoundPlan:
         """The plan; what a standing one has decided by the state of the world stays as it is."""
         which, training = model(config.model), config.training
-        _refuse_secure(config)
         waves = config.waves or (list(standing.waves) if standing else self._new_waves(which.name))
         releases = [self._root_hash(wave) for wave in waves]
         clips = released_clips(self.store, waves)
@@ -476,18 +480,15 @@ class _Planner:
         return Trial(**{**asked, "prompts": tuple(asked["prompts"] or written)})
 
 
+def _forget_masks_of_ended(store: SiteStore, keys: SiteKeys) -> None:
+    """What a kill kept from being forgotten when its round ended."""
+    for site, key in keys.round_secrets():
+        if read_outcome(store, key) is not None:
+            keys.forget_round_secret(site, key)
+
+
 def _line(name: str) -> str:
     return name.lower()
-
-
-def _refuse_secure(config: RoundPlanConfig) -> None:
-    if config.aggregation.secure:
-        raise MalformedRecordError(
-            "round plan, secure",
-            True,
-            "False: masked deltas are not connected to the graph yet",
-            "Turn it off; `worldloop.federation.masking` has what a coordinator of your own needs.",
-        )
 
 
 def _describe(store: SiteStore, plan: RoundPlan, clips: pl.DataFrame) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def pool_of(site: str) -> str:
 
 
 def follow_the_logs() -> "dg.AutomationCondition[Any]":
-    """Ask for a site's catalogs when a wave entered the logs or was released.
+    """Ask for a site's catalogs when a wave entered the logs, was released, or a round ended.
 
     An open wave, which has no catalog yet, holds nothing up. This asks once; `uneven_catalogs` asks
     again for a site that could not be reached.
@@ -76,7 +76,7 @@ def build_site_catalog(site: Site) -> dg.AssetsDefinition:
         description=_description(site),
         group_name=GROUP,
         kinds={"lancedb", "iceberg"} | ({site.cloud} - {"local"}),
-        deps=["catalog", "release"],
+        deps=["catalog", "release", "evaluation", "promoted_checkpoint"],
         automation_condition=follow_the_logs(),
         # Dagster counts from the last materialisation, and the night makes one; lag itself is
         # watched by `late_catalogs`.

@@ -5,9 +5,11 @@ are numbers and ids.
 """
 
 import hashlib
+import shutil
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,12 @@ from assets.partitions import site_by_round, split_site_round
 from gpu_jobs.posttrain.spec import TRAIN, PosttrainSpec
 from resources.failpoints import reached
 from resources.federation import Federation
+from resources.kept_deltas import keep_delta, read_kept_delta
 from resources.outbox import Outbox
 from resources.residuals import carried_residual, keep_residual
 from resources.round_deltas import start_of
 from resources.round_files import read_outcome, read_participants, read_round_plan
+from resources.secure_rounds import coordinator_turn, missed_phase, read_standing, site_turn
 from resources.site_footage import SiteFootage, StagedFootage
 from resources.site_keys import SiteKeys
 from resources.site_store import SiteStore
@@ -37,12 +41,14 @@ from worldloop.federation.adapters import (
 )
 from worldloop.federation.codecs import Encoded, decode, encode
 from worldloop.federation.envelopes import (
+    MASKED_CODEC,
     DeltaHeader,
+    read_header,
     read_record,
-    read_unverified,
     seal,
     sign_record,
 )
+from worldloop.federation.masking import DONE
 from worldloop.federation.outbox import DELTA, RECEIPT, facts
 from worldloop.federation.privacy import privatised
 from worldloop.federation.rounds import RoundPlan
@@ -50,6 +56,9 @@ from worldloop.plots import line_chart, svg_as_markdown
 
 _NOT_ASKED = "The round does not ask this site."
 _OVER = "The round went on without this site's delta; a later one would not count."
+_MISSED = "The round missed this site in phase {} of its secure aggregation and went on without it; it takes part in the next round."
+_TRAINED, _STATE = "trained", "state"  # folders of a training in the site's scratch
+_TELLING = ("num_clips", "num_windows", "payload_sha256", "size_bytes", "relative_error")
 _MAX_POINTS = 200  # of the loss curve that is sent
 _TOLD_EVERY_S = 10.0
 _MIN_TIMEOUT_S = 60.0
@@ -98,16 +107,14 @@ def build_site_delta(sites: Iterable[str]) -> dg.AssetsDefinition:
         if site not in plan.sites:
             return dg.MaterializeResult(metadata={"note": _NOT_ASKED})
         with staging.lock(round_key, site, "site_delta"):
-            if outbox.sent(round_key, site, DELTA) is None:
-                if _is_too_late(store, plan):
-                    return dg.MaterializeResult(metadata={"note": _OVER})
-                site_at_work = _SiteAtWork(
-                    context, store, federation, staging, trainers, world_models, plan, site
-                )
-                site_at_work.send(outbox)
-            else:
-                context.log.info("The delta of %s in %s stands already", site, round_key)
-        staging.clear(round_key, site)
+            site_at_work = _SiteAtWork(
+                context, store, federation, staging, trainers, world_models, plan, site
+            )
+            note = site_at_work.do_what_is_due(outbox)
+            if note or outbox.sent(round_key, site, DELTA) is not None:
+                staging.clear(round_key, site)  # footage stays, what training left goes
+        if note:
+            return dg.MaterializeResult(metadata={"note": note})
         return dg.MaterializeResult(metadata=_describe(outbox, plan, site))
 
     return site_delta
@@ -117,8 +124,9 @@ _DESCRIPTION = """What one site's training changed in a round, signed and sent t
 
 The site trains on its own accepted clips of the round's waves, without held-out cities. A delta that stands
 is not made again; a killed run goes on at its step. A site without clips says so, and the round goes on. What
-the codec loses stays at the site, written before the delta is sent: the sending is the commit. Formats:
-docs/formats.md#delta and #receipt.
+the codec loses stays at the site, written before the delta is sent: the sending is the commit. In a secure
+round the same partition runs once a phase, and the delta is masked. Formats: docs/formats.md#delta, #receipt
+and #secure-rounds.
 """
 
 
@@ -135,14 +143,79 @@ class _SiteAtWork:
     plan: RoundPlan
     site: str
 
-    def send(self, outbox: Outbox) -> None:
+    def do_what_is_due(self, outbox: Outbox) -> str:
+        """Send what can be sent now; answers with why nothing is, in words, else with nothing."""
+        plan, site = self.plan, self.site
+        stands = outbox.sent(plan.round, site, DELTA) is not None
+        if _is_too_late(self.store, plan):
+            return "" if stands else _OVER
+        if plan.aggregation.secure:
+            return self._take_turns(outbox)
+        if stands:
+            self.context.log.info("The delta of %s in %s stands already", site, plan.round)
+        else:
+            self._send(outbox)
+        return ""
+
+    def _take_turns(self, outbox: Outbox) -> str:
+        """The site's and the coordinator's part of a secure round, as far as both can go now."""
+        plan, site = self.plan, self.site
+        keys = SiteKeys(self.federation.home)
+        header, delta = self._masked_before(outbox)
+        if header is None and not missed_phase(outbox, plan, site):
+            header, delta = self._train_to_mask(outbox)
+        is_out = header is None or not header.is_empty
+        if is_out and (phase := missed_phase(outbox, plan, site)):
+            return _MISSED.format(phase)
+        assert header is not None
+        while True:
+            phase = site_turn(outbox, keys, plan, header, lambda: delta, keep=self._keep)
+            reached("site_delta.sent")
+            standing = coordinator_turn(outbox, plan, now=datetime.now(UTC))
+            if standing.problem:
+                self.context.log.warning(standing.problem)
+            if phase == DONE or standing.phase == phase:
+                return ""
+
+    def _masked_before(self, outbox: Outbox) -> tuple[DeltaHeader | None, Arrays]:
+        """Header and delta of an earlier phase; of a masked delta that was sent, the header is enough."""
+        sent = outbox.sent(self.plan.round, self.site, DELTA)
+        if sent is not None:
+            return read_header(sent), {}
+        folder = self.staging.folder(self.plan.round, self.site)
+        return read_kept_delta(folder, self.plan) or (None, {})
+
+    def _train_to_mask(self, outbox: Outbox) -> tuple[DeltaHeader, Arrays]:
+        """Train, and keep what is to be masked until it was sent: noise must not be drawn twice."""
+        report, trained = self._train()
+        reached("site_delta.trained")
+        delta, residual = self._protected(trained) if trained else ({}, None)
+        delta = _added(delta, residual) if residual else delta
+        header = _header(self.plan, self.site, report, 0.0)
+        private_key = SiteKeys(self.federation.home).private_key(self.site)
+        receipt = sign_record(_masked_receipt(header, report), private_key)
+        outbox.send(self.plan.round, self.site, RECEIPT, receipt, replace=True)
+        folder = self.staging.folder(self.plan.round, self.site)
+        keep_delta(folder, header, delta)
+        for name in (_TRAINED, _STATE):
+            shutil.rmtree(folder / name, ignore_errors=True)
+        return header, delta
+
+    def _keep(self, content: bytes, lost: Arrays) -> None:
+        """What fixed point lost of the delta, before the delta is sent."""
+        asked, own = self.plan.aggregation, self.federation.store(self.site)
+        keep_residual(own, self.plan.round, content, lost if asked.error_feedback else None)
+        reached("site_delta.before_send")
+
+    def _send(self, outbox: Outbox) -> None:
         """Make the delta and send it: receipt and residual first, as the delta commits both."""
         plan, site = self.plan, self.site
         keys = SiteKeys(self.federation.home)
         keys.publish(self.store, site)
         private_key = keys.private_key(site)
-        report, encoded, length = self._train()
+        report, trained = self._train()
         reached("site_delta.trained")
+        encoded, length = self._encode(trained) if trained else (None, 0.0)
         header = _header(plan, site, report, length)
         content = seal(encoded.content if encoded else b"", header, private_key)
         receipt = sign_record(_receipt(header, report, encoded, content), private_key)
@@ -153,8 +226,8 @@ class _SiteAtWork:
         outbox.send(plan.round, site, DELTA, content)
         reached("site_delta.sent")
 
-    def _train(self) -> tuple[Mapping[str, Any], Encoded | None, float]:
-        """Report, encoded delta and its length; nothing of it if there is nothing to train on."""
+    def _train(self) -> tuple[Mapping[str, Any], Arrays]:
+        """Report and delta; nothing of it if there is nothing to train on."""
         plan = self.plan
         footage = SiteFootage(
             self.federation, self.site, footage_folder(self.federation, self.site)
@@ -165,7 +238,7 @@ class _SiteAtWork:
         )
         self.context.log.info("%d clips to train on at %s", footage.num_clips, self.site)
         if not footage.num_clips:
-            return {}, None, 0.0
+            return {}, {}
         folder = self.staging.folder(plan.round, self.site)
         report = self.trainers.run(
             self.site,
@@ -175,14 +248,12 @@ class _SiteAtWork:
             on_event=_Teller(self.context),
         )
         if not report["output_dir"]:  # clips that are shorter than a window
-            return {}, None, 0.0
+            return {}, {}
         trained = Path(report["output_dir"])
-        delta = difference(
-            read_adapter(trained / "adapter.safetensors"),
-            read_adapter(trained / "start.safetensors"),
+        end, start = (
+            read_adapter(trained / f"{name}.safetensors") for name in ("adapter", "start")
         )
-        encoded, length = self._encode(delta)
-        return report, encoded, length
+        return report, difference(end, start)
 
     def _spec(self, footage: StagedFootage, folder: Path) -> PosttrainSpec:
         plan, machine = self.plan, self.world_models
@@ -191,22 +262,29 @@ class _SiteAtWork:
             revision=plan.base.revision,
             checkpoint_dir=machine.checkpoint_dir,
             footage_dir=str(footage.folder),
-            output_dir=str(folder / "trained"),
+            output_dir=str(folder / _TRAINED),
             training=asdict(plan.training),
             seed=plan.seed,
             site=self.site,
             start_adapter=lay_out_base(self.store, plan, folder),
             transformer_dir=plan.base.checkpoint,
             cache_dir=str(footage.cache_dir),
-            state_dir=str(folder / "state"),
+            state_dir=str(folder / _STATE),
             exclude_cities=plan.trial.held_out_cities,
             device=machine.device,
         )
 
-    def _encode(self, delta: Arrays) -> tuple[Encoded, float]:
-        """The delta as it is sent: with what was lost before, limited and noised if planned; and its length.
+    def _encode(self, trained: Arrays) -> tuple[Encoded, float]:
+        """The delta as it is sent: with what was lost before, limited and noised if planned; and its length."""
+        asked = self.plan.aggregation
+        delta, residual = self._protected(trained)
+        encoded = encode(delta, asked.codec, residual=residual, error_feedback=asked.error_feedback)
+        return encoded, norm(decode(encoded.content))
 
-        With noise the residual is added before, so that what is lost afterwards is protected as well.
+    def _protected(self, delta: Arrays) -> tuple[Arrays, Arrays | None]:
+        """The delta, limited and noised if planned, and what was lost before that is still to be added.
+
+        With noise that is added first, so that what is lost afterwards is protected as well.
         """
         asked = self.plan.aggregation
         residual = None
@@ -220,8 +298,7 @@ class _SiteAtWork:
                 noise_multiplier=asked.noise_multiplier,
             )
             residual = None
-        encoded = encode(delta, asked.codec, residual=residual, error_feedback=asked.error_feedback)
-        return encoded, norm(decode(encoded.content))
+        return delta, residual
 
 
 def _added(delta: Arrays, residual: Arrays) -> Arrays:
@@ -304,41 +381,53 @@ def _receipt(
     }
 
 
+def _masked_receipt(header: DeltaHeader, report: Mapping[str, Any]) -> dict[str, Any]:
+    """The receipt of a secure round: without what tells of the single delta or of the site's weight."""
+    record = _receipt(header, report, None, b"")
+    kept = {name: value for name, value in record.items() if name not in _TELLING}
+    return {**kept, "codec": MASKED_CODEC}
+
+
 def _is_too_late(store: SiteStore, plan: RoundPlan) -> bool:
-    """Whether nothing will ever take a delta of this round."""
+    """Whether nothing will ever take a delta of this round; a masked one counts in its own round alone."""
     decided = read_participants(store, plan.round) is not None
     over = read_outcome(store, plan.round) is not None
-    return (decided or over) and not plan.terms.max_staleness
+    may_be_late = plan.terms.max_staleness and not plan.aggregation.secure
+    return (decided or over) and not may_be_late
 
 
 def _describe(outbox: Outbox, plan: RoundPlan, site: str) -> dict[str, Any]:
-    """Numbers and ids of the delta that stands, and its curve."""
+    """Numbers and ids of what the site has sent so far, and its curve."""
     content = outbox.sent(plan.round, site, DELTA)
     receipt_file = outbox.sent(plan.round, site, RECEIPT)
-    assert content is not None
-    header, _ = read_unverified(content)
     receipt = read_record(receipt_file, what=RECEIPT) if receipt_file else {}
-    shown = facts(
-        {
-            "round": plan.round,
-            "site": site,
-            "status": "empty" if header.is_empty else "trained",
-            "codec": header.codec,
-            "num_clips": header.num_clips,
-            "num_steps": header.num_steps,
-            "size_bytes": len(content),
-            "norm": header.norm,
-            "loss_before": header.loss_before,
-            "loss_after": header.loss_after,
-            "took_s": header.took_s,
-            "gpu_s": header.gpu_s,
-            "content_sha256": hashlib.sha256(content).hexdigest(),
-            **{name: receipt[name] for name in (*_REPORTED, "relative_error") if name in receipt},
-        }
-    )
+    told: dict[str, Any] = {"round": plan.round, "site": site, "status": "waiting"}
+    if content is not None:
+        told |= _facts_of(read_header(content), content)
+    if plan.aggregation.secure:
+        standing = read_standing(outbox, plan)
+        told |= {"phase": standing.phase, "num_sites_waited_for": len(standing.waits_for)}
+    told |= {name: receipt[name] for name in (*_REPORTED, "relative_error") if name in receipt}
+    shown = facts(told)
     points = receipt.get("losses", [])
     if points:
         labels = [f"step {point['step']}" for point in points]
         chart = line_chart("loss", labels, [point["loss"] for point in points])
         shown["loss_curve"] = dg.MetadataValue.md(svg_as_markdown(chart, alt="loss by step"))
     return shown
+
+
+def _facts_of(header: DeltaHeader, content: bytes) -> dict[str, Any]:
+    """What may be shown of a delta; of a masked one neither length nor weight is known."""
+    shown = {
+        "status": "empty" if header.is_empty else "trained",
+        "codec": header.codec,
+        "num_steps": header.num_steps,
+        "size_bytes": len(content),
+        "loss_before": header.loss_before,
+        "loss_after": header.loss_after,
+        "took_s": header.took_s,
+        "gpu_s": header.gpu_s,
+        "content_sha256": hashlib.sha256(content).hexdigest(),
+    }
+    return shown if header.masked else {**shown, "num_clips": header.num_clips, "norm": header.norm}

@@ -8,6 +8,7 @@ import dagster as dg
 from assets import (
     adapter,
     catalog,
+    checkpoint_lines,
     cosmos_clips,
     dedup_clusters,
     embeddings,
@@ -37,6 +38,7 @@ from orchestration.jobs import (
     close_job,
     delta_job,
     drift_job,
+    lines_job,
     plan_job,
     round_job,
     scores_job,
@@ -53,6 +55,7 @@ from sensors.retraining import build_retraining
 from sensors.round_conductor import build_round_conductor
 from sensors.uneven_catalogs import build_uneven_catalogs
 from sensors.wave_conductor import build_wave_conductor
+from sensors.worse_checkpoints import build_worse_checkpoints
 
 _NOUNS = [
     place_atlas,
@@ -71,6 +74,7 @@ _NOUNS = [
     adapter,
     evaluation,
     promoted_checkpoint,
+    checkpoint_lines,
 ]
 
 
@@ -103,6 +107,7 @@ def build_definitions(kit: Mapping[str, Any]) -> dg.Definitions:
             adapter_job,
             scores_job,
             verdict_job,
+            lines_job,
             housekeeping_job,
             build_catalogs_job(sites),
             upkeep_job,
@@ -114,6 +119,7 @@ def build_definitions(kit: Mapping[str, Any]) -> dg.Definitions:
             build_round_conductor(delta_job, adapter_job, scores_job, verdict_job),
             build_retraining(round_job, drift_job, local_site()),
             build_regeneration(plan_job, local_site()),
+            build_worse_checkpoints(lines_job, local_site()),
             failed_runs,
             dg.AutomationConditionSensorDefinition(
                 "catalogs_follow_the_logs",

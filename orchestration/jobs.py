@@ -7,6 +7,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from assets.adapter import adapter
 from assets.catalog import catalog
+from assets.checkpoint_lines import checkpoint_lines
 from assets.cosmos_clips import cosmos_clips
 from assets.dedup_clusters import dedup_clusters
 from assets.embeddings import embeddings
@@ -87,6 +88,12 @@ verdict_job = dg.define_asset_job(
     dg.AssetSelection.assets(evaluation, promoted_checkpoint),
     description="Judge the candidate of a round; promote it if it passes every gate.",
     tags={MAX_RUNTIME_TAG: str(_SITE_STEP_S)},
+)
+lines_job = dg.define_asset_job(
+    "lines_job",
+    dg.AssetSelection.assets(checkpoint_lines),
+    description="Show which checkpoints are used; take back those that clips show to be worse.",
+    tags={MAX_RUNTIME_TAG: "600"},
 )
 
 

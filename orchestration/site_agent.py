@@ -33,6 +33,9 @@ from worldloop import layout
 from worldloop.errors import JobFailedError, MalformedRecordError, UnknownKeyError, WorldloopError
 
 DELTA_STEP, SCORES_STEP = "delta", "scores"
+# as in worldloop.federation, whose modules an idle agent does not import
+_DELTA, _MASKED_PHASE = "delta.bin", 3
+PHASE_FILES = {1: "secure-1.json", 2: "secure-2.json", _MASKED_PHASE: _DELTA, 4: "secure-4.json"}
 _WORK = "orchestration.site_work"
 _ADDRESS = "address"
 _LONGEST_PAUSE_S = 600.0
@@ -48,10 +51,12 @@ class Step(NamedTuple):
     Attributes:
         round: Key of the round.
         name: `delta` or `scores`.
+        phase: Of a secure round, which comes back to a site once a phase; else 0.
     """
 
     round: str
     name: str
+    phase: int = 0
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,7 @@ class RoundFiles:
                 self._plans[key] = {
                     "sites": tuple(record["sites"]),
                     "max_staleness": int(record["terms"]["max_staleness"]),
+                    "secure": bool(record["aggregation"]["secure"]),
                 }
             except (ValueError, KeyError, TypeError) as error:
                 raise MalformedRecordError(
@@ -149,20 +155,45 @@ def due_at(site: str, plan: Mapping[str, Any], names: Collection[str]) -> str | 
 
     Args:
         site: Whose part.
-        plan: `sites` and `max_staleness` of the round's plan.
+        plan: `sites`, `max_staleness` and `secure` of the round's plan.
         names: Of the round's files, beneath the round's folder.
     """
     if site not in plan["sites"]:
         return None
     decided = "adapter/participants.json" in names
-    sent = f"sites/{site}/delta.bin" in names
-    if not sent and (not decided or plan["max_staleness"]):
+    if plan["secure"]:
+        owes = not decided and _owes_phase(site, names)
+    else:
+        sent = f"sites/{site}/{_DELTA}" in names
+        owes = not sent and (not decided or bool(plan["max_staleness"]))
+    if owes:
         return DELTA_STEP
     has_adapter = {"adapter/adapter.json", "adapter/adapter.safetensors"} <= set(names)
     judged = "evaluation.json" in names
     if has_adapter and not judged and f"sites/{site}/scores.json" not in names:
         return SCORES_STEP
     return None
+
+
+def open_phase(plan: Mapping[str, Any], names: Collection[str]) -> int:
+    """The phase that a secure round is in; 0 of another round.
+
+    Args:
+        plan: As in `due_at`.
+        names: As in `due_at`.
+    """
+    if not plan["secure"]:
+        return 0
+    ended = [phase for phase in PHASE_FILES if f"secure/roster-{phase}.json" in names]
+    return 1 + max(ended, default=0)
+
+
+def _owes_phase(site: str, names: Collection[str]) -> bool:
+    """Whether a site has not sent what the open phase of a secure round asks of it."""
+    phase = open_phase({"secure": True}, names)
+    of_site = {name for name in PHASE_FILES.values() if f"sites/{site}/{name}" in names}
+    is_silent = phase < _MASKED_PHASE and _DELTA in of_site  # it said that it has no clips
+    return phase in PHASE_FILES and PHASE_FILES[phase] not in of_site and not is_silent
 
 
 class SiteAgent:
@@ -238,7 +269,7 @@ class SiteAgent:
             self._files = RoundFiles(address)
         open_rounds = self._files.open_rounds()
         wanted = [
-            Step(key, name)
+            Step(key, name, open_phase(plan, names) if name == DELTA_STEP else 0)
             for key, (plan, names) in open_rounds.items()
             if (name := due_at(self.site, plan, names)) is not None
         ]

@@ -108,6 +108,11 @@ class CheckpointRegistry(dg.ConfigurableResource):  # type: ignore[type-arg]
                 )
         return self.store.create(_ref(line, f"round-{round_key}"), round_key.encode())
 
+    def lines(self) -> list[str]:
+        """Names of the lines that anything was decided about, in order."""
+        keys = [key.split("/") for key, _ in self.store.list(layout.REGISTRY)]
+        return sorted({parts[1] for parts in keys if parts[2] == "history"})
+
     def rounds(self, line: str) -> list[str]:
         """Rounds whose checkpoints are whole, oldest first."""
         prefix = layout.registry_key(line, "refs")
@@ -241,7 +246,7 @@ class CheckpointRegistry(dg.ConfigurableResource):  # type: ignore[type-arg]
             )
         if of and of != promoted:
             return promoted
-        before = _before(self.history(line))
+        before = promoted_in_turn(self.history(line))[-2]
         self._decide(
             line, Decision("rolled_back", promoted, before, last.shadow, last.share, reason)
         )
@@ -360,15 +365,15 @@ class CheckpointRegistry(dg.ConfigurableResource):  # type: ignore[type-arg]
         self._point(line, decision)
 
 
-def _before(history: Sequence[Decision]) -> str:
-    """What was promoted before the promoted one, leaving out what was taken back."""
+def promoted_in_turn(history: Sequence[Decision]) -> tuple[str, ...]:
+    """What was promoted and not taken back, oldest first: the base (empty), ..., what is promoted now."""
     stack = [""]
     for decision in history:
         if decision.event == "promoted":
             stack.append(decision.round)
         elif decision.event == "rolled_back":
             stack.pop()
-    return stack[-2]
+    return tuple(stack)
 
 
 def _decision(key: str, content: bytes) -> Decision:

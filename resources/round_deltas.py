@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from resources.outbox import Outbox
 from resources.round_files import (
     Participant,
     clips_to_train_on,
@@ -15,7 +16,14 @@ from resources.round_files import (
     read_participants,
     read_round_adapter,
     read_round_plan,
-    read_sent,
+)
+from resources.secure_rounds import (
+    SecureStanding,
+    SecureSum,
+    missed_phase,
+    read_standing,
+    secure_sum,
+    terms_of,
 )
 from resources.site_keys import public_key
 from resources.site_store import SiteStore
@@ -36,11 +44,14 @@ from worldloop.federation.envelopes import (
     max_payload_bytes,
     open_envelope,
 )
-from worldloop.federation.outbox import DELTA
+from worldloop.federation.masking import DONE, KEYS, MASKED
+from worldloop.federation.outbox import DELTA, MAX_DELTA_BYTES
 from worldloop.federation.outcomes import Participation
 from worldloop.federation.rounds import RoundPlan, rounds_apart
 
 _NO_CLIPS = "it has no clips to train on"
+_NOT_THERE = "no delta of it was there when the adapter's deltas were decided"
+_HEAD_BYTES = 8192  # of an envelope: more than magic, header and signature can have
 _Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -64,12 +75,14 @@ class Gathered:
     Attributes:
         participants: The deltas that were looked at, by site.
         start: What the sites started from; empty if no delta was accepted and there is no base.
-        deltas: One a planned site, in the plan's order.
+        deltas: One a planned site, in the plan's order; in a secure round none has tensors.
+        summed: Of a secure round, all that is known of its deltas; None before it is, and otherwise.
     """
 
     participants: Mapping[str, Participant]
     start: Arrays
     deltas: tuple[SiteDelta, ...]
+    summed: SecureSum | None = None
 
     @property
     def participation(self) -> tuple[Participation, ...]:
@@ -79,7 +92,7 @@ class Gathered:
     @property
     def num_accepted(self) -> int:
         """Deltas that may be aggregated."""
-        return sum(one.delta is not None for one in self.deltas)
+        return sum(one.status == "accepted" for one in self.participation)
 
 
 @dataclass
@@ -108,15 +121,30 @@ class _Opened:
     participant: Participant
 
 
-def find_deltas(store: SiteStore, plan: RoundPlan) -> dict[str, Participant]:
-    """The delta of each planned site that there is now: this round's, or a late one that no round has used."""
-    found = {}
+def find_deltas(
+    store: SiteStore, plan: RoundPlan, *, shapes: _Shapes | None = None
+) -> dict[str, Participant]:
+    """The delta of each planned site that there is now: this round's, or a late one that no round has used.
+
+    One that is longer than a delta of its round can be is not read, and has no hash.
+
+    Args:
+        store: The coordinator's.
+        plan: Of the round.
+        shapes: Of the adapter's tensors, if they are known.
+    """
+    found, limits = {}, _Limits(store, plan, shapes)
     for site in plan.sites:
         for key in (plan.round, *_late_rounds(store, plan)):
-            content = read_sent(store, key, site, DELTA)
-            if content is None:
-                continue
-            participant = Participant(key, hashlib.sha256(content).hexdigest())
+            try:
+                content = limits.read(key, site)
+            except MalformedRecordError:
+                sha256 = ""
+            else:
+                if content is None:
+                    continue
+                sha256 = hashlib.sha256(content).hexdigest()
+            participant = Participant(key, sha256)
             if key == plan.round or not _was_used(store, plan, site, participant):
                 found[site] = participant
                 break
@@ -126,7 +154,8 @@ def find_deltas(store: SiteStore, plan: RoundPlan) -> dict[str, Participant]:
 def gather(store: SiteStore, plan: RoundPlan) -> Gathered:
     """Verify what the sites of a round sent.
 
-    Once it is decided which deltas an adapter is made of, only those are looked at.
+    Once it is decided which deltas an adapter is made of, only those are looked at. Of a secure round
+    there is the sum alone, once its last phase has ended.
 
     Args:
         store: The coordinator's.
@@ -136,19 +165,23 @@ def gather(store: SiteStore, plan: RoundPlan) -> Gathered:
         StoreError: If a delta that an adapter was decided to be made of is gone or has changed.
         MalformedRecordError: If the adapter of the base is gone or has changed.
     """
-    participants = read_participants(store, plan.round)
-    if participants is None:
-        participants = find_deltas(store, plan)
+    if plan.aggregation.secure:
+        return _gather_masked(store, plan)
     starts = _Starts(store)
     base = starts.of(plan, {})[0] if plan.base.adapter else None
+    shapes = {name: each.shape for name, each in base.items()} if base else None
+    limits = _Limits(store, plan, shapes)
+    participants = read_participants(store, plan.round)
+    if participants is None:
+        participants = find_deltas(store, plan, shapes=shapes)
     released = clips_to_train_on(store, plan)
     opened: dict[str, _Opened] = {}
     faults: dict[str, str] = {}
     for site, participant in participants.items():
-        content = _unchanged(store, plan, site, participant)
         try:
+            content = _unchanged(limits, plan, site, participant)
             opened[site] = _open(starts, plan, site, participant, content, base, released[site])
-        except (UnreachableError, AccessError):
+        except (UnreachableError, AccessError, _ChangedError):
             raise
         except (MalformedRecordError, StoreError) as error:  # a site without a key is one of them
             faults[site] = str(error)
@@ -193,14 +226,17 @@ def start_of(store: SiteStore, plan: RoundPlan, shapes: _Shapes | None) -> Array
 
 def why_no_quorum(plan: RoundPlan, participation: tuple[Participation, ...]) -> str:
     """In one line, why there is no adapter."""
+    secure = plan.aggregation.secure
     num_accepted = sum(one.status == "accepted" for one in participation)
+    needed = terms_of(plan).threshold if secure else plan.terms.quorum
     others = [
-        f"{one.site} {one.status}" + (f" ({one.reason})" if one.status == "refused" else "")
+        f"{one.site} {one.status}"
+        + (f" ({one.reason})" if one.status == "refused" or secure else "")
         for one in participation
         if one.status != "accepted"
     ]
     return (
-        f"{num_accepted} of {len(plan.sites)} deltas can be used, the quorum is {plan.terms.quorum}: "
+        f"{num_accepted} of {len(plan.sites)} deltas can be used, the quorum is {needed}: "
         f"{'; '.join(others) or 'none is missing'}"
     )
 
@@ -213,6 +249,9 @@ def _late_rounds(store: SiteStore, plan: RoundPlan) -> list[str]:
         key
         for key in planned_rounds(store)
         if 0 < rounds_apart(key, plan.round) <= plan.terms.max_staleness
+        and not read_round_plan(
+            store, key
+        ).aggregation.secure  # masked deltas go into one sum alone
     ]
     return near[::-1]
 
@@ -223,10 +262,40 @@ def _was_used(store: SiteStore, plan: RoundPlan, site: str, participant: Partici
     return any(deltas.get(site) == participant for deltas in decided)
 
 
-def _unchanged(store: SiteStore, plan: RoundPlan, site: str, participant: Participant) -> bytes:
-    content = read_sent(store, participant.round, site, DELTA)
+class _ChangedError(StoreError):
+    """A delta that an adapter was decided to be made of is not what it was."""
+
+
+class _Limits:
+    """Reads deltas, none that is longer than the adapter's shapes and the codec of its round allow."""
+
+    def __init__(self, store: SiteStore, plan: RoundPlan, shapes: _Shapes | None):
+        self.outbox, self.plan, self.shapes = Outbox(store), plan, shapes
+
+    def read(self, round_key: str, site: str) -> bytes | None:
+        """The delta of a site in a round; None if it sent none.
+
+        Raises:
+            MalformedRecordError: If it is too long; it is not read then.
+        """
+        most = MAX_DELTA_BYTES  # of a new adapter nobody but the sites knows the shapes
+        if self.shapes is not None:
+            late = round_key != self.plan.round
+            own = read_round_plan(self.outbox.coordinator, round_key) if late else self.plan
+            most = max_payload_bytes(self.shapes, own.aggregation.codec) + _HEAD_BYTES
+        return self.outbox.sent(round_key, site, DELTA, max_bytes=most)
+
+
+def _unchanged(limits: _Limits, plan: RoundPlan, site: str, participant: Participant) -> bytes:
+    """The bytes of a delta that counts.
+
+    Raises:
+        MalformedRecordError: If it is too long to be read.
+        _ChangedError: If it is gone or has changed.
+    """
+    content = limits.read(participant.round, site)
     if content is None or hashlib.sha256(content).hexdigest() != participant.sha256:
-        raise StoreError(
+        raise _ChangedError(
             f"The delta of {site!r} in round {participant.round!r} is gone or has changed; expected "
             f"SHA-256 {participant.sha256[:12]}..., which the adapter of {plan.round!r} is made of. "
             "Bring the coordinator's store back from its backup."
@@ -343,10 +412,8 @@ def _answer(
     opened: _Opened | None,
     fault: str,
 ) -> SiteDelta:
-    if participant is None:
-        late = read_sent(store, plan.round, site, DELTA) is not None
-        reason = "it came after the adapter's deltas were decided" if late else "it sent nothing"
-        return SiteDelta(Participation(site, "missing", reason))
+    if participant is None:  # the same words whenever it is asked: they stand in `adapter.json`
+        return SiteDelta(Participation(site, "missing", _NOT_THERE))
     sent = Participation(
         site,
         "refused",
@@ -372,3 +439,84 @@ def _answer(
         norm=norm(opened.delta),
     )
     return SiteDelta(accepted, opened.delta)
+
+
+def _gather_masked(store: SiteStore, plan: RoundPlan) -> Gathered:
+    """What is known of a secure round: who took part, and the mean of those who did."""
+    outbox, decided = Outbox(store), read_participants(store, plan.round)
+    standing, summed, fault = read_standing(outbox, plan), None, ""
+    if standing.phase == DONE:
+        try:
+            summed = secure_sum(outbox, plan)
+        except (UnreachableError, AccessError):
+            raise
+        except (MalformedRecordError, StoreError) as error:
+            fault = f"the sum of the masked deltas: {error}"
+    sent = {
+        site: outbox.sent(plan.round, site, DELTA)
+        for site in (plan.sites if decided is None else decided)
+    }
+    answers: list[Participation] = []
+    for site in plan.sites:
+        content = sent.get(site)
+        if summed is not None and site in summed.survivors and content is not None:
+            answers.append(_summed_answer(summed.headers[site], content))
+        elif fault and site in standing.rosters[MASKED]:
+            answers.append(Participation(site, "refused", fault))
+        else:
+            answers.append(_unsummed_answer(outbox, plan, site, content, standing))
+    participants = {
+        one.site: Participant(plan.round, one.content_sha256)
+        for one in answers
+        if one.status in ("accepted", "empty")
+    }
+    start: Arrays = {}
+    if summed is not None:
+        start = start_of(store, plan, {name: each.shape for name, each in summed.mean.items()})
+    return Gathered(participants, start, tuple(SiteDelta(one) for one in answers), summed)
+
+
+def _summed_answer(header: DeltaHeader, content: bytes) -> Participation:
+    """Part of a site in a sum; its clips and the length of its delta are not known."""
+    return Participation(
+        header.site,
+        "accepted",
+        num_steps=header.num_steps,
+        size_bytes=len(content),
+        took_s=header.took_s,
+        gpu_s=header.gpu_s,
+        loss_before=header.loss_before,
+        loss_after=header.loss_after,
+        content_sha256=hashlib.sha256(content).hexdigest(),
+    )
+
+
+def _unsummed_answer(
+    outbox: Outbox, plan: RoundPlan, site: str, content: bytes | None, standing: SecureStanding
+) -> Participation:
+    """Part of a site whose delta is in no sum; once there is one it is the same whenever it is asked."""
+    phase = missed_phase(outbox, plan, site)
+    if content is not None and phase <= KEYS:
+        sent = Participation(
+            site,
+            "empty",
+            _NO_CLIPS,
+            size_bytes=len(content),
+            content_sha256=hashlib.sha256(content).hexdigest(),
+        )
+        try:
+            key = public_key(outbox.coordinator, site, plan.round)
+            header, _ = open_envelope(content, key)
+            check_header(header, plan, site, start_sha256="")
+        except (UnreachableError, AccessError):
+            raise
+        except (MalformedRecordError, StoreError) as error:
+            return replace(sent, status="refused", reason=str(error))
+        if header.is_empty:
+            return sent
+    if phase:
+        return Participation(site, "missing", f"it missed phase {phase} of secure aggregation")
+    reason = f"the round stopped in phase {standing.phase} of its secure aggregation"
+    if site in standing.waits_for:
+        reason += ", in which nothing came of it"
+    return Participation(site, "missing", reason)

@@ -9,6 +9,7 @@ any time and again: they do what is due, and nothing twice. A sensor only reads 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from resources.store_refusals import MissingObjectError
 from worldloop import layout
 from worldloop.errors import MalformedRecordError, StoreError
 from worldloop.federation import masking
-from worldloop.federation.adapters import Arrays
+from worldloop.federation.adapters import Arrays, adapter_sha256, start_from_shapes
 from worldloop.federation.envelopes import (
     MASKED_CODEC,
     DeltaHeader,
@@ -56,12 +57,18 @@ class SecureStanding:
         waits_for: Sites whose file of this phase is not there.
         rosters: Who is in, by ended phase.
         problem: Why it cannot go on, in one line; empty if it can.
+        num_sent: Sites whose file of this phase is there.
+        ends_at: When the phase ends with whoever has sent; None if nobody asked, or all have ended.
+        is_late: Whether that moment has passed.
     """
 
     phase: int
     waits_for: tuple[str, ...]
     rosters: Mapping[int, tuple[str, ...]]
     problem: str = ""
+    num_sent: int = 0
+    ends_at: datetime | None = None
+    is_late: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,7 +144,9 @@ def site_turn(
     return present
 
 
-def coordinator_turn(outbox: Outbox, plan: RoundPlan, *, is_late: bool = False) -> SecureStanding:
+def coordinator_turn(
+    outbox: Outbox, plan: RoundPlan, *, is_late: bool = False, now: datetime | None = None
+) -> SecureStanding:
     """End the open phase if all have sent, or if it is late and enough have; then look at the next.
 
     A file that is unsigned, odd or of another round counts as not sent.
@@ -146,9 +155,11 @@ def coordinator_turn(outbox: Outbox, plan: RoundPlan, *, is_late: bool = False) 
         outbox: Of the coordinator.
         plan: Of the round.
         is_late: Whether the deadline of the open phase is over.
+        now: The moment, with its time zone; each phase that opens meanwhile is then held to its own deadline.
     """
     terms = terms_of(plan)
     while (phase := _open_phase(outbox, plan)) != DONE:
+        is_late = is_late or (now is not None and now >= _deadline(outbox, plan, phase))
         expected = _expected(outbox, plan, phase)
         there = _there(outbox, plan, phase, expected)
         may_end = is_late or phase == REVEALED or there == expected
@@ -158,7 +169,8 @@ def coordinator_turn(outbox: Outbox, plan: RoundPlan, *, is_late: bool = False) 
         if not enough or (there != expected and not (is_late or phase == REVEALED)):
             missing = tuple(site for site in expected if site not in there)
             problem = "" if enough or (missing and not is_late) else _too_few(phase, terms, there)
-            return SecureStanding(phase, missing, _rosters(outbox, plan.round), problem)
+            rosters = _rosters(outbox, plan.round)
+            return SecureStanding(phase, missing, rosters, problem, num_sent=len(there))
         record = {"phase": phase, "sites": sorted(there)}
         key = layout.secure_key(plan.round, _roster_name(phase))
         outbox.coordinator.create(key, canonical_json(record))
@@ -166,34 +178,59 @@ def coordinator_turn(outbox: Outbox, plan: RoundPlan, *, is_late: bool = False) 
     return SecureStanding(DONE, (), _rosters(outbox, plan.round))
 
 
-def read_standing(outbox: Outbox, plan: RoundPlan) -> SecureStanding:
-    """How far a secure round is, by what lies there; nothing is verified or written."""
-    rosters = _rosters(outbox, plan.round)
+def read_standing(
+    outbox: Outbox, plan: RoundPlan, *, now: datetime | None = None
+) -> SecureStanding:
+    """How far a secure round is, by what lies there; nothing is verified or written.
+
+    A problem is what no run can change: that too few sites are left, or have clips.
+
+    Args:
+        outbox: Of the coordinator.
+        plan: Of the round.
+        now: The moment, with its time zone, if the deadline is asked for as well.
+    """
+    rosters, terms = _rosters(outbox, plan.round), terms_of(plan)
     phase = 1 + max(rosters, default=0)
     if phase == DONE:
         return SecureStanding(DONE, (), rosters)
     expected = _expected(outbox, plan, phase)
     there = _there(outbox, plan, phase, expected)
-    return SecureStanding(phase, tuple(s for s in expected if s not in there), rosters)
+    ends_at = _deadline(outbox, plan, phase) if now is not None else None
+    return SecureStanding(
+        phase,
+        tuple(site for site in expected if site not in there),
+        rosters,
+        _too_few(phase, terms, expected) if len(expected) < terms.threshold else "",
+        num_sent=len(there),
+        ends_at=ends_at,
+        is_late=now is not None and ends_at is not None and now >= ends_at,
+    )
 
 
 def phase_deadline(outbox: Outbox, plan: RoundPlan) -> datetime:
     """When the open phase ends with whoever has sent: the plan's deadline for the first, which trains."""
-    phase = read_standing(outbox, plan).phase
-    if phase == KEYS:
-        opened = datetime.fromisoformat(plan.opened_at)
-        opened = opened if opened.tzinfo else opened.replace(tzinfo=UTC)
-        return opened + timedelta(seconds=plan.terms.deadline_s)
-    ended = layout.secure_key(plan.round, _roster_name(phase - 1))
-    most = min(plan.terms.deadline_s, MAX_PHASE_S)
-    return outbox.coordinator.modified_at(ended) + timedelta(seconds=most)
+    return _deadline(outbox, plan, _open_phase(outbox, plan))
+
+
+def missed_phase(outbox: Outbox, plan: RoundPlan, site: str) -> int:
+    """The phase from which a secure round went on without a site's delta; 0 if it takes part."""
+    rosters = _rosters(outbox, plan.round)
+    return next((p for p, sites in rosters.items() if p < REVEALED and site not in sites), 0)
+
+
+def forget_masks(keys: SiteKeys, plan: RoundPlan) -> None:
+    """Forget, at every site of a round that is over, what its masks come from."""
+    for site in plan.sites:
+        keys.forget_round_secret(site, plan.round)
 
 
 def due_steps(standing: SecureStanding, plan: RoundPlan, *, is_late: bool) -> tuple[str, ...]:
     """Runs of `site_delta` that a round needs now, as ends of run keys; asked for again they are the same.
 
-    Every site that has not sent gets one a phase (`delta/aws/2`). Once the phase is late, a site that
-    has sent gets one more (`delta/aws/2/late`), in which the coordinator's turn ends the phase.
+    Every site that has not sent gets one a phase (`delta/aws/2`). Once the phase is late, the sites that
+    have sent get one more (`delta/aws/2/late`), in which the coordinator's turn ends the phase; it is enough
+    to ask for the next of them when one has failed.
 
     Args:
         standing: Of the round.
@@ -204,7 +241,7 @@ def due_steps(standing: SecureStanding, plan: RoundPlan, *, is_late: bool) -> tu
         return ()
     asked = standing.rosters.get(standing.phase - 1, plan.sites)
     there = [site for site in asked if site not in standing.waits_for]
-    late = [f"delta/{there[0]}/{standing.phase}/late"] if is_late and there else []
+    late = [f"delta/{site}/{standing.phase}/late" for site in there] if is_late else []
     return (*(f"delta/{site}/{standing.phase}" for site in standing.waits_for), *late)
 
 
@@ -270,6 +307,17 @@ def _message(
     content = seal(masking.masked_bytes(masked), silent, signer)
     keep(content, masking.unflattened(numbers.lost(flat, header.num_clips), shapes))
     return content
+
+
+def _deadline(outbox: Outbox, plan: RoundPlan, phase: int) -> datetime:
+    """When a phase that is open ends with whoever has sent."""
+    if phase == KEYS:
+        opened = datetime.fromisoformat(plan.opened_at)
+        opened = opened if opened.tzinfo else opened.replace(tzinfo=UTC)
+        return opened + timedelta(seconds=plan.terms.deadline_s)
+    ended = layout.secure_key(plan.round, _roster_name(phase - 1))
+    most = min(plan.terms.deadline_s, MAX_PHASE_S)
+    return outbox.coordinator.modified_at(ended) + timedelta(seconds=most)
 
 
 def _open_phase(outbox: Outbox, plan: RoundPlan) -> int:
@@ -358,7 +406,17 @@ def _masked(outbox: Outbox, plan: RoundPlan, site: str) -> tuple[DeltaHeader, ma
     key = public_key(outbox.coordinator, site, plan.round)
     header, payload = open_envelope(_standing(outbox, plan, site, MASKED), key)
     check_header(header, plan, site, start_sha256="")
-    return header, masking.read_masked(payload)
+    masked = masking.read_masked(payload)
+    shapes = tuple(sorted(masked.shapes.items()))
+    start_sha256 = plan.base.adapter_sha256 or _start_sha256(plan.seed, shapes)
+    check_header(header, plan, site, start_sha256=start_sha256)  # what is summed starts alike
+    return header, masked
+
+
+@lru_cache(maxsize=4)
+def _start_sha256(seed: int, shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> str:
+    """Of what a new adapter starts from: made once for all sites, as of 7B it takes half a second."""
+    return adapter_sha256(start_from_shapes(seed, dict(shapes)))
 
 
 def _standing(outbox: Outbox, plan: RoundPlan, site: str, phase: int) -> bytes:

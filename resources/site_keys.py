@@ -116,6 +116,11 @@ class SiteKeys:
         """
         return bytes.fromhex(self._kept(f"{site}.{_checked_round(round_key)}.mask"))
 
+    def round_secrets(self) -> list[tuple[str, str]]:
+        """Site and round of every secret that is kept for masks."""
+        names = (path.name.split(".") for path in sorted(self.folder.glob("*.*.mask")))
+        return [(site, round_key) for site, round_key, _ in names]
+
     def forget_round_secret(self, site: str, round_key: str) -> None:
         """Remove what the masks of a round come from; fine if it is gone."""
         (self.folder / f"{site}.{_checked_round(round_key)}.mask").unlink(missing_ok=True)

@@ -3,18 +3,21 @@
 import json
 from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from assets.partitions import cities, is_nearly_full, waves
+from resources.checkpoint_lines import adapter_values, line_of
+from resources.checkpoint_registry import CheckpointRegistry
 from resources.ledger import Ledger
 from resources.site_store import SiteStore
 from sensors.wave_conductor import open_waves
 from worldloop.budgets import estimate_wave
 from worldloop.conducting import reason_not_to_open
 from worldloop.errors import BudgetExceededError
-from worldloop.sites import Site
+from worldloop.sites import PROMOTED, Site
 from worldloop.waves import next_wave_key
 
 CURSOR_VERSION = 1
@@ -25,7 +28,7 @@ def build_continuous_generation(
 ) -> dg.SensorDefinition:
     """The sensor that keeps footage coming; switched off until somebody switches it on."""
     plan = {**asdict(site.generation), "control": list(site.generation.control)}
-    del plan["min_hours_between_waves"]
+    del plan["min_hours_between_waves"], plan["adapter"]
 
     @dg.sensor(
         name="continuous_generation",
@@ -34,7 +37,10 @@ def build_continuous_generation(
         default_status=dg.DefaultSensorStatus.STOPPED,
     )
     def continuous_generation(
-        context: dg.SensorEvaluationContext, store: SiteStore, ledger: Ledger
+        context: dg.SensorEvaluationContext,
+        store: SiteStore,
+        ledger: Ledger,
+        registry: CheckpointRegistry,
     ) -> dg.SensorResult | dg.SkipReason:
         """Open the next wave: adds its partition, reserves its budget, asks for its plan."""
         wave = json.loads(context.cursor)["wave"] if context.cursor else None
@@ -60,6 +66,16 @@ def build_continuous_generation(
                 len(known),
             )
         wave = next_wave_key(known)
+        adapter: dict[str, Any] = {}
+        if site.generation.adapter:
+            model = site.generation.world_model
+            chosen = registry.chosen(line_of(model), wave)
+            if not (chosen or registry.history(line_of(model))):
+                return dg.SkipReason(_nothing_promoted(model))
+            if chosen:
+                weight = site.training.regeneration.weight
+                adapter = adapter_values(store, registry, model, chosen, weight=weight)
+            context.log.info("%s makes %s", chosen or f"The base of {model} alone", wave)
         try:
             ledger.reserve(
                 wave, estimate_wave(site.generation, usd_per_gpu_hour=site.usd_per_gpu_hour)
@@ -72,7 +88,7 @@ def build_continuous_generation(
                 dg.RunRequest(
                     run_key=f"{wave}/plan",
                     partition_key=wave,
-                    run_config={"ops": {"wave_plan": {"config": plan}}},
+                    run_config={"ops": {"wave_plan": {"config": {**plan, **adapter}}}},
                 )
             ],
             cursor=json.dumps(
@@ -81,6 +97,13 @@ def build_continuous_generation(
         )
 
     return continuous_generation
+
+
+def _nothing_promoted(model: str) -> str:
+    return (
+        f'adapter = "{PROMOTED}" is asked for, and no checkpoint of {model} was ever promoted. Leave adapter '
+        "empty under [sites.NAME.generation] in sites.toml until a round has promoted one."
+    )
 
 
 def waves_name() -> str:

@@ -1,9 +1,9 @@
 """What should the promoted checkpoint make anew? Opens a wave of the places that were done worst."""
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,9 +13,10 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from assets.partitions import waves
 from assets.wave_plan import WavePlanConfig
+from resources.checkpoint_lines import adapter_values, line_of
 from resources.checkpoint_registry import CheckpointRegistry
 from resources.ledger import Ledger
-from resources.round_files import read_evaluation_record, read_round_plan
+from resources.round_files import read_evaluation_record
 from resources.site_log import SiteLog
 from resources.site_store import SiteStore
 from resources.wave_plans import read_plan
@@ -31,8 +32,8 @@ from worldloop.errors import (
     UnknownKeyError,
     UnreachableError,
 )
+from worldloop.federation.comparisons import adapter_of
 from worldloop.federation.evaluation import Evaluation, weakest_places
-from worldloop.federation.rounds import ROUND_KEY, RoundPlan
 from worldloop.federation.triggers import (
     CellCount,
     MadeWave,
@@ -82,16 +83,21 @@ def build_regeneration(plan_job: UnresolvedAssetJobDefinition, site: Site) -> dg
         reason = _reason_to_wait(context.instance, store, plan_job.name, site)
         if reason is not None:
             return dg.SkipReason(reason)
-        promoted = registry.main(settings.model.lower())
+        line = line_of(settings.model)
+        wave = next_wave_key(context.instance.get_dynamic_partitions(waves_name()))
         try:
             made = made_waves(store, site_log, settings.model)
         except UnreachableError as error:
             return dg.SkipReason(f"What was made cannot be counted now: {error}")
         asked = {
-            **_asked_by_plans(made, promoted),
             **_asked_by_cursor(context.cursor),
             **_asked_by_runs(context.instance, plan_job.name),
         }
+        shadow = registry.shadow(line)
+        asked = {**_asked_by_plans(made, shadow), **asked}
+        is_new = bool(shadow) and f"regenerate:{shadow}" not in asked
+        promoted = shadow if is_new else registry.chosen(line, wave)  # a trial begins with a wave
+        asked = {**_asked_by_plans(made, promoted), **asked}
         due = regeneration_plan(
             made,
             promoted=promoted,
@@ -101,10 +107,12 @@ def build_regeneration(plan_job: UnresolvedAssetJobDefinition, site: Site) -> dg
         )
         if isinstance(due, str):
             return dg.SkipReason(due)
-        round_plan = read_round_plan(store, promoted)
-        folder = str(registry.local_folder(settings.model.lower(), promoted))
-        config = regeneration_config(due, site, round_plan, folder=folder)
-        wave = next_wave_key(context.instance.get_dynamic_partitions(waves_name()))
+        if is_new:
+            words = f"{shadow} is tried as shadow; the weakest places are made anew with it"
+            due = replace(due, reason=words)
+        weight = settings.regeneration.weight
+        adapter = adapter_values(store, registry, settings.model, promoted, weight=weight)
+        config = regeneration_config(due, site, adapter)
         try:
             ledger.reserve(wave, _estimate(config, site))
         except (BudgetExceededError, MalformedRecordError, UnknownKeyError) as error:
@@ -127,15 +135,14 @@ def build_regeneration(plan_job: UnresolvedAssetJobDefinition, site: Site) -> dg
 
 
 def regeneration_config(
-    due: RegenerationPlan, site: Site, round_plan: RoundPlan, *, folder: str
+    due: RegenerationPlan, site: Site, adapter: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What to ask of the wave: fields of `WavePlanConfig`.
 
     Args:
         due: Which places.
         site: The coordinator; sketches have the shape that its generation has.
-        round_plan: Of the promoted round, for the base that its adapter lies on.
-        folder: Where the adapter is on this machine.
+        adapter: As `resources.checkpoint_lines.adapter_values` gives it.
     """
     asked, sketch = site.training.regeneration, site.generation
     follows = bool({*asked.control} - {"first_frames"})  # then a sketch has its model's frames
@@ -147,15 +154,12 @@ def regeneration_config(
         "width_px": sketch.width_px,
         "height_px": sketch.height_px,
         "num_samples": sketch.num_samples,
-        "world_model": round_plan.base.model,
-        "revision": round_plan.base.revision,
-        "checkpoint": round_plan.base.checkpoint,
         "tier": asked.tier,
         "profile": asked.profile,
         "control": list(asked.control),
         "batch_size": asked.batch_size,
         "allow_unguarded": asked.allow_unguarded,
-        "loras": [{"path": folder, "weight": asked.weight}],
+        **adapter,
     }
 
 
@@ -205,13 +209,6 @@ def _counted(plan: WavePlan, model: str, rows: Mapping[str, pl.DataFrame]) -> Ma
             for place, num in sorted(planned.items())
         },
     )
-
-
-def adapter_of(plan: WavePlan) -> str:
-    """Round of the newest adapter that made a wave's clips; empty for the base."""
-    loras = plan.world_model.loras if plan.world_model else ()
-    parts = [part for lora in loras for part in re.split(r"[/\\]", lora.path)]
-    return max((part for part in parts if ROUND_KEY.fullmatch(part)), key=wave_order, default="")
 
 
 def _found_weak(store: SiteStore, promoted: str, made: Iterable[MadeWave]) -> tuple[str, ...]:

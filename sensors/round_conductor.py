@@ -9,19 +9,24 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from assets.evaluation import END_TAG
 from assets.partitions import site_round_key
+from resources.outbox import Outbox
 from resources.round_files import open_rounds, read_round_plan, standing_of
+from resources.secure_rounds import due_steps, read_standing, terms_of
 from resources.site_store import SiteStore
 from worldloop.federation.round_states import (
     END,
+    Masking,
     RoundRun,
     Standing,
     due_in_round,
     run_states,
 )
+from worldloop.federation.rounds import RoundPlan
 
 _ROUND_TAG = "dagster/partition/round"
 _SITE_TAG, _PARTITION_TAG = "dagster/partition/site", "dagster/partition"
 _RETRY_TAG = "dagster/will_retry"
+_STEP_TAG = "worldloop/round_step"  # which phase of a secure round a site is asked for
 
 
 def build_round_conductor(
@@ -32,8 +37,8 @@ def build_round_conductor(
 ) -> dg.SensorDefinition:
     """The sensor that requests the runs of a round as they become due.
 
-    Run keys name the cause (`r0001/delta/aws`, `r0001/adapter`, `r0001/verdict`), so a restarted daemon
-    asks for nothing twice; a step that failed is run again from the UI, never by this sensor. It writes
+    Run keys name the cause (`r0001/delta/aws`, in a secure round `r0001/delta/aws/2` by phase,
+    `r0001/adapter`, `r0001/verdict`), so a restarted daemon asks for nothing twice; a step that failed is run again from the UI, never by this sensor. It writes
     nothing: at a deadline without quorum it asks for the verdict, which ends the round as failed.
     """
     jobs = {
@@ -60,7 +65,8 @@ def build_round_conductor(
             plan = read_round_plan(store, key)
             # runs first: a run that ends between the two looks has left what it writes by the second
             runs = run_states(_runs_of(context.instance, jobs, key))
-            found = standing_of(store, key)
+            found, now = standing_of(store, key), datetime.now(UTC)
+            masked = plan.aggregation.secure and found.adapter_at is None
             due = due_in_round(
                 plan,
                 Standing(
@@ -69,8 +75,9 @@ def build_round_conductor(
                     adapter_at=found.adapter_at,
                     has_outcome=found.ended_at is not None,
                     runs=runs,
+                    masking=_masking_of(store, plan, now) if masked else None,
                 ),
-                datetime.now(UTC),
+                now,
             )
             requests += [_request(key, step, jobs) for step in due.steps]
             progress.append(f"{key}: {due.reason}")
@@ -82,12 +89,27 @@ def build_round_conductor(
 
 
 def _request(key: str, step: str, jobs: Mapping[str, str]) -> dg.RunRequest:
-    kind, _, site = step.partition("/")
+    kind, site, phase = (*step.split("/", 2), "", "")[:3]
+    tags = {END_TAG: key} if step == END else {}
     return dg.RunRequest(
         run_key=f"{key}/{step}",
         job_name=jobs[kind],
         partition_key=site_round_key(site, key) if site else key,
-        tags={END_TAG: key} if step == END else {},
+        tags={**tags, _STEP_TAG: step} if phase else tags,
+    )
+
+
+def _masking_of(store: SiteStore, plan: RoundPlan, now: datetime) -> Masking:
+    """How far the masked deltas of a secure round are; only read."""
+    found = read_standing(Outbox(store), plan, now=now)
+    return Masking(
+        phase=found.phase,
+        num_sent=found.num_sent,
+        needed=terms_of(plan).threshold,
+        steps=due_steps(found, plan, is_late=found.is_late),
+        is_late=found.is_late,
+        ends_at=found.ends_at or now,
+        problem=found.problem,
     )
 
 
@@ -96,7 +118,7 @@ def _runs_of(instance: dg.DagsterInstance, jobs: Mapping[str, str], key: str) ->
     for kind in ("delta", "scores"):
         for run in _found(instance, jobs[kind], {_ROUND_TAG: key}):
             if _SITE_TAG in run.tags:
-                yield _summary(run, f"{kind}/{run.tags[_SITE_TAG]}")
+                yield _summary(run, run.tags.get(_STEP_TAG, f"{kind}/{run.tags[_SITE_TAG]}"))
     for kind in ("adapter", "verdict"):
         for run in _found(instance, jobs[kind], {_PARTITION_TAG: key}):
             yield _summary(run, END if END_TAG in run.tags else kind)

@@ -29,6 +29,8 @@ from worldloop.federation.rounds import (
 )
 
 EVERY_CITY = "*"
+PROMOTED = "promoted"  # adapter of generation
+_LEAST_PAIRS = 5  # with fewer, all of them fall by chance in more than 5 % of all cases
 Cloud = Literal["local", "aws", "gcp", "azure"]
 CLOUDS: Mapping[str, Cloud] = MappingProxyType(
     {
@@ -91,6 +93,7 @@ class Generation:
         control: What it takes from the sketches.
         share: Share of the scenes that it makes.
         batch_size: Clips that it denoises together.
+        adapter: `promoted`: the model's promoted checkpoint makes them, or its shadow its share; empty: the base.
     """
 
     num_cities: int = 5
@@ -107,6 +110,7 @@ class Generation:
     control: tuple[str, ...] = ()
     share: float = 1.0
     batch_size: int = 1
+    adapter: str = ""
 
 
 @dataclass(frozen=True)
@@ -179,6 +183,8 @@ class Retraining:
         held_out_share: Share of each site's cities that is never trained on, 0 to 1.
         num_prompts: Samples before and after, one a prompt, where `trial` names no prompts.
         upload_repo: Repository on the hub that promoted checkpoints go to; empty: none.
+        shadow_share: Share of the waves that a candidate makes before it is promoted, 0 to 1; 0: it is promoted at once.
+        min_pairs: Clips, each beside an older one of its place, without which no checkpoint is judged by them.
         training: What a site does with its footage.
         aggregation: How deltas become an adapter.
         terms: Quorum and deadlines.
@@ -197,6 +203,8 @@ class Retraining:
     held_out_share: float = 0.1
     num_prompts: int = 8
     upload_repo: str = ""
+    shadow_share: float = 0.0
+    min_pairs: int = 12
     training: Training = field(default_factory=lambda: Training(ClipShape(61, 320, 192, 16)))
     aggregation: Aggregation = field(default_factory=Aggregation)
     terms: Terms = field(default_factory=Terms)
@@ -372,6 +380,7 @@ def parse_sites(record: Mapping[str, Any], *, origin: str = "sites.toml") -> Sit
     sites = tuple(_site(name, fields_, origin) for name, fields_ in record["sites"].items())
     _check_homes(sites, origin)
     for site in sites:
+        _check_adapter(site, origin)
         _check_training(site, [each.name for each in sites], origin)
     return Sites(sites)
 
@@ -474,6 +483,15 @@ def _shape(value: Any, where: str) -> ClipShape:
     return ClipShape(**{name: _count(value[name], f"{where} {name}") for name in names})
 
 
+def _check_adapter(site: Site, origin: str) -> None:
+    """Refuse an adapter that no wave could be made with."""
+    asked, where = site.generation, f"{origin} [sites.{site.name}] generation adapter"
+    if asked.adapter not in ("", PROMOTED):
+        raise _malformed(where, asked.adapter, f"{PROMOTED!r}, or nothing for the base")
+    if asked.adapter and not asked.world_model:
+        raise _malformed(where, asked.adapter, "a world_model beside it, whose checkpoint it is")
+
+
 def _check_training(site: Site, sites: list[str], origin: str) -> None:
     """Refuse what no round could be opened with."""
     asked, where = site.training, f"{origin} [sites.{site.name}] training"
@@ -481,12 +499,15 @@ def _check_training(site: Site, sites: list[str], origin: str) -> None:
         return
     for name, value in (
         ("held_out_share", asked.held_out_share),
+        ("shadow_share", asked.shadow_share),
         ("regeneration min_quality", asked.regeneration.min_quality),
     ):
         if not 0 <= value <= 1:
             raise _malformed(f"{where} {name}", value, "0 to 1")
     for name in ("num_places", "clips_per_place", "batch_size", "max_attempts"):
         _count(getattr(asked.regeneration, name), f"{where} regeneration {name}")
+    if asked.min_pairs < _LEAST_PAIRS:
+        raise _malformed(f"{where} min_pairs", asked.min_pairs, f"at least {_LEAST_PAIRS}")
     _count(asked.gap_clips, f"{where} gap_clips")
     _count(asked.num_prompts, f"{where} num_prompts")
     if asked.training.mode != "lora":

@@ -150,14 +150,14 @@ def _prepare(
 
 
 def _load(asked: Asked, device: Any, processes: Processes) -> WorldModel:
-    """The model, its parts on the CPU; a tiny one is made where its folder is absent."""
+    """The model, its parts on the CPU; a random one is made where its folder is absent."""
     import torch
 
     from gpu_jobs.cosmos_generate.backends.registry import load_model
-    from gpu_jobs.cosmos_generate.tiny import write_tiny_checkpoint
+    from gpu_jobs.cosmos_generate.tiny import WRITERS, write_tiny_checkpoint
 
     checkpoints = Path(asked.spec.checkpoint_dir)
-    if asked.model.tiny and processes.leads:
+    if asked.model.name in WRITERS and processes.leads:
         write_tiny_checkpoint(asked.model.name, checkpoints)
     processes.share(True if processes.leads else None)  # the others wait until it is there
     return load_model(

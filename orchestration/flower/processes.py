@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from worldloop.errors import MalformedRecordError, MissingExtraError, StoreError
+from worldloop.errors import MalformedRecordError, MissingExtraError, StoreError, WorldloopError
 
 _APP = Path(__file__).with_name("app")
 _SUPERLINK = "rounds"
@@ -70,7 +70,7 @@ def _server_tls(tls: Path) -> list[str]:
     if missing:
         raise StoreError(
             f"{str(tls)!r} lacks {', '.join(missing)}; expected the certificates of an authority of yours. "
-            "See docs/ARCHITECTURE.md, Flower."
+            "See docs/federation.md, Flower."
         )
     return [
         *("--ssl-certfile", str(tls / "server.crt"), "--ssl-keyfile", str(tls / "server.key")),
@@ -79,12 +79,7 @@ def _server_tls(tls: Path) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Become one of Flower's processes.
-
-    Raises:
-        MissingExtraError: If Flower is not installed.
-        StoreError: If a certificate is missing.
-    """
+    """Become one of Flower's processes, or say in one line why not."""
     parser = argparse.ArgumentParser(prog="orchestration.flower.processes", description=__doc__)
     parser.add_argument("what", choices=["link", "node", "submit"])
     parser.add_argument("--tls", required=True, type=Path, help="Folder of the certificates.")
@@ -96,7 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     end = given.index("--") if "--" in given else len(given)
     asked, more = parser.parse_args(given[:end]), given[end + 1 :]
-    _replace_process(asked, more)
+    try:
+        _replace_process(asked, more)
+    except WorldloopError as error:
+        raise SystemExit(f"Error: {error}") from None
 
 
 def _replace_process(asked: argparse.Namespace, more: list[str]) -> None:
@@ -106,6 +104,8 @@ def _replace_process(asked: argparse.Namespace, more: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if asked.what != "link" and ":" not in asked.superlink:
         raise MalformedRecordError("--superlink", asked.superlink, "host:port", "Give it.")
+    if asked.what == "node" and not asked.site:
+        raise MalformedRecordError("--site", asked.site, "the name of the node's site", "Give it.")
     commands: Mapping[str, Callable[[], list[str]]] = {
         "link": lambda: link_command(asked.tls, folder, asked.port, asked.host),
         "node": lambda: node_command(asked.tls, asked.site, asked.superlink, asked.port),

@@ -3,9 +3,12 @@
 import dagster as dg
 import pytest
 
+from assets.round_plan import TrialConfig
 from resources.round_files import read_round_plan
 from tests.assets.rounds import HELD_OUT, MODEL, MadeUpRounds
 from worldloop.errors import MalformedRecordError, PlanConflictError, UnknownKeyError
+from worldloop.federation.gates import LIMITS
+from worldloop.sites import Retraining
 
 
 @pytest.fixture
@@ -60,7 +63,12 @@ def test_another_plan_for_the_same_round_is_a_conflict(rounds):
         ({"model": "Cosmos-9"}, UnknownKeyError, "Cosmos-9"),
         ({"base": "r0007"}, UnknownKeyError, "No round with an adapter has the key 'r0007'"),
         ({"sites": ["local"]}, MalformedRecordError, "no clip to train on at ['local']"),
-        ({"aggregation": {"secure": True}}, MalformedRecordError, "not connected to the graph yet"),
+        (
+            {"aggregation": {"secure": True}, "sites": ["aws", "gcp"]},
+            MalformedRecordError,
+            "secure: found '2 sites', expected 'at least 3 sites",
+        ),
+        ({"aggregation": {"strategy": "trimmed_mean"}}, MalformedRecordError, "at least 3, which"),
         ({"aggregation": {"options": {"x": 1.0}}}, MalformedRecordError, "option of fedavg"),
         ({"trial": {"limits": {"x": 1.0}}}, UnknownKeyError, "No limit of a gate has the key 'x'"),
         ({"trial": {"held_out_cities": ["delhi"]}}, MalformedRecordError, "allow_no_held_out"),
@@ -73,6 +81,13 @@ def test_what_cannot_be_carried_out_is_refused(rounds, config, error, words):
 
     assert words in str(caught.value)
     assert not rounds.store.exists("rounds/r0001/plan.json")
+
+
+def test_as_many_samples_are_planned_as_the_gates_need():
+    needed = LIMITS["min_samples"].value
+
+    assert TrialConfig().num_prompts >= needed
+    assert Retraining().num_prompts >= needed
 
 
 def test_a_wave_without_a_release_is_refused(rounds):

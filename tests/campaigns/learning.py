@@ -39,6 +39,14 @@ TRAINING = Training(
     SHAPE, num_steps=30, batch_size=4, learning_rate=2e-3, warmup_steps=5, precision="fp32"
 )
 FEDERATED, SHUFFLED, CENTRAL = "federated", "shuffled", "central"
+STRATEGIES: dict[str, tuple[str, dict[str, float]]] = {
+    FEDERATED: ("fedavg", {}),
+    SHUFFLED: ("fedavg", {}),
+    CENTRAL: ("fedavg", {}),
+    "product": ("fedavg", {"product": 1.0}),
+    "doubled": ("fedavg", {"product": 1.0, "learning_rate": 2.0}),
+    "diloco": ("diloco", {}),
+}
 VARIANTS = (FEDERATED, SHUFFLED, CENTRAL)
 _ALL = "everything"
 _MEASURE_SEED, _INTERVAL = 7, (5, 95)
@@ -56,11 +64,13 @@ def prepare(folder: Path) -> None:
         sys.stdout.write(f"base: {report.wall_s} s, {report.stages}\n")
 
 
-def run_rounds(folder: Path, out: Path, *, seeds: int, rounds: int, codec: str) -> None:
+def run_rounds(
+    folder: Path, out: Path, *, seeds: int, rounds: int, codec: str, variants: Sequence[str]
+) -> None:
     """One line for each seed, variant and round that the file lacks."""
     bases = Bases()
     for seed in range(seeds):
-        for variant in VARIANTS:
+        for variant in variants:
             if any(row["seed"] == seed and row["variant"] == variant for row in _lines(out)):
                 continue
             work = folder / "work" / f"{variant}-{seed}"
@@ -79,7 +89,7 @@ def show(out: Path) -> None:
     sys.stdout.write(
         "| variant | round | held-out loss of new places | change | of known places |\n| --- | --- | --- | --- | --- |\n"
     )
-    for variant in VARIANTS:
+    for variant in dict.fromkeys(row["variant"] for row in rows):
         of = [row for row in rows if row["variant"] == variant]
         for number in sorted({row["round"] for row in of}):
             each = {row["seed"]: row for row in of if row["round"] == number}
@@ -92,19 +102,21 @@ def show(out: Path) -> None:
                 f"| {variant} | {number} | {np.mean(losses):.4f} | {np.mean(changes):+.4f} "
                 f"[{low:+.4f}, {high:+.4f}] | {known:.4f} |\n"
             )
-    lost = _lost_to_central(rows, seeds)
-    if lost:
-        low, high = _interval(lost)
-        sys.stdout.write(
-            f"\nOf the reduction of central training {100 * np.mean(lost):.1f} % are lost "
-            f"[{100 * low:.1f}, {100 * high:.1f}] over {len(lost)} seeds.\n"
-        )
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        lost = _lost_to_central(rows, seeds, variant)
+        if lost and variant != CENTRAL:
+            low, high = _interval(lost)
+            sys.stdout.write(
+                f"\n{variant}: of the reduction of central training {100 * np.mean(lost):.1f} % are lost "
+                f"[{100 * low:.1f}, {100 * high:.1f}] over {len(lost)} seeds.\n"
+            )
 
 
 def _run(
     folder: Path, work: Path, variant: str, seed: int, rounds: int, codec: str, bases: Bases
 ) -> Iterator[dict[str, Any]]:
-    aggregation = Aggregation(strategy="fedavg", codec=codec)  # type: ignore[arg-type]
+    strategy, options = STRATEGIES[variant]
+    aggregation = Aggregation(strategy=strategy, options=options, codec=codec)  # type: ignore[arg-type]
     sites = (_ALL,) if variant == CENTRAL else SITES
     residuals: dict[str, Any] = dict.fromkeys(sites)
     adapters: list[dict[str, str]] = [{"name": "0", "path": ""}]
@@ -206,13 +218,15 @@ def _gather(folder: Path) -> None:
     (target / "clips.jsonl").write_text(lines)
 
 
-def _lost_to_central(rows: Sequence[dict[str, Any]], seeds: Sequence[int]) -> list[float]:
-    """Share of the central training's reduction that federated training misses at the end, by seed."""
+def _lost_to_central(
+    rows: Sequence[dict[str, Any]], seeds: Sequence[int], variant: str
+) -> list[float]:
+    """Share of the central training's reduction that a variant misses at the end, by seed."""
     last = max((row["round"] for row in rows), default=0)
     found = {(row["variant"], row["seed"], row["round"]): row["loss"] for row in rows}
     lost = []
     for seed in seeds:
-        ends = [found.get((variant, seed, last)) for variant in (FEDERATED, CENTRAL)]
+        ends = [found.get((name, seed, last)) for name in (variant, CENTRAL)]
         start = found.get((CENTRAL, seed, 0))
         if None not in ends and start is not None and ends[1] is not None and ends[0] is not None:
             lost.append((ends[0] - ends[1]) / (start - ends[1]))
@@ -239,12 +253,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--codec", default="int8")
+    parser.add_argument("--variants", default=",".join(VARIANTS), help=",".join(STRATEGIES))
     asked = parser.parse_args()
     if asked.step == "prepare":
         prepare(asked.folder)
     elif asked.step == "rounds":
         run_rounds(
-            asked.folder, asked.out, seeds=asked.seeds, rounds=asked.rounds, codec=asked.codec
+            asked.folder,
+            asked.out,
+            seeds=asked.seeds,
+            rounds=asked.rounds,
+            codec=asked.codec,
+            variants=asked.variants.split(","),
         )
     else:
         show(asked.out)

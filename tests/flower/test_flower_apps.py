@@ -20,6 +20,7 @@ from tests.orchestration.small_round import HOMES, ROUND, lay_out, plan_round
 from worldloop import layout
 from worldloop.errors import JobFailedError, MalformedRecordError, UnknownKeyError
 from worldloop.federation.outbox import DELTA
+from worldloop.federation.rounds import Aggregation
 
 
 @pytest.fixture(autouse=True)
@@ -142,6 +143,13 @@ def test_nobody_is_asked_after_the_deadline(coordinator):
     grid = Grid({1: []})
     carry(coordinator, grid)
     assert grid.asked == []
+
+
+def test_a_secure_round_is_left_alone_and_said_so(coordinator, caplog):
+    plan_round(coordinator, aggregation=Aggregation(secure=True))
+    grid = Grid({1: []})
+    serve(Courier(grid, coordinator.store("local")), ROUND)
+    assert (grid.asked, "need a common store" in caplog.text) == ([], True)
 
 
 def test_a_round_that_has_no_plan_is_an_error(coordinator):

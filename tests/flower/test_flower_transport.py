@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import dagster as dg
+import psutil
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -91,9 +91,12 @@ class Machines:
         assert self.groups["submit"].wait(WAIT_S) == 0, self.said()
 
     def kill(self, name: str) -> None:
+        """Kill a machine: the process, and all that it has started, apps in groups of their own too."""
         process = self.groups.pop(name)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.kill()
         process.wait()
 
     def wait_for(self, condition):

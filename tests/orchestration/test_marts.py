@@ -204,8 +204,7 @@ def test_lineage_runs_from_the_graphs_assets_through_staging_into_the_marts():
     assert parents["stg_lineage"] == {"catalog"}
     assert parents["stg_releases"] == {"release"}
     assert parents["stg_projections"] == {"local_catalog"}
-    assert parents["stg_rounds"] == {"promoted_checkpoint"}
-    assert parents["stg_round_deltas"] == {"evaluation"}
+    assert parents["stg_rounds"] == parents["stg_round_deltas"] == {"local_catalog"}
     assert "checkpoint_clips" in parents["training_lineage"]
     assert parents["index_lag"] == {"stg_projections"}
     assert parents["coverage_by_place"] == {"clip_outcomes"}

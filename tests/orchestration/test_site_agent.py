@@ -13,23 +13,29 @@ import psutil
 import pytest
 
 from orchestration.site_agent import (
+    PHASE_FILES,
     Address,
     SiteAgent,
     Step,
     ask_address,
     due_at,
+    open_phase,
     work_in_child,
 )
+from orchestration.site_work import do_step
 from resources.outbox import Outbox
 from resources.round_deltas import gather
 from resources.round_files import planned_rounds
+from resources.secure_rounds import FILES, read_standing
 from tests.orchestration.small_round import HOMES, ROUND, lay_out, plan_round, trainer
 from worldloop.errors import JobFailedError, StoreError
+from worldloop.federation.masking import DONE
 from worldloop.federation.outbox import DELTA, RECEIPT
+from worldloop.federation.rounds import Aggregation
 
 MOST_IDLE_MB = 60
 WAIT_S = 90.0
-PLAN = {"sites": ("aws", "gcp"), "max_staleness": 0}
+PLAN = {"sites": ("aws", "gcp"), "max_staleness": 0, "secure": False}
 ADAPTER = ("adapter/participants.json", "adapter/adapter.json", "adapter/adapter.safetensors")
 
 
@@ -62,6 +68,15 @@ def address_of(home, **changes):
     return Address(
         **{**known, "sites": tuple(HOMES), "log_folder": str(home / "agents"), **changes}
     )
+
+
+def agent_of_this_process(site, home):
+    """An agent whose work is done here, without a process for each step."""
+
+    def work(step, address):
+        do_step(step.name, site, step.round)
+
+    return SiteAgent(site, address=lambda: address_of(home), work=work)
 
 
 def wait_for(condition):
@@ -110,6 +125,30 @@ def test_a_late_delta_is_due_where_the_plan_takes_one():
     assert due_at("azure", PLAN, late) is None
 
 
+@pytest.mark.parametrize(
+    ("rosters", "sent", "due"),
+    [
+        ((), (), "delta"),
+        ((), ("secure-1.json",), None),
+        ((), ("delta.bin",), None),
+        ((1,), ("secure-1.json",), "delta"),
+        ((1, 2), ("secure-1.json", "secure-2.json"), "delta"),
+        ((1, 2), ("secure-1.json", "secure-2.json", "delta.bin"), None),
+        ((1, 2, 3), ("secure-1.json", "secure-2.json", "delta.bin"), "delta"),
+        ((1, 2, 3, 4), ("secure-1.json", "secure-2.json", "delta.bin"), None),
+    ],
+)
+def test_a_secure_round_comes_back_once_a_phase(rosters, sent, due):
+    plan = {**PLAN, "secure": True}
+    names = {f"secure/roster-{n}.json" for n in rosters} | {f"sites/aws/{n}" for n in sent}
+    assert due_at("aws", plan, names) == due
+    assert open_phase(plan, names) == len(rosters) + 1
+
+
+def test_the_files_of_phases_are_those_of_secure_rounds():
+    assert PHASE_FILES == FILES
+
+
 def test_an_idle_agent_is_small_and_imports_nothing_large(home):
     program = (
         "import sys, json, psutil\n"
@@ -147,13 +186,25 @@ def test_the_agent_sends_what_the_asset_would(federation):
     assert not (home / "scratch" / "rounds").exists()
 
 
+def test_the_agents_of_a_secure_round_carry_it_through_its_phases(federation):
+    plan = plan_round(federation, aggregation=Aggregation(secure=True))
+    home, store = Path(federation.home), federation.store("local")
+    agents = [agent_of_this_process(site, home) for site in HOMES]
+    with contextlib.ExitStack() as trainers:
+        for site in HOMES:
+            trainers.enter_context(trainer(home, site))
+        for _ in range(4):
+            assert all(agent.once() for agent in agents)
+    assert read_standing(Outbox(store), plan).phase == DONE
+
+
 def test_what_stands_is_not_made_again(federation):
     plan_round(federation)
     home, sent = Path(federation.home), Outbox(federation.store("local"))
     with trainer(home, "aws") as serving:
-        work_in_child(Step(ROUND, "delta"), "aws")
+        do_step("delta", "aws", ROUND)
         first = sent.sent(ROUND, "aws", DELTA)
-        work_in_child(Step(ROUND, "delta"), "aws")
+        do_step("delta", "aws", ROUND)
         assert serving.state()["num_done"] == 1
     assert sent.sent(ROUND, "aws", DELTA) == first
     assert SiteAgent("aws", address=lambda: address_of(home)).due() == []

@@ -9,6 +9,8 @@ from resources.secure_rounds import (
     FILES,
     coordinator_turn,
     due_steps,
+    forget_masks,
+    missed_phase,
     phase_deadline,
     read_standing,
     secure_sum,
@@ -19,6 +21,7 @@ from resources.site_store import SiteStore
 from worldloop import layout
 from worldloop.cosmos.families import ClipShape
 from worldloop.errors import MalformedRecordError, StoreError
+from worldloop.federation.adapters import adapter_sha256, start_from_shapes
 from worldloop.federation.envelopes import DeltaHeader, read_unverified
 from worldloop.federation.outbox import DELTA
 from worldloop.federation.rounds import Aggregation, Base, RoundPlan, Training, Trial
@@ -47,6 +50,7 @@ DELTAS = {
     }
     for site in SITES
 }
+START = adapter_sha256(start_from_shapes(PLAN.seed, {n: d.shape for n, d in DELTAS["aws"].items()}))
 
 
 class Federated:
@@ -57,10 +61,10 @@ class Federated:
         self.keys = {site: SiteKeys(folder / site) for site in SITES}
         self.kept = {}
 
-    def turn(self, site, plan=PLAN, *, is_empty=False):
+    def turn(self, site, plan=PLAN, *, is_empty=False, start=START):
         clips, steps = (0, 0) if is_empty else (WEIGHTS[site], 9)
         header = DeltaHeader(
-            plan.round, site, plan.plan_id, "", "5" * 64, "float32", clips, steps, 1.5, 2, 1, 3, 0
+            plan.round, site, plan.plan_id, "", start, "float32", clips, steps, 1.5, 2, 1, 3, 0
         )
 
         def keep(content, residual):
@@ -192,6 +196,45 @@ def test_a_forged_or_replayed_file_counts_as_not_sent(federated):
     assert (standing.phase, standing.waits_for) == (1, ("aws",))
     late = coordinator_turn(federated.outbox, PLAN, is_late=True)
     assert late.rosters[1] == ("azure", "gcp", "local")
+
+
+def test_a_site_that_started_elsewhere_is_left_out_of_the_sum(federated):
+    for _ in range(2):
+        federated.phase()
+    federated.turn("gcp", start="5" * 64)
+    others = [site for site in SITES if site != "gcp"]
+    assert federated.phase(others).waits_for == ("gcp",)
+    coordinator_turn(federated.outbox, PLAN, is_late=True)
+    assert missed_phase(federated.outbox, PLAN, "gcp") == 3
+    assert federated.phase(others).phase == 5
+    check_mean(federated.sum(), others)
+
+
+def test_each_phase_is_held_to_its_own_deadline(federated):
+    after_the_first = datetime(2026, 11, 21, 2, tzinfo=UTC)
+    for site in SITES[:3]:
+        federated.turn(site)
+    assert not read_standing(federated.outbox, PLAN, now=datetime(2026, 11, 21, tzinfo=UTC)).is_late
+    assert read_standing(federated.outbox, PLAN, now=after_the_first).is_late
+    standing = coordinator_turn(federated.outbox, PLAN, now=after_the_first)
+    assert (standing.phase, standing.waits_for) == (2, SITES[:3])
+    assert not read_standing(federated.outbox, PLAN, now=datetime.now(UTC)).is_late
+
+
+def test_too_few_sites_with_clips_are_a_problem_that_no_run_can_change(federated):
+    federated.turn("aws", is_empty=True)
+    assert not read_standing(federated.outbox, PLAN).problem
+    federated.turn("gcp", is_empty=True)
+    assert "nothing whole came of aws, gcp" in read_standing(federated.outbox, PLAN).problem
+
+
+def test_a_round_that_is_over_is_forgotten_at_every_site(tmp_path):
+    keys = SiteKeys(tmp_path)
+    for site in SITES:
+        keys.round_secret(site, "r0001")
+    keys.round_secret("aws", "r0002")
+    forget_masks(keys, PLAN)
+    assert keys.round_secrets() == [("aws", "r0002")]
 
 
 def test_masks_of_a_round_are_forgotten_when_it_is_over(federated):

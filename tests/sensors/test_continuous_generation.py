@@ -1,14 +1,21 @@
 import json
 
 import dagster as dg
+import pytest
 
 from assets.wave_plan import WavePlanConfig
+from orchestration.jobs import plan_job
+from sensors.continuous_generation import build_continuous_generation
+from tests.sensors.lines import FILES
+from tests.sensors.rounds import MODEL, open_round
+from worldloop.federation.rounds import Base
 from worldloop.sites import Budgets, Generation, Site
 
 
 def tick(house, *, cursor=None, ledger=None):
     sensor = house.definitions().resolve_sensor_def("continuous_generation")
-    resources = {"store": house.store, "ledger": ledger or house.resources["ledger"]}
+    resources = {name: house.resources[name] for name in ("store", "ledger", "registry")}
+    resources |= {"ledger": ledger} if ledger else {}
     with dg.build_sensor_context(
         instance=house.instance,
         resources=resources,
@@ -79,9 +86,7 @@ def test_after_a_release_the_next_wave_waits_for_its_hour(carried):
 
 
 def test_a_site_may_generate_with_a_world_model_within_its_gpu_seconds(house):
-    from orchestration.jobs import plan_job
     from resources.ledger import Ledger
-    from sensors.continuous_generation import build_continuous_generation
 
     model = {"world_model": "Cosmos-Predict2-2B-Video2World", "control": ("first_frames",)}
     site = Site("local", ("*",), "sites/local", generation=Generation(**model))
@@ -89,10 +94,74 @@ def test_a_site_may_generate_with_a_world_model_within_its_gpu_seconds(house):
 
     def ask(**limits):
         ledger = Ledger(path=str(house.root / "gpu.sqlite"), limits=Budgets(**limits).limits())
-        resources = {"store": house.store, "ledger": ledger}
+        resources = {
+            "store": house.store,
+            "ledger": ledger,
+            "registry": house.resources["registry"],
+        }
         with dg.build_sensor_context(instance=house.instance, resources=resources) as context:
             return sensor(context)
 
     assert "gpu_s" in ask().skip_message
     config = ask(gpu_s=1e5).run_requests[0].run_config["ops"]["wave_plan"]["config"]
     assert WavePlanConfig(**config).model_plan().tier == "draft"
+
+
+@pytest.fixture
+def with_adapter(house):
+    """A tick of a site whose waves are made with what is promoted."""
+    registry = house.resources["registry"]
+    generation = Generation(
+        world_model=MODEL, tier="tiny", control=("first_frames",), adapter="promoted"
+    )
+    sensor = build_continuous_generation(
+        plan_job, Site("local", ("*",), "site", generation=generation)
+    )
+    resources = {name: house.resources[name] for name in ("store", "ledger", "registry")}
+
+    def ask():
+        with dg.build_sensor_context(instance=house.instance, resources=resources) as context:
+            return sensor(context)
+
+    for key in ("r0001", "r0002"):
+        open_round(house, key, base=Base(MODEL, "tiny", checkpoint="/weights"))
+        registry.publish(MODEL.lower(), key, FILES)
+    return registry, ask
+
+
+def config_of(result):
+    return result.run_requests[0].run_config["ops"]["wave_plan"]["config"]
+
+
+def test_waves_are_made_with_the_promoted_checkpoint_on_its_base(with_adapter):
+    registry, ask = with_adapter
+    registry.promote(MODEL.lower(), "r0001")
+
+    plan = WavePlanConfig(**config_of(ask())).model_plan()
+
+    assert plan.loras[0].path == str(registry.local_folder(MODEL.lower(), "r0001"))
+    assert (plan.model, plan.revision, plan.checkpoint) == (MODEL, "tiny", "/weights")
+
+
+def test_a_shadow_makes_its_share_of_the_waves(with_adapter):
+    registry, ask = with_adapter
+    registry.promote(MODEL.lower(), "r0001")
+    registry.try_as_shadow(MODEL.lower(), "r0002", share=1.0)
+
+    assert config_of(ask())["loras"][0]["path"].endswith("r0002")
+
+
+def test_where_nothing_was_ever_promoted_no_wave_opens_and_it_says_what_to_do(with_adapter):
+    _, ask = with_adapter
+
+    assert (
+        "no checkpoint of Tiny-Cosmos-Predict2-Video2World was ever promoted" in ask().skip_message
+    )
+
+
+def test_after_the_last_checkpoint_was_taken_back_the_base_makes_waves(with_adapter):
+    registry, ask = with_adapter
+    registry.promote(MODEL.lower(), "r0001")
+    registry.roll_back(MODEL.lower(), "worse")
+
+    assert "loras" not in config_of(ask())

@@ -10,12 +10,13 @@ from resources.checkpoint_registry import CheckpointRegistry
 from resources.ledger import Ledger
 from resources.tables import publish_record
 from resources.wave_plans import publish_plan, read_plan
-from sensors.regeneration import adapter_of, build_regeneration, made_waves
+from sensors.regeneration import build_regeneration, made_waves
 from tests import rows
 from tests.sensors.rounds import MODEL, end, open_round, record_run, release
 from worldloop import layout
 from worldloop.atlas.atlas import load_atlas
 from worldloop.cosmos.plans import Lora, plan_world_model
+from worldloop.federation.comparisons import adapter_of
 from worldloop.federation.triggers import CellCount
 from worldloop.recipes import Shape
 from worldloop.records import RELEASE_CLIPS, SCORES
@@ -183,6 +184,41 @@ def test_an_adapter_that_was_rolled_back_makes_nothing(promoted):
     registry_of(promoted).roll_back(LINE, "worse")
 
     assert tick(promoted).skip_message == "No round has been promoted yet."
+
+
+def test_a_trial_begins_with_a_wave_that_the_shadow_makes_whatever_its_share(promoted):
+    try_shadow(promoted, share=1e-6)
+
+    result = tick(promoted)
+
+    assert result.run_requests[0].run_key == "regenerate:r0002"
+    assert config_of(result)["loras"][0]["path"] == adapter_folder(promoted, "r0002")
+    assert "tried as shadow" in result.run_requests[0].tags["worldloop/reason"]
+    after = tick(promoted, cursor=result.cursor)  # then the promoted one takes its turn
+    assert after.run_requests[0].run_key == "regenerate:r0001"
+
+
+@pytest.mark.parametrize(("share", "adapter"), [(1.0, "r0002"), (1e-6, "r0001")])
+def test_after_that_the_key_of_the_wave_says_which_checkpoint_makes_it(promoted, share, adapter):
+    try_shadow(promoted, share=share)
+    make_wave(promoted, "w0002", accepted=(0, 1, 2), loras=[adapter_folder(promoted, "r0001")])
+    make_wave(promoted, "w0003", accepted=(1, 2), loras=[adapter_folder(promoted, "r0002")])
+    make_wave(promoted, "w0004", accepted=(1, 2), loras=[adapter_folder(promoted, "r0001")])
+
+    result = tick(
+        promoted, settings=replace(SETTINGS, regeneration=replace(REGENERATION, max_attempts=3))
+    )
+
+    assert registry_of(promoted).chosen(LINE, "w0005") == adapter
+    assert config_of(result)["loras"][0]["path"] == adapter_folder(promoted, adapter)
+
+
+def try_shadow(house, *, share):
+    """A second round whose candidate is tried."""
+    open_round(house, "r0002")
+    registry = registry_of(house)
+    registry.publish(LINE, "r0002", registry.files(LINE, "r0001"))
+    registry.try_as_shadow(LINE, "r0002", share=share)
 
 
 def test_nothing_opens_while_a_wave_is_open_or_planned(promoted):

@@ -130,6 +130,18 @@ def test_the_shape_that_is_trained_on_is_that_of_the_model_s_drafts_unless_it_is
 
 
 @pytest.mark.parametrize(
+    ("generation", "named"),
+    [
+        ({"world_model": "any", "adapter": "r0001"}, "'promoted', or nothing"),
+        ({"adapter": "promoted"}, "a world_model beside it"),
+    ],
+)
+def test_an_adapter_that_no_wave_could_be_made_with_is_refused(generation, named):
+    with pytest.raises(MalformedRecordError, match=named):
+        parse_sites({"sites": {"local": {**SITE, "generation": generation}}})
+
+
+@pytest.mark.parametrize(
     ("changes", "named"),
     [
         ({"modle": "x"}, "only model"),
@@ -137,6 +149,8 @@ def test_the_shape_that_is_trained_on_is_that_of_the_model_s_drafts_unless_it_is
         ({"min_new_hours": 0}, "min_new_hours, min_closed_gaps or max_drift"),
         ({"min_new_hours": "one"}, "min_new_hours: found 'one'"),
         ({"held_out_share": 1.5}, "held_out_share: found 1.5"),
+        ({"shadow_share": 1.5}, "shadow_share: found 1.5"),
+        ({"min_pairs": 4}, "min_pairs: found 4, expected at least 5"),
         ({"gap_clips": 0}, "gap_clips"),
         ({"training": {"mode": "full"}}, "training mode"),
         ({"training": {"num_steps": 0}}, "num_steps"),

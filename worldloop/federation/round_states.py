@@ -15,6 +15,8 @@ from worldloop.federation.rounds import RoundPlan
 RunState = Literal["live", "done", "failed"]
 Kind = Literal["delta", "adapter", "scores", "verdict", "end"]
 ADAPTER, VERDICT, END = "adapter", "verdict", "end"
+LATE = "late"  # end of the step in which a phase that is late is ended
+_SUMMED = 5  # phase of a secure round in which the sum can be made, `masking.DONE`
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class RoundRun:
     """What the conductor needs to know of one run.
 
     Attributes:
-        step: `delta/aws`, `adapter`, `scores/aws`, `verdict` or `end`.
+        step: `delta/aws`, `adapter`, `scores/aws`, `verdict` or `end`; in a secure round `delta/aws/2`
+            and `delta/aws/2/late`, by phase.
         finished: Whether the run has ended.
         succeeded: Whether it ended well.
         will_retry: Whether the platform is about to start it again.
@@ -35,6 +38,29 @@ class RoundRun:
 
 
 @dataclass(frozen=True)
+class Masking:
+    """How far the masked deltas of a secure round are.
+
+    Attributes:
+        phase: The one that is open, 1 to 4; 5: the sum can be made.
+        num_sent: Sites whose file of this phase is there.
+        needed: As many must send in every phase.
+        steps: What this phase can need of the sites: first those that have not sent, then, late, those that have.
+        is_late: Whether the phase's deadline has passed.
+        ends_at: When it passes.
+        problem: Why no run can carry it on, in one line; empty if one can.
+    """
+
+    phase: int
+    num_sent: int
+    needed: int
+    steps: tuple[str, ...]
+    is_late: bool
+    ends_at: datetime
+    problem: str = ""
+
+
+@dataclass(frozen=True)
 class Standing:
     """What stands of a round, and its runs.
 
@@ -44,6 +70,7 @@ class Standing:
         adapter_at: When the adapter was published; None without one.
         has_outcome: Whether the round is over.
         runs: State of every step that was ever asked for.
+        masking: Of a secure round that has no adapter yet.
     """
 
     deltas: Collection[str] = ()
@@ -51,6 +78,7 @@ class Standing:
     adapter_at: datetime | None = None
     has_outcome: bool = False
     runs: Mapping[str, RunState] = field(default_factory=dict)
+    masking: Masking | None = None
 
 
 @dataclass(frozen=True)
@@ -143,6 +171,8 @@ def _before_adapter(plan: RoundPlan, standing: Standing, now: datetime) -> Due:
         return Due((), "its adapter is being made")
     if state is not None:
         return Due((VERDICT,), "its adapter could not be made")
+    if standing.masking is not None:
+        return _in_phase(plan, standing.masking, standing.runs, now)
     if len(sent) == len(plan.sites):
         return Due((ADAPTER,), "every site has sent its delta")
     counted = f"{len(sent)} of {len(plan.sites)} deltas are in"
@@ -158,6 +188,41 @@ def _before_adapter(plan: RoundPlan, standing: Standing, now: datetime) -> Due:
     also = [site for site in failed if site not in sent]
     words = f", {', '.join(also)} failed and can be run again until then" if also else ""
     return Due((), f"{counted}{words}; the deadline is {deadline(plan):%Y-%m-%d %H:%M:%S} UTC")
+
+
+def _in_phase(
+    plan: RoundPlan, masking: Masking, runs: Mapping[str, RunState], now: datetime
+) -> Due:
+    """A phase of a secure round: sites are asked once, and once more to end it when it is late.
+
+    Only the first phase trains, so only its deadline holds whatever runs: the others wait for runs that
+    are queued behind other work, at most as long as training may take.
+    """
+    if masking.phase == _SUMMED:
+        return Due((ADAPTER,), "the sum of the masked deltas can be made")
+    counted = (
+        f"{masking.num_sent} sites have sent what phase {masking.phase} of secure aggregation needs"
+    )
+    if masking.problem:
+        return Due((VERDICT,), masking.problem)
+    new = tuple(s for s in masking.steps if s not in runs and not s.endswith(LATE))
+    if new and not (masking.is_late and masking.phase == 1):
+        return Due(new, f"{counted}; the others are asked")
+    if not masking.is_late:
+        return Due((), f"{counted}; its deadline is {masking.ends_at:%Y-%m-%d %H:%M:%S} UTC")
+    alive = any(
+        state == "live" and (step.endswith(LATE) or masking.phase > 1)
+        for step, state in runs.items()
+        if step.split("/")[2:3] == [str(masking.phase)]
+    )
+    if alive and now < masking.ends_at + timedelta(seconds=plan.terms.deadline_s):
+        return Due((), f"{counted}; its deadline has passed, and runs of it are under way")
+    if masking.num_sent < masking.needed:
+        return Due((VERDICT,), f"{counted} in time, of {masking.needed} that it needs")
+    late = [s for s in masking.steps if s not in runs and s.endswith(LATE)]
+    if late:
+        return Due((late[0],), f"{counted}; its deadline has passed, so it is ended")
+    return Due((VERDICT,), f"{counted}, and it could not be ended: see the runs of delta_job")
 
 
 def _after_adapter(plan: RoundPlan, standing: Standing, since: datetime, now: datetime) -> Due:

@@ -1,10 +1,13 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 
+from resources.secure_rounds import SecureStanding, due_steps
 from worldloop.cosmos.families import ClipShape
 from worldloop.federation.round_states import (
+    Masking,
     RoundRun,
     Standing,
     deadline,
@@ -179,3 +182,126 @@ def test_in_any_order_of_events_nothing_is_asked_twice_and_every_round_ends(seed
     assert world.over
     world.tick()
     assert world.asked.count("verdict") == 1
+
+
+SECURE_SITES = ("aws", "azure", "gcp", "local")
+SECURE = replace(
+    PLAN,
+    sites=SECURE_SITES,
+    aggregation=Aggregation(secure=True),
+    terms=Terms(quorum=3, deadline_s=100.0, scores_deadline_s=50.0),
+)
+
+
+def due_masked(phase, sent=(), *, runs=None, is_late=False, now=LATE, problem=""):
+    rosters = dict.fromkeys(range(1, phase), SECURE_SITES)
+    waits = tuple(site for site in SECURE_SITES if site not in sent)
+    steps = due_steps(SecureStanding(phase, waits, rosters), SECURE, is_late=is_late)
+    masking = Masking(phase, len(sent), 3, steps, is_late, LATE, problem)
+    return due_in_round(SECURE, Standing(runs=runs or {}, masking=masking), now)
+
+
+def live(*steps):
+    return dict.fromkeys(steps, "live")
+
+
+def test_every_phase_asks_the_sites_that_have_not_sent_once():
+    assert due_masked(1).steps == tuple(f"delta/{site}/1" for site in SECURE_SITES)
+    first = live(*(f"delta/{site}/1" for site in SECURE_SITES))
+    assert due_masked(1, runs=first).steps == ()
+    assert due_masked(2, ["aws"], runs=first).steps == tuple(
+        f"delta/{site}/2" for site in SECURE_SITES[1:]
+    )
+
+
+def test_a_late_phase_is_ended_by_one_site_that_has_sent_and_then_by_the_next():
+    asked = live("delta/local/1")
+    first = due_masked(1, SECURE_SITES[:3], runs=asked, is_late=True)
+    assert first.steps == ("delta/aws/1/late",)
+    failed = {**asked, "delta/aws/1/late": "failed"}
+    assert due_masked(1, SECURE_SITES[:3], runs=failed, is_late=True).steps == (
+        "delta/azure/1/late",
+    )
+
+
+def test_a_late_phase_without_enough_sites_ends_the_round():
+    found = due_masked(1, ["aws"], is_late=True)
+    assert found.steps == ("verdict",)
+    assert found.reason.startswith("1 sites have sent what phase 1 of secure aggregation needs")
+
+
+def test_behind_training_a_late_phase_waits_for_runs_that_are_queued():
+    queued = live(*(f"delta/{site}/2" for site in SECURE_SITES))
+    assert due_masked(2, ["aws"], runs=queued, is_late=True).steps == ()
+    much_later = LATE + timedelta(seconds=100)
+    found = due_masked(2, ["aws"], runs=queued, is_late=True, now=much_later)
+    assert found.steps == ("verdict",)
+
+
+def test_a_sum_that_can_be_made_asks_for_the_adapter_and_a_problem_for_the_verdict():
+    assert due_masked(5).steps == ("adapter",)
+    assert due_masked(2, problem="too few are left").steps == ("verdict",)
+
+
+class SecureWorld(World):
+    """The same, with masked deltas: a phase of files of all that are left, then who was in."""
+
+    def __init__(self, seed):
+        super().__init__(seed)
+        self.rosters, self.sent, self.since = {}, set(), OPENED
+
+    def tick(self):
+        masking = None if self.adapter_at is not None else self.masking()
+        standing = Standing((), self.scores, self.adapter_at, self.over, dict(self.runs), masking)
+        for step in due_in_round(SECURE, standing, self.now).steps:
+            assert step not in self.asked
+            self.asked.append(step)
+            self.runs[step] = "live"
+
+    def masking(self):
+        phase = len(self.rosters) + 1
+        expected = self.rosters.get(phase - 1, SECURE_SITES) if phase < 5 else ()
+        there = [site for site in expected if site in self.sent]
+        ends_at = self.since + timedelta(seconds=100 if phase == 1 else 60)
+        waits = tuple(site for site in expected if site not in there)
+        is_late = self.now >= ends_at
+        steps = due_steps(SecureStanding(phase, waits, self.rosters), SECURE, is_late=is_late)
+        return Masking(phase, len(there), 3, steps, is_late, ends_at)
+
+    def happen(self):
+        """Time passes, and perhaps a run ends, or somebody runs a site's partition by hand."""
+        super().happen()
+        if self.random.random() < 0.1:
+            self._turn(SECURE_SITES[int(self.random.integers(4))])
+
+    def _write(self, step):
+        if step.startswith("delta/"):
+            self._turn(step.split("/")[1])
+        else:
+            super()._write(step)
+
+    def _turn(self, site):
+        """What a run of a site does: its file, then the end of the phase if it is due."""
+        found = self.masking()
+        expected = self.rosters.get(found.phase - 1, SECURE_SITES)
+        if found.phase == 5 or site not in expected:
+            return
+        self.sent.add(site)
+        there = tuple(each for each in expected if each in self.sent)
+        if there == expected or (found.is_late and len(there) >= 3):
+            self.rosters[found.phase], self.sent, self.since = there, set(), self.now
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_in_a_secure_round_nothing_is_asked_twice_either_and_every_round_ends(seed):
+    world = SecureWorld(seed)
+    for _ in range(600):
+        world.tick()
+        if world.over:
+            break
+        world.happen()
+
+    assert world.over
+    world.tick()
+    assert world.asked.count("verdict") == 1
+    assert "adapter" not in world.asked or len(world.rosters) == 4
