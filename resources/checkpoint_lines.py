@@ -230,15 +230,19 @@ def _scored(plan: WavePlan, rows: Mapping[str, pl.DataFrame]) -> list[ScoredClip
     assert model is not None
     values = ("sharpness", "motion_mean_px")
     scores = rows["scores"].select("recipe_id", "accepted", *values)
-    of_sketch = rows["scores"].select(
-        sketch_recipe_id="recipe_id", **{f"sketch_{name}": pl.col(name) for name in values}
+    is_sketch = pl.col("tier") == SKETCH
+    of_sketch = (  # by scene: a clip names its sketch only if it took control from it
+        rows["lineage"]
+        .filter(is_sketch)
+        .join(scores, on="recipe_id")
+        .select("index", **{f"sketch_{name}": pl.col(name) for name in values})
     )
     status = rows["duplicates"].select("recipe_id", distinct=pl.col("status") == "unique")
     table = (
         rows["lineage"]
-        .filter(pl.col("tier") != SKETCH)
+        .filter(~is_sketch)
         .join(scores, on="recipe_id")
-        .join(of_sketch, on="sketch_recipe_id", how="left")
+        .join(of_sketch, on="index", how="left")
         .join(status, on="recipe_id", how="left")
         .sort("index", "recipe_id")
     )

@@ -20,6 +20,7 @@ from resources.tables import read_record
 from worldloop import layout
 from worldloop.errors import BudgetExceededError
 from worldloop.federation.held_out import pick_held_out
+from worldloop.federation.masking import MIN_SITES
 from worldloop.federation.outcomes import Outcome
 from worldloop.federation.rounds import RoundPlan, next_round_key
 from worldloop.federation.triggers import (
@@ -144,7 +145,8 @@ def build_retraining(
         answer = why_train(news, settings)
         if not answer.yes:
             return dg.SkipReason(answer.reason)
-        few = why_no_quorum(num_clips, settings.terms.quorum)
+        least = MIN_SITES if settings.aggregation.secure else 1
+        few = why_no_quorum(num_clips, max(settings.terms.quorum, least))
         if few is not None:
             return dg.SkipReason(few)
         if not held_out:

@@ -4,6 +4,7 @@ import dagster as dg
 import pytest
 
 from assets.promoted_checkpoint import _put_to_use
+from resources.checkpoint_lines import scored_clips
 from resources.checkpoint_registry import CheckpointRegistry
 from resources.site_store import SiteStore
 from tests.assets.rounds import HOMES, MODEL, MadeUpRounds
@@ -80,3 +81,16 @@ def test_a_newer_candidate_takes_the_place_of_the_one_that_is_tried(registry):
 
     assert standing(registry)[:2] == ("r0001", "r0003")
     assert [one.event for one in registry.history(LINE)][-2:] == ["withdrawn", "shadowed"]
+
+
+@pytest.mark.slow
+def test_what_a_wave_of_a_real_model_leaves_in_the_logs_can_be_compared(house):
+    model = {"world_model": MODEL, "tier": "tiny", "allow_unguarded": True}
+    house.plan("w0001", ["tokyo/museum"], num_frames=0, **model)
+    house.carry("w0001", ["tokyo"])
+
+    found = scored_clips(house.store, house.resources["site_log"], LINE)
+
+    assert [(one.place, one.adapter) for one in found] == [("tokyo/museum", "")] * 2
+    assert all({"accepted", "sharpness", "motion"} <= one.scores.keys() for one in found)
+    assert all(0 <= value <= 1 for one in found for value in one.scores.values())

@@ -66,7 +66,7 @@ def test_another_plan_for_the_same_round_is_a_conflict(rounds):
         (
             {"aggregation": {"secure": True}, "sites": ["aws", "gcp"]},
             MalformedRecordError,
-            "secure: found '2 sites', expected 'at least 3 sites",
+            "secure: found '2 sites', expected at least 3 sites",
         ),
         ({"aggregation": {"strategy": "trimmed_mean"}}, MalformedRecordError, "at least 3, which"),
         ({"aggregation": {"options": {"x": 1.0}}}, MalformedRecordError, "option of fedavg"),

@@ -94,6 +94,8 @@ def check_nothing_is_unmasked(house):
             if name.endswith("delta.bin"):
                 header, payload = read_unverified(content)
                 assert header.masked
+                if header.is_empty:
+                    continue
                 masked = read_masked(payload).ring
                 assert np.mean(masked == numbers.quantised(flat, WEIGHTS[site])) < 0.1
 

@@ -60,7 +60,7 @@ def film(
     log.append("lineage", sketches)
     log.append(
         "lineage",
-        made.with_columns(tier=pl.lit("tiny"), sketch_recipe_id=sketches["recipe_id"]).select(
+        made.with_columns(tier=pl.lit("tiny"), sketch_recipe_id=pl.lit(None, pl.String)).select(
             list(LINEAGE.columns)
         ),
     )

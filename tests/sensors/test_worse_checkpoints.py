@@ -237,7 +237,7 @@ def test_a_site_that_is_away_is_named_and_nothing_is_decided(promoted, monkeypat
 
 def test_the_asset_shows_what_is_used_and_tried_since_when_and_why(promoted):
     promoted.resources["registry"].try_as_shadow(LINE, "r0003", share=0.25, reason="all gates")
-    run(promoted)
+    promoted.execute("lines_job")
 
     event = promoted.instance.get_latest_materialization_event(dg.AssetKey("checkpoint_lines"))
     metadata = event.asset_materialization.metadata

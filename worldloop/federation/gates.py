@@ -85,6 +85,11 @@ LIMITS: Mapping[str, Limit] = MappingProxyType(
         "memorisation_chance": Limit(
             0.05, "more samples above the yardstick than 5 % of honest rounds would show"
         ),
+        "near_similarity": Limit(
+            0.3,
+            "a clip and itself a second later had 0.33 and more, docs/log.md; below it nothing is near, however far "
+            "the few held-out clips of a site lie",
+        ),
         "copy_similarity": Limit(
             0.95,
             "copies encoded again at crf 32 had 0.96 and more, other clips at most 0.70, docs/log.md",
@@ -429,9 +434,11 @@ def _memorisation(asked: _Asked) -> _Answer:
     if not by_site or silent:
         named = f" at {', '.join(silent)}" if silent else ""
         return _missing(chance, f"samples against training footage{named}")
-    worst = max(by_site, key=lambda site: (_num_over(by_site[site]), site))
-    rows = by_site[worst]
-    num_over = _num_over(rows)
+    over = {
+        site: _num_over(rows, asked.limits["near_similarity"]) for site, rows in by_site.items()
+    }
+    worst = max(by_site, key=lambda site: (over[site], site))
+    rows, num_over = by_site[worst], over[worst]
     probability = chance_of_at_least(num_over, len(rows), _TYPICAL_SHARE)
     copies = [
         row for rows in by_site.values() for row in rows if row.similarity > max(copy, row.typical)
@@ -531,8 +538,8 @@ def chance_of_at_least(count: int, total: int, share: float) -> float:
     return 1.0 - below
 
 
-def _num_over(rows: Sequence[Nearest]) -> int:
-    return sum(row.similarity > row.typical for row in rows)
+def _num_over(rows: Sequence[Nearest], near: float) -> int:
+    return sum(row.similarity > max(row.typical, near) for row in rows)
 
 
 def _site_changes(measured: Evaluation) -> dict[str, float]:
