@@ -153,6 +153,13 @@ def test_samples_that_repeat_training_footage_fail():
     assert failed(of, nearest=(*honest, Nearest("after", 9, 0.7, 0.6, "aws"))) == {}
 
 
+def test_samples_that_are_far_from_all_footage_repeat_none_of_it():
+    of = plan()  # a site whose few held-out clips lie further still is no yardstick
+    honest = tuple(row for site in of.sites for row in nearest(site))
+    far = tuple(Nearest("after", number, 0.2, 0.08, "gcp") for number in range(8))
+    assert failed(of, nearest=(*honest, *far)) == {}
+
+
 def test_a_site_that_did_not_measure_memorisation_is_named():
     of = plan()
     assert failed(of, nearest=nearest("aws"))["memorisation"].endswith("footage at azure, gcp")
