@@ -23,6 +23,7 @@ from resources.round_files import (
     released_waves,
     trial_places,
 )
+from resources.secure_rounds import forget_ended
 from resources.site_keys import SiteKeys
 from resources.site_log import SiteLog
 from resources.site_store import SiteStore
@@ -254,7 +255,7 @@ def round_plan(
     key = context.partition_key
     known = planned_rounds(store)
     log_ended_rounds(store, site_log, known)
-    _forget_masks_of_ended(store, SiteKeys(federation.home))
+    forget_ended(SiteKeys(federation.home), store)  # what a kill kept
     standing = read_round_plan(store, key) if key in known else None
     if not config.model:
         if standing is None:
@@ -478,13 +479,6 @@ class _Planner:
             )
         )
         return Trial(**{**asked, "prompts": tuple(asked["prompts"] or written)})
-
-
-def _forget_masks_of_ended(store: SiteStore, keys: SiteKeys) -> None:
-    """What a kill kept from being forgotten when its round ended."""
-    for site, key in keys.round_secrets():
-        if read_outcome(store, key) is not None:
-            keys.forget_round_secret(site, key)
 
 
 def _line(name: str) -> str:

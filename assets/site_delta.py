@@ -24,7 +24,13 @@ from resources.outbox import Outbox
 from resources.residuals import carried_residual, keep_residual
 from resources.round_deltas import start_of
 from resources.round_files import read_outcome, read_participants, read_round_plan
-from resources.secure_rounds import coordinator_turn, missed_phase, read_standing, site_turn
+from resources.secure_rounds import (
+    coordinator_turn,
+    forget_ended,
+    missed_phase,
+    read_standing,
+    site_turn,
+)
 from resources.site_footage import SiteFootage, StagedFootage
 from resources.site_keys import SiteKeys
 from resources.site_store import SiteStore
@@ -146,6 +152,8 @@ class _SiteAtWork:
     def do_what_is_due(self, outbox: Outbox) -> str:
         """Send what can be sent now; answers with why nothing is, in words, else with nothing."""
         plan, site = self.plan, self.site
+        for other, ended in forget_ended(SiteKeys(self.federation.home), self.store):
+            self.staging.clear(ended, other)
         stands = outbox.sent(plan.round, site, DELTA) is not None
         if _is_too_late(self.store, plan):
             return "" if stands else _OVER

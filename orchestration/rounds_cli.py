@@ -21,7 +21,7 @@ _QUIET = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
 
 @click.group()
 def rounds() -> None:
-    """Federated rounds: list, show, plan, retry."""
+    """Federated rounds: list, show, plan, retry, roll back."""
 
 
 @rounds.command("list")
@@ -167,6 +167,21 @@ def retry(round_key: str, step: str, site: str) -> None:
     click.echo(f"{step} of {round_key}{f' at {site}' if site else ''} is done.")
 
 
+@rounds.command("roll-back")
+@click.argument("round_key", metavar="ROUND")
+@click.option("--reason", required=True, help="Why, for the history, the audit row and the alert.")
+def roll_back(round_key: str, reason: str) -> None:
+    """Take the promoted checkpoint of ROUND back; the one before it is used again."""
+    from orchestration.instance import open_instance
+    from resources.round_files import read_round_plan
+
+    read_round_plan(_store(), round_key)
+    asked = {"roll_back": round_key, "reason": reason}
+    config = {"ops": {"checkpoint_lines": {"config": asked}}}
+    _execute("lines_job", None, open_instance(), config)
+    click.echo(f"The checkpoint of {round_key} is used no more.")
+
+
 def _store() -> Any:
     from orchestration.deployments import federation
 
@@ -210,7 +225,9 @@ def _config(path: Path | None) -> dict[str, Any]:
     return asked
 
 
-def _execute(job: str, key: str, instance: Any, config: dict[str, Any] | None = None) -> None:
+def _execute(
+    job: str, key: str | None, instance: Any, config: dict[str, Any] | None = None
+) -> None:
     """Run a job in this process; what it prints goes into a file.
 
     Raises:

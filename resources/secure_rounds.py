@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from resources.outbox import Outbox
 from resources.site_keys import SiteKeys, public_key
+from resources.site_store import SiteStore
 from resources.store_refusals import MissingObjectError
 from worldloop import layout
 from worldloop.errors import MalformedRecordError, StoreError
@@ -139,7 +140,7 @@ def site_turn(
         if phase == present and outbox.sent(plan.round, site, FILES[phase]) is None:
             content = _message(outbox, keys, plan, header, delta, keep, phase)
             outbox.send(plan.round, site, FILES[phase], content)
-    if present == DONE:
+    if present >= REVEALED:  # all is sent, and stays
         keys.forget_round_secret(site, plan.round)
     return present
 
@@ -217,6 +218,22 @@ def missed_phase(outbox: Outbox, plan: RoundPlan, site: str) -> int:
     """The phase from which a secure round went on without a site's delta; 0 if it takes part."""
     rosters = _rosters(outbox, plan.round)
     return next((p for p, sites in rosters.items() if p < REVEALED and site not in sites), 0)
+
+
+def forget_ended(keys: SiteKeys, coordinator: SiteStore) -> list[tuple[str, str]]:
+    """Forget the masks of this machine's sites whose rounds are over: of sites that were left behind, or killed.
+
+    Returns:
+        Site and round of each.
+    """
+    over = [
+        (site, key)
+        for site, key in keys.round_secrets()
+        if coordinator.exists(layout.outcome_key(key))
+    ]
+    for site, key in over:
+        keys.forget_round_secret(site, key)
+    return over
 
 
 def forget_masks(keys: SiteKeys, plan: RoundPlan) -> None:

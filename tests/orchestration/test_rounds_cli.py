@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from orchestration.cli import main
+from resources.checkpoint_registry import CheckpointRegistry
 from resources.round_files import end_round, publish_adapter, publish_round_plan
 from tests.sensors.rounds import round_plan
 from worldloop import layout
@@ -114,6 +115,20 @@ def test_a_step_that_fails_again_says_why(store):
 
     assert answer.exit_code == 1
     assert "0 of 3 deltas can be used, the quorum is 2" in answer.output
+
+
+def test_a_checkpoint_is_taken_back_by_hand(store):
+    plan, registry = round_plan(), CheckpointRegistry(store=store, home="")
+    line = plan.base.model.lower()
+    publish_round_plan(store, plan)
+    names = ("README.md", "evaluation.json", "pytorch_lora_weights.safetensors")
+    registry.publish(line, "r0001", dict.fromkeys(names, b"{}"))
+    registry.promote(line, "r0001", reason="better")
+    answer = worldloop("roll-back", "r0001", "--reason", "looks wrong")
+
+    assert answer.exit_code == 0, answer.output
+    assert registry.main(line) == ""
+    assert worldloop("roll-back", "r0007", "--reason", "none").exit_code == 1
 
 
 def _no_clips() -> bytes:

@@ -9,6 +9,7 @@ from resources.secure_rounds import (
     FILES,
     coordinator_turn,
     due_steps,
+    forget_ended,
     forget_masks,
     missed_phase,
     phase_deadline,
@@ -237,12 +238,23 @@ def test_a_round_that_is_over_is_forgotten_at_every_site(tmp_path):
     assert keys.round_secrets() == [("aws", "r0002")]
 
 
-def test_masks_of_a_round_are_forgotten_when_it_is_over(federated):
-    for _ in range(4):
+def test_masks_of_a_round_are_forgotten_once_they_are_revealed(federated):
+    for _ in range(3):
         federated.phase()
-    assert (federated.keys["aws"].folder / "aws.r0001.mask").exists()
+    keys = federated.keys["aws"]
+    assert keys.round_secrets() == [("aws", "r0001")]
+    for _ in range(2):  # what was revealed stays, so nothing of it is needed again
+        federated.turn("aws")
+        assert keys.round_secrets() == []
+
+
+def test_a_site_that_was_left_behind_forgets_once_the_round_is_over(federated):
     federated.turn("aws")
-    assert not (federated.keys["aws"].folder / "aws.r0001.mask").exists()
+    keys, store = federated.keys["aws"], federated.outbox.coordinator
+    assert forget_ended(keys, store) == []
+    store.put(layout.outcome_key("r0001"), b"{}")
+    assert forget_ended(keys, store) == [("aws", "r0001")]
+    assert keys.round_secrets() == []
 
 
 def test_another_plan_of_the_round_finds_nothing_of_this_one(federated):
