@@ -8,7 +8,7 @@ from assets.evaluation import END_TAG
 from sensors.round_conductor import build_round_conductor
 from tests.sensors.rounds import JOBS, end, open_round, record_run
 from worldloop import layout
-from worldloop.federation.rounds import Terms
+from worldloop.federation.rounds import Aggregation, Terms
 
 FAILED, SUCCESS, STARTED = (
     dg.DagsterRunStatus.FAILURE,
@@ -134,6 +134,23 @@ def test_rounds_that_are_open_at_once_are_each_carried(house):
     open_round(house, "r0002", opened_at=NOW, terms=replace(Terms(), quorum=1))
 
     assert {key[:5] for key in keys(tick(house))} == {"r0001", "r0002"}
+
+
+def test_a_secure_round_is_asked_for_phase_by_phase(house):
+    open_round(house, opened_at=NOW, aggregation=Aggregation(secure=True))
+    found = tick(house).run_requests
+
+    assert [request.run_key for request in found] == [f"r0001/delta/{site}/1" for site in SITES]
+    assert str(found[0].partition_key) == "r0001|aws"
+    for request in found:
+        record_run(house, "delta_job", str(request.partition_key), STARTED, **request.tags)
+    assert "0 sites have sent what phase 1" in tick(house).skip_message
+
+
+def test_a_secure_round_without_enough_sites_in_time_is_ended(house):
+    open_round(house, aggregation=Aggregation(secure=True))  # planned long ago
+
+    assert keys(tick(house)) == ["r0001/verdict"]
 
 
 def test_it_writes_nothing_itself(house):
