@@ -34,8 +34,7 @@ bench: $(READY_DEV) ## CPU seconds and ratios of the main paths
 	$(BIN)/python -m orchestration.bench
 
 golden: $(READY_DEV) ## write tests/golden again; review the diff
-	$(BIN)/python -m tests.golden.formats.v2.make_golden
-	$(BIN)/python -m tests.golden.formats.v3.make_golden
+	$(BIN)/python -m tests.golden.formats.v4.make_golden
 	$(BIN)/python -m tests.golden.make_snapshots
 	$(BIN)/python -m tests.golden.make_scenes
 
