@@ -1,5 +1,6 @@
 """A render job that is killed in the middle leaves no trace in the release."""
 
+import contextlib
 import threading
 import time
 
@@ -29,9 +30,10 @@ def kill_after_first_clip(house: House, killed: list[int]) -> None:
         finished = [p for p in staging.glob("*/.sums.json") if ".partial" not in p.parent.name]
         if finished:
             for child in psutil.Process().children(recursive=True):
-                if "gpu_jobs.render_clips.job" in child.cmdline():
-                    child.kill()
-                    killed.append(child.pid)
+                with contextlib.suppress(psutil.NoSuchProcess):  # gone, or ended and not waited for
+                    if "gpu_jobs.render_clips.job" in child.cmdline():
+                        child.kill()
+                        killed.append(child.pid)
         time.sleep(0.01)
 
 

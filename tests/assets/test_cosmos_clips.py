@@ -68,6 +68,7 @@ def make(house, *, assets=("prompts", "rendered_clips", "cosmos_clips"), raises=
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory):
     """A wave of two scenes, each as a sketch and as a clip of a tiny model, with its release."""
+    SPECS.clear()  # another module may have asked the stand-in before
     with dg.DagsterInstance.ephemeral() as instance:
         house = House(tmp_path_factory.mktemp("generated"), instance)
         house.resources["launcher"] = StandInLauncher()
