@@ -32,7 +32,7 @@ def gaussian_delta(epsilon, multiplier):
     return normal(half - shifted) - math.exp(epsilon) * normal(-half - shifted)
 
 
-# dp-accounting 0.6.0 (pypi.org/project/dp-accounting), RdpAccountant, delta 1e-5, and its PLDAccountant,
+# dp-accounting 0.6.0, RdpAccountant, delta 1e-5, and its PLDAccountant,
 # which is exact up to discretisation: sampling rate, noise multiplier, rounds, epsilon, least epsilon
 ORACLE = [
     (1.0, 1.0, 1, 4.728507, 4.377178),
