@@ -9,6 +9,7 @@ from resources.wave_plans import planned_waves, publish_plan, read_plan
 from resources.world_models import WorldModels
 from worldloop import layout
 from worldloop.atlas.atlas import load_atlas
+from worldloop.budgets import estimate_clips, estimate_world_model, total
 from worldloop.cosmos.plans import Lora, WorldModelPlan, plan_world_model
 from worldloop.errors import PlanConflictError
 from worldloop.recipes import Shape
@@ -137,6 +138,21 @@ class WavePlanConfig(dg.Config):
             checkpoint=self.checkpoint,
             loras=[Lora(lora.path, lora.weight) for lora in self.loras],
             drafts=self.drafts,
+        )
+
+    def estimate(self, usd_per_gpu_hour: float) -> dict[str, float]:
+        """What the clips of these scenes or places will use, by kind of budget."""
+        asked = [scene.partition("@")[0] for scene in self.scenes] or self.places
+        num_clips = len(asked) * (1 if self.scenes else self.clips_per_place)
+        sketches, plan = estimate_clips(num_clips, self.shape()), self.model_plan()
+        if plan is None:
+            return sketches
+        num_cities = len({place.partition("/")[0] for place in asked})
+        return total(
+            sketches,
+            estimate_world_model(
+                plan, num_clips, num_cities=num_cities, usd_per_gpu_hour=usd_per_gpu_hour
+            ),
         )
 
 

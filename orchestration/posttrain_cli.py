@@ -7,19 +7,17 @@ The folder, its settings and what is written are those of the published post-tra
 import inspect
 import json
 import signal
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from orchestration.cosmos_cli import default_checkpoints
+from orchestration.job_runs import job_command, watch
 from worldloop.cosmos.families import ClipShape
 from worldloop.errors import JobFailedError, MalformedRecordError, UnknownKeyError
 from worldloop.federation.rounds import Training
@@ -348,19 +346,6 @@ class _Bar:
         self._bar.update(self._task, description=what, completed=done, total=total)
 
 
-def command(job: str, spec_path: Path, num_gpus: int) -> list[str]:
-    """The program that runs a spec.
-
-    Example:
-        >>> command("gpu_jobs.posttrain.job", Path("spec.json"), 1)[1:]
-        ['-m', 'gpu_jobs.posttrain.job', 'spec.json']
-    """
-    if num_gpus == 1:
-        return [sys.executable, "-m", job, str(spec_path)]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    return [*launcher, f"--nproc_per_node={num_gpus}", "-m", job, str(spec_path)]
-
-
 def _run(
     job: str, spec: Mapping[str, Any], folder: Path, num_gpus: int, bar: _Bar
 ) -> Mapping[str, Any]:
@@ -374,7 +359,7 @@ def _run(
     spec_path, log = folder / f"{job.rpartition('.')[2]}.spec.json", folder / "posttrain.log"
     spec_path.write_text(json.dumps(spec, indent=1), encoding="utf-8")
     try:
-        words, report, code = _watch(command(job, spec_path, num_gpus), log, bar)
+        words, report, code = watch(job_command(job, spec_path, num_gpus), log, bar.tell)
     except KeyboardInterrupt:
         at = f" at step {bar.step} of {bar.of}" if bar.of else ""
         raise click.ClickException(f"Interrupted{at}. {_GO_ON}") from None
@@ -384,58 +369,3 @@ def _run(
             silence = "The job was killed, most likely because the machine ran out of memory"
         raise JobFailedError(f"{(words or silence).rstrip('.')}. Details: {log}")
     return report
-
-
-def _watch(
-    arguments: Sequence[str], log: Path, bar: _Bar
-) -> tuple[str, Mapping[str, Any] | None, int]:
-    """Run a program; the words of its error, its report and its exit code."""
-    reports: list[Mapping[str, Any]] = []
-    with (
-        log.open("a", encoding="utf-8") as file,
-        subprocess.Popen(
-            arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
-        ) as process,
-    ):
-        assert process.stdout is not None
-        assert process.stderr is not None
-        listener = threading.Thread(target=_read_reports, args=(process.stdout, reports))
-        listener.start()
-        try:
-            words = _read_events(process.stderr, file, bar)
-            code = process.wait()
-        except KeyboardInterrupt:  # the job ends politely
-            process.send_signal(signal.SIGINT)
-            process.wait()
-            raise
-        finally:
-            listener.join()
-    return words, reports[-1] if reports else None, code
-
-
-def _read_reports(stream: IO[str], reports: list[Mapping[str, Any]]) -> None:
-    reports += [record for record in map(_json, stream) if record]
-
-
-def _read_events(stream: IO[str], log: IO[str], bar: _Bar) -> str:
-    """Pass events on, keep all in the log, and answer with the words that an error ended with."""
-    words = ""
-    for line in stream:
-        log.write(line)
-        record = _json(line)
-        if record:
-            bar.tell(record)
-        kind, colon, rest = line.partition(": ")
-        if colon and kind.rpartition(".")[2].isidentifier() and kind.endswith("Error"):
-            words = rest.strip()
-    return words
-
-
-def _json(line: str) -> Mapping[str, Any]:
-    if not line.startswith("{"):
-        return {}
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return {}
-    return record if isinstance(record, dict) else {}

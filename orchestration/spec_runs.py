@@ -6,15 +6,13 @@ Finished clips of an interrupted run are kept until it has ended well.
 import json
 import shutil
 import signal
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from gpu_jobs.cosmos_generate.spec import CosmosGenerateSpec
+from orchestration.job_runs import OnEvent, job_command, watch
 from worldloop.cosmos.models import Model, model
 from worldloop.errors import JobFailedError, MalformedRecordError
 
@@ -84,7 +82,7 @@ def run_spec(
     *,
     num_devices: int,
     log: Path,
-    on_event: Callable[[Mapping[str, Any]], None],
+    on_event: OnEvent,
 ) -> Outcome:
     """Run the job to its end; a run that ended well leaves only what was saved.
 
@@ -102,7 +100,8 @@ def run_spec(
     log.parent.mkdir(parents=True, exist_ok=True)
     spec_path = staging.with_suffix(".json")
     spec_path.write_text(json.dumps(asdict(spec)), encoding="utf-8")
-    words, answer, code = _watch(command(spec_path, num_devices), log, on_event)
+    program = job_command(_JOB, spec_path, num_devices)
+    words, answer, code = watch(program, log, on_event, is_report=_is_report)
     if code != 0 or answer is None:
         if not any(path.name[0] != "." for path in staging.iterdir()):  # nothing to go on from
             _forget(staging, spec_path)
@@ -111,6 +110,10 @@ def run_spec(
     if not outcome.failures:
         _forget(staging, spec_path)
     return outcome
+
+
+def _is_report(record: Mapping[str, Any]) -> bool:
+    return "clips" in record and "failures" in record
 
 
 def _forget(staging: Path, spec_path: Path) -> None:
@@ -128,19 +131,6 @@ def _silence(code: int) -> str:
     return f"The job ended with exit code {code} and no report"
 
 
-def command(spec_path: Path, num_devices: int) -> list[str]:
-    """The program that makes the clips of a spec.
-
-    Example:
-        >>> command(Path("spec.json"), 1)[1:]
-        ['-m', 'gpu_jobs.cosmos_generate.job', 'spec.json']
-    """
-    if num_devices == 1:
-        return [sys.executable, "-m", _JOB, str(spec_path)]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    return [*launcher, f"--nproc_per_node={num_devices}", "-m", _JOB, str(spec_path)]
-
-
 def _missing_folders(spec: CosmosGenerateSpec, chosen: Model) -> list[str]:
     """Folders that are not there; what is in them is for the job to judge."""
     root = Path(spec.checkpoint_dir)
@@ -153,66 +143,6 @@ def _missing_folders(spec: CosmosGenerateSpec, chosen: Model) -> list[str]:
     if spec.upsampler and not Path(spec.upsampler["dir"]).is_dir():
         missing.append(spec.upsampler["name"])
     return missing
-
-
-def _watch(
-    arguments: Sequence[str], log: Path, on_event: Callable[[Mapping[str, Any]], None]
-) -> tuple[str, Mapping[str, Any] | None, int]:
-    """Run a program; its last words, its report and its exit code."""
-    reports: list[Mapping[str, Any]] = []
-    with (
-        log.open("a", encoding="utf-8") as file,
-        subprocess.Popen(
-            arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
-        ) as process,
-    ):
-        assert process.stdout is not None
-        assert process.stderr is not None
-        listener = threading.Thread(target=_read_reports, args=(process.stdout, reports))
-        listener.start()
-        try:
-            words = _read_events(process.stderr, file, on_event)
-            code = process.wait()
-        except KeyboardInterrupt:  # the job ends politely; its finished clips stand
-            process.send_signal(signal.SIGINT)
-            process.wait()
-            raise
-        finally:
-            listener.join()
-    return words, reports[-1] if reports else None, code
-
-
-def _read_reports(stream: IO[str], reports: list[Mapping[str, Any]]) -> None:
-    for line in stream:
-        record = _json(line)
-        if "clips" in record and "failures" in record:
-            reports.append(record)
-
-
-def _read_events(
-    stream: IO[str], log: IO[str], on_event: Callable[[Mapping[str, Any]], None]
-) -> str:
-    """Pass events on, keep all in the log, and answer with the words that an error ended with."""
-    words = ""
-    for line in stream:
-        log.write(line)
-        record = _json(line)
-        if record.get("event", "log") != "log":
-            on_event(record)
-        kind, colon, _ = line.partition(": ")
-        if colon and kind.rpartition(".")[2].isidentifier() and kind.endswith(("Error", "Failure")):
-            words = line.partition(": ")[2].strip()
-    return words
-
-
-def _json(line: str) -> Mapping[str, Any]:
-    if not line.startswith("{"):
-        return {}
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return {}
-    return record if isinstance(record, dict) else {}
 
 
 def _outcome(spec: CosmosGenerateSpec, report: Mapping[str, Any]) -> Outcome:

@@ -16,6 +16,7 @@ from worldloop.cosmos.plans import FIRST_FRAMES, VIDEO_CONTROLS, WorldModelPlan
 from worldloop.cosmos.recipes import AskedClip
 from worldloop.cosmos.requests import ClipRequest, Conditioning, Control, ControlKind
 from worldloop.errors import MalformedRecordError
+from worldloop.whole_files import write_whole
 
 _FOOTAGE = "rgb.mp4"
 _KINDS: Mapping[str, ControlKind] = {
@@ -52,10 +53,10 @@ def lay_out_source(
     wanted = members if plan.video_controls else [_FOOTAGE]
     for name in wanted:
         content = _member(store, clip["pack_key"], members[name])
-        _put(folder / name, content)
+        write_whole(folder / name, content)
         if name == _FOOTAGE and FIRST_FRAMES in plan.control:
             cut, frames = first_frames_file(content, plan.conditioning_frames)
-            _put(folder / cut, frames)
+            write_whole(folder / cut, frames)
 
 
 def clip_request(asked: AskedClip, plan: WorldModelPlan, inputs: Path) -> ClipRequest:
@@ -101,9 +102,3 @@ def _member(store: SiteStore, pack_key: str, member: Mapping[str, Any]) -> bytes
             "Delete the pack and materialise its partition again.",
         )
     return content
-
-
-def _put(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)

@@ -6,7 +6,6 @@ Assets use it as they use the store of one site. Which site a key belongs to fol
 
 import contextlib
 import itertools
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from resources.federation import Federation
 from resources.site_store import SiteStore, StoredObject
 from worldloop.errors import UnreachableError
 from worldloop.layout import PACKS, city_of, may_hold_cities
+from worldloop.whole_files import write_whole
 
 _Objects = list[StoredObject]  # named here because the verb `list` hides the type in the class
 _Stores = list[SiteStore]
@@ -171,13 +171,7 @@ class FederatedStore(SiteStore):
     def _copied(store: SiteStore, key: str, folder: Path) -> Path:
         path = folder / key
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-            try:
-                partial.write_bytes(store.get(key))
-                partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)
+            write_whole(path, store.get(key))
         path.touch()
         newest = sorted(folder.rglob("*.tar"), key=lambda copy: -copy.stat().st_mtime_ns)
         sizes = itertools.accumulate(copy.stat().st_size for copy in newest)

@@ -9,7 +9,6 @@ import fcntl
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +29,7 @@ from worldloop.errors import BudgetExceededError, StoreError
 from worldloop.layout import manifest_key
 from worldloop.packs import ERASED
 from worldloop.records import MANIFEST
+from worldloop.whole_files import write_whole
 
 TRAIN, HELD_OUT = "train", "held_out"
 CACHE = "cache"
@@ -270,7 +270,7 @@ class _Folder:
             self._say_lost(video, "its pack is gone")
             return False
         if hashlib.sha256(content).hexdigest() == video.sha256:
-            _put(self._video_path(video), content)
+            write_whole(self._video_path(video), content)
             return True
         if content.startswith(ERASED[: video.size_bytes]):
             self._say_lost(video, "it was taken back")
@@ -290,9 +290,9 @@ class _Folder:
     def _write_texts(self, videos: Mapping[str, _Video]) -> None:
         for name, video in videos.items():
             if self._text(name) != video.text:
-                _put(self.path / "metas" / f"{name}.txt", video.text.encode())
+                write_whole(self.path / "metas" / f"{name}.txt", video.text.encode())
         lines = [json.dumps(asdict(video.facts), sort_keys=True) for video in videos.values()]
-        _put(self.path / _CLIPS_NAME, "".join(f"{line}\n" for line in lines).encode())
+        write_whole(self.path / _CLIPS_NAME, "".join(f"{line}\n" for line in lines).encode())
 
     def _text(self, name: str) -> str:
         try:
@@ -316,14 +316,3 @@ def _video_of(row: Mapping[str, Any]) -> _Video:
         sha256=member["sha256"],
         duration_s=row["duration_s"],
     )
-
-
-def _put(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from sensors.wave_conductor import open_waves
 from worldloop.budgets import estimate_wave
 from worldloop.conducting import reason_not_to_open
 from worldloop.errors import BudgetExceededError
+from worldloop.federation.triggers import wave_order
 from worldloop.sites import PROMOTED, Site
 from worldloop.waves import next_wave_key
 
@@ -122,6 +123,22 @@ def why_unplanned(instance: dg.DagsterInstance, wave: str | None, plan_job: str)
     if newest and newest[0].dagster_run.is_finished:
         return f"Wave {wave} could not be planned: materialise wave_plan of {wave} in the UI."
     return f"Wave {wave} is being planned."
+
+
+def why_no_wave(
+    instance: dg.DagsterInstance, store: SiteStore, plan_job: str, site: Site
+) -> str | None:
+    """Why no wave may open now that nobody's clock is waited for: another one is planned or carried, or the disk is full."""
+    known = instance.get_dynamic_partitions(waves_name())
+    unplanned = why_unplanned(instance, max(known, key=wave_order, default=None), plan_job)
+    return unplanned or reason_not_to_open(
+        open_waves=open_waves(instance),
+        last_opened_at=None,
+        now=datetime.now(UTC),
+        min_hours_between=0.0,
+        disk_used_gb=store.used_bytes() / 1e9,
+        max_disk_gb=site.max_disk_gb,
+    )
 
 
 def _last_opened_at(cursor: str | None) -> datetime | None:

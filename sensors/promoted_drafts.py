@@ -1,7 +1,6 @@
 """Which drafts are worth a higher tier? Opens one wave that renders the best of a released wave again."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -15,10 +14,7 @@ from resources.clip_tables import read_drafts
 from resources.ledger import Ledger
 from resources.site_store import SiteStore
 from resources.wave_plans import planned_waves, read_plan
-from sensors.continuous_generation import waves_name, why_unplanned
-from sensors.wave_conductor import open_waves
-from worldloop.budgets import estimate_clips, estimate_world_model, total
-from worldloop.conducting import reason_not_to_open
+from sensors.continuous_generation import waves_name, why_no_wave
 from worldloop.cosmos.promotion import (
     can_promote,
     choose_drafts,
@@ -54,7 +50,7 @@ def build_promoted_drafts(
         """Open a wave that renders the best drafts of a released wave at the next tier."""
         now = datetime.now(UTC)
         state = _state(context.cursor, now, asdict(settings))
-        reason = _reason_to_wait(context.instance, store, plan_job.name, site, now)
+        reason = why_no_wave(context.instance, store, plan_job.name, site)
         left = settings.max_per_day - int(state["promoted"])
         if reason is None and left <= 0:
             reason = (
@@ -72,7 +68,7 @@ def build_promoted_drafts(
         source, config = found
         wave = next_wave_key(context.instance.get_dynamic_partitions(waves_name()))
         try:
-            ledger.reserve(wave, _estimate(config, site))
+            ledger.reserve(wave, WavePlanConfig(**config).estimate(site.usd_per_gpu_hour))
         except (BudgetExceededError, MalformedRecordError, UnknownKeyError) as error:
             return dg.SkipReason(f"Drafts of {source.wave} wait: {error}")
         num_drafts = len(config["drafts"])
@@ -90,22 +86,6 @@ def build_promoted_drafts(
         )
 
     return promoted_drafts_sensor
-
-
-def _reason_to_wait(
-    instance: dg.DagsterInstance, store: SiteStore, plan_job: str, site: Site, now: datetime
-) -> str | None:
-    """Why no wave may open now: another one is planned or carried, or the disk is full."""
-    known = instance.get_dynamic_partitions(waves_name())
-    unplanned = why_unplanned(instance, max(known, default=None), plan_job)
-    return unplanned or reason_not_to_open(
-        open_waves=open_waves(instance),
-        last_opened_at=None,
-        now=now,
-        min_hours_between=0.0,
-        disk_used_gb=store.used_bytes() / 1e9,
-        max_disk_gb=site.max_disk_gb,
-    )
 
 
 def _next_promotion(
@@ -131,21 +111,6 @@ def _next_promotion(
                 return plan, promotion_config(plan, pairs, site.promotion)
         state["finished"].append(wave)
     return None
-
-
-def _estimate(config: Mapping[str, Any], site: Site) -> dict[str, float]:
-    asked = WavePlanConfig(**config)
-    model_plan, num_clips = asked.model_plan(), len(asked.scenes)
-    assert model_plan is not None
-    return total(
-        estimate_clips(num_clips, asked.shape()),
-        estimate_world_model(
-            model_plan,
-            num_clips,
-            num_cities=len({scene.partition("/")[0] for scene in asked.scenes}),
-            usd_per_gpu_hour=site.usd_per_gpu_hour,
-        ),
-    )
 
 
 def _state(cursor: str | None, now: datetime, settings: dict[str, Any]) -> dict[str, Any]:

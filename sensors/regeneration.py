@@ -4,7 +4,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -20,11 +19,8 @@ from resources.round_files import read_evaluation_record
 from resources.site_log import SiteLog
 from resources.site_store import SiteStore
 from resources.wave_plans import read_plan
-from sensors.continuous_generation import waves_name, why_unplanned
+from sensors.continuous_generation import waves_name, why_no_wave
 from sensors.retraining import released_waves
-from sensors.wave_conductor import open_waves
-from worldloop.budgets import estimate_clips, estimate_world_model, total
-from worldloop.conducting import reason_not_to_open
 from worldloop.cosmos.tiers import SKETCH
 from worldloop.errors import (
     BudgetExceededError,
@@ -80,7 +76,7 @@ def build_regeneration(plan_job: UnresolvedAssetJobDefinition, site: Site) -> dg
             return dg.SkipReason(
                 "No model is post-trained: name one under [sites.NAME.training] in sites.toml."
             )
-        reason = _reason_to_wait(context.instance, store, plan_job.name, site)
+        reason = why_no_wave(context.instance, store, plan_job.name, site)
         if reason is not None:
             return dg.SkipReason(reason)
         line = line_of(settings.model)
@@ -114,7 +110,7 @@ def build_regeneration(plan_job: UnresolvedAssetJobDefinition, site: Site) -> dg
         adapter = adapter_values(store, registry, settings.model, promoted, weight=weight)
         config = regeneration_config(due, site, adapter)
         try:
-            ledger.reserve(wave, _estimate(config, site))
+            ledger.reserve(wave, WavePlanConfig(**config).estimate(site.usd_per_gpu_hour))
         except (BudgetExceededError, MalformedRecordError, UnknownKeyError) as error:
             return dg.SkipReason(f"{due.reason}, but: {error}")
         context.log.info("%s: %d places as %s (%s)", due.cause, len(due.places), wave, due.reason)
@@ -235,34 +231,3 @@ def _asked_by_plans(made: Iterable[MadeWave], promoted: str) -> dict[str, str]:
     """Whether a released wave was made with the promoted adapter, whoever asked for it."""
     mine = [one.wave for one in made if promoted and one.adapter == promoted]
     return {f"regenerate:{promoted}": min(mine, key=wave_order)} if mine else {}
-
-
-def _reason_to_wait(
-    instance: dg.DagsterInstance, store: SiteStore, plan_job: str, site: Site
-) -> str | None:
-    """Why no wave may open now: another one is planned or carried, or the disk is full."""
-    known = instance.get_dynamic_partitions(waves_name())
-    unplanned = why_unplanned(instance, max(known, key=wave_order, default=None), plan_job)
-    return unplanned or reason_not_to_open(
-        open_waves=open_waves(instance),
-        last_opened_at=None,
-        now=datetime.now(UTC),
-        min_hours_between=0.0,
-        disk_used_gb=store.used_bytes() / 1e9,
-        max_disk_gb=site.max_disk_gb,
-    )
-
-
-def _estimate(config: Mapping[str, Any], site: Site) -> dict[str, float]:
-    asked = WavePlanConfig(**config)
-    model_plan, num_clips = asked.model_plan(), len(asked.places) * asked.clips_per_place
-    assert model_plan is not None
-    return total(
-        estimate_clips(num_clips, asked.shape()),
-        estimate_world_model(
-            model_plan,
-            num_clips,
-            num_cities=len({place.partition("/")[0] for place in asked.places}),
-            usd_per_gpu_hour=site.usd_per_gpu_hour,
-        ),
-    )

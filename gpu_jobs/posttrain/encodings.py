@@ -16,7 +16,6 @@ encoding and a kept one give the same numbers.
 import hashlib
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from worldloop.cosmos.families import ClipShape
 from worldloop.errors import MalformedRecordError
 from worldloop.federation.rounds import Training
 from worldloop.seeds import content_id
+from worldloop.whole_files import write_whole
 
 Tensor = Any  # torch.Tensor; torch is imported inside functions
 OnEvent = Callable[[Mapping[str, Any]], None]
@@ -324,7 +324,7 @@ def _hashed(clips: Sequence[FolderClip], cache_dir: Path) -> list[str]:
         hashes.append(found)
     if any(known.get(name) != entry for name, entry in fresh.items()):
         content = json.dumps({**known, **fresh}, sort_keys=True)
-        _put(path, content.encode())
+        write_whole(path, content.encode())
     return hashes
 
 
@@ -355,15 +355,4 @@ def _with_end(kept: Mapping[str, Tensor]) -> Tensor:
 def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
     from safetensors.torch import save
 
-    _put(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
-
-
-def _put(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; of several writers one wins, their bytes are equal."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))

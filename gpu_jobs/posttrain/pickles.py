@@ -15,7 +15,6 @@ import io
 import json
 import logging
 import math
-import os
 import pickle
 import sys
 from collections.abc import Callable, Mapping
@@ -30,6 +29,7 @@ from gpu_jobs.posttrain.footage import METAS, PICKLES, caption_of, videos_of
 from gpu_jobs.posttrain.spec import EmbeddingsReport, EmbeddingsSpec
 from worldloop.cosmos.models import model
 from worldloop.errors import JobFailedError, MalformedRecordError
+from worldloop.whole_files import write_whole
 
 MOST_BYTES = 64 << 20
 """A caption of 512 tokens of width 1024 has 1 MB."""
@@ -88,14 +88,8 @@ def write_pickle(path: Path, states_LD: NDArray[np.floating[Any]]) -> None:
         path: `t5_xxl/NAME.pickle`.
         states_LD: Without padding.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        content = [np.ascontiguousarray(states_LD, np.float16)]
-        partial.write_bytes(pickle.dumps(content, protocol=_PROTOCOL))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    content = [np.ascontiguousarray(states_LD, np.float16)]
+    write_whole(path, pickle.dumps(content, protocol=_PROTOCOL))
 
 
 def read_pickle(path: Path) -> NDArray[np.float32]:

@@ -13,7 +13,8 @@ from PIL import Image
 import orchestration.spec_runs
 from orchestration.cli import main
 from orchestration.generate import build_spec
-from orchestration.spec_runs import Outcome, check_ready, command, run_spec
+from orchestration.job_runs import job_command
+from orchestration.spec_runs import Outcome, check_ready, run_spec
 from orchestration.wanted_clips import Wanted
 from worldloop.cosmos.families import family
 from worldloop.errors import JobFailedError, MalformedRecordError, UnknownKeyError
@@ -317,7 +318,7 @@ def test_video2world_needs_no_words_while_pixtral_reads_the_picture(tmp_path):
 
 
 def test_several_gpus_start_under_torchrun():
-    words = command(Path("spec.json"), 4)
+    words = job_command("gpu_jobs.cosmos_generate.job", Path("spec.json"), 4)
 
     assert words[1:4] == ["-m", "torch.distributed.run", "--standalone"]
     assert words[-4:] == ["--nproc_per_node=4", "-m", "gpu_jobs.cosmos_generate.job", "spec.json"]
@@ -326,7 +327,7 @@ def test_several_gpus_start_under_torchrun():
 def run_program(tmp_path, monkeypatch, program):
     """Run a stand-in for the job: a Python program with the same two streams."""
     monkeypatch.setattr(
-        orchestration.spec_runs, "command", lambda path, devices: [sys.executable, "-c", program]
+        orchestration.spec_runs, "job_command", lambda *_: [sys.executable, "-c", program]
     )
     events = []
     spec = spec_of(tmp_path / "scratch", video_save_folder=str(tmp_path / "out"))
@@ -386,7 +387,7 @@ def test_an_interrupted_run_ends_its_job_and_keeps_what_is_finished(tmp_path, mo
     line = json.dumps({"event": "clip_done", "recipe_id": "output"})
     program = f"import sys, time; print({line!r}, file=sys.stderr, flush=True); time.sleep(60)"
     monkeypatch.setattr(
-        orchestration.spec_runs, "command", lambda path, devices: [sys.executable, "-c", program]
+        orchestration.spec_runs, "job_command", lambda *_: [sys.executable, "-c", program]
     )
     spec = spec_of(tmp_path / "scratch")
 

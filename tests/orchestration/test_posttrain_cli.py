@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from gpu_jobs.cosmos_generate.tiny import write_tiny_checkpoint
 from orchestration import posttrain_cli
 from orchestration.cli import main
+from orchestration.job_runs import job_command
 from orchestration.posttrain_cli import RECIPES, build_spec, posttrain
 from tests.gpu_jobs.posttrain.folders import write_folder
 from worldloop.errors import MalformedRecordError, UnknownKeyError
@@ -107,7 +108,7 @@ def test_output_root_comes_from_the_environment_as_in_the_guides(folder, monkeyp
 
 
 def test_several_gpus_run_under_torchrun():
-    words = posttrain_cli.command("gpu_jobs.posttrain.job", Path("spec.json"), 4)[2:]
+    words = job_command("gpu_jobs.posttrain.job", Path("spec.json"), 4)[2:]
     assert words[0] == "torch.distributed.run"
     assert "--nproc_per_node=4" in words
 

@@ -26,11 +26,14 @@ class KilledError(Exception):
 
 @pytest.fixture
 def kill_at(monkeypatch):
-    """Ends what runs at a moment, once."""
+    """Ends what runs when it comes to a moment for the nth time, once."""
 
-    def install(moment):
+    def install(moment, nth=1):
+        passed = []
+
         def watcher(name):
-            if name == moment:
+            passed.append(name)
+            if passed.count(moment) == nth:
                 monkeypatch.setattr(failpoints, "_watchers", [])
                 raise KilledError(name)
 
@@ -276,6 +279,24 @@ def test_a_kill_during_compaction_loses_nothing(site, kill_at, times):
     LANCE.catch_up(site.view)
     LANCE.maintain(site.view)
 
+    assert site.stored() == site.expected()
+
+
+def test_a_kill_after_a_compaction_that_rewrote_an_index_is_healed(site, kill_at):
+    from lancedb.index import FTS
+
+    for wave in ("w0001", "w0002"):
+        site.log_wave(wave)
+        LANCE.catch_up(site.view)
+    site.index.lance_table("starter").create_index("caption", config=FTS())
+    LANCE.catch_up(site.view)
+    before = site.index.version("starter")
+    kill_at("lance.compacting", nth=2)
+    with pytest.raises(KilledError):
+        LANCE.maintain(site.view)
+    assert site.index.version("starter") > before
+
+    LANCE.catch_up(site.view)
     assert site.stored() == site.expected()
 
 
