@@ -12,7 +12,7 @@ from gpu_jobs.render_clips.spec import RenderClipsSpec
 from worldloop.atlas.atlas import load_atlas
 from worldloop.errors import JobFailedError
 from worldloop.recipes import Recipe, Shape
-from worldloop.worlds.casting import cast_scene
+from worldloop.scenes.casting import cast_scene
 
 
 def render_preview(place: str, *, seed: int, shape: Shape, output: Path) -> Recipe:

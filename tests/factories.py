@@ -3,7 +3,7 @@
 from typing import Any
 
 from worldloop.recipes import Recipe, Shape
-from worldloop.worlds.scene import Dress, Role, Scene, Sign, Subject
+from worldloop.scenes.scene import Dress, Role, Scene, Sign, Subject
 
 CASTS: dict[str, dict[str, Any]] = {
     "street": {

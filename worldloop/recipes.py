@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from worldloop.errors import MalformedRecordError
+from worldloop.scenes.scene import Scene
 from worldloop.seeds import content_id
-from worldloop.worlds.scene import Scene
 
 PROCEDURAL_VERSION = "1"
 

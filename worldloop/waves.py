@@ -10,9 +10,9 @@ from worldloop.atlas.atlas import Atlas
 from worldloop.cosmos.plans import WorldModelPlan, check_sketch
 from worldloop.errors import MalformedRecordError, UnknownKeyError
 from worldloop.recipes import Shape
+from worldloop.scenes.casting import CASTABLE, cast_scene
+from worldloop.scenes.scene import Scene
 from worldloop.seeds import derive_seed, stream
-from worldloop.worlds.casting import CASTABLE, cast_scene
-from worldloop.worlds.scene import Scene
 
 PLAN_VERSION = 2
 GENERATORS = ("procedural",)

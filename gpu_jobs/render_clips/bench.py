@@ -20,7 +20,7 @@ from rich.table import Table
 from gpu_jobs.render_clips.spec import RenderClipsSpec
 from worldloop.atlas.atlas import load_atlas
 from worldloop.recipes import Recipe, Shape
-from worldloop.worlds.casting import cast_scene
+from worldloop.scenes.casting import cast_scene
 from worldloop.worlds.grammar import build_world
 
 PLACES = (

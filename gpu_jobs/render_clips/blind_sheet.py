@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from worldloop.atlas.atlas import load_atlas
 from worldloop.errors import ClipRejectedError
 from worldloop.recipes import Recipe, Shape
+from worldloop.scenes.casting import CASTABLE, cast_scene
 from worldloop.seeds import derive_seed, stream
-from worldloop.worlds.casting import CASTABLE, cast_scene
 
 _COLUMNS, _ROWS = 4, 5
 _SHAPE = Shape(num_frames=61)

@@ -7,8 +7,8 @@ from worldloop.atlas.atlas import Atlas
 from worldloop.dayparts import daypart
 from worldloop.prompts.captions import short_caption
 from worldloop.prompts.words import CROWDS, an, clothes, counted, joined, plural
+from worldloop.scenes.scene import Role, Scene
 from worldloop.seeds import stream
-from worldloop.worlds.scene import Role, Scene
 
 OUTDOORS = ("street", "zoo", "amusement_park")
 NOUNS: dict[str, tuple[str, ...]] = {

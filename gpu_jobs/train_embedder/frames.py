@@ -22,9 +22,9 @@ from worldloop.curation.spacing import spaced_indices
 from worldloop.dayparts import daypart
 from worldloop.errors import MalformedRecordError, WorldloopError
 from worldloop.recipes import Recipe, Shape
+from worldloop.scenes.casting import CASTABLE, cast_scene
+from worldloop.scenes.scene import Scene
 from worldloop.seeds import derive_seed, stream
-from worldloop.worlds.casting import CASTABLE, cast_scene
-from worldloop.worlds.scene import Scene
 
 log = logging.getLogger(__name__)
 

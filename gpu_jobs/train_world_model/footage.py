@@ -16,8 +16,8 @@ from gpu_jobs.train_world_model.data import WriteShardsReport, WriteShardsSpec, 
 from worldloop.atlas.atlas import Atlas, load_atlas
 from worldloop.errors import MalformedRecordError
 from worldloop.recipes import Recipe, Shape
+from worldloop.scenes.casting import CASTABLE, cast_scene
 from worldloop.seeds import derive_seed, stream
-from worldloop.worlds.casting import CASTABLE, cast_scene
 
 log = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ from worldloop.cosmos.families import ClipShape
 from worldloop.packs import read_member, read_pack_index
 from worldloop.prompts.captions import short_caption
 from worldloop.recipes import Recipe, Shape
+from worldloop.scenes.casting import cast_scene
+from worldloop.scenes.scene import Scene
 from worldloop.seeds import derive_seed, stream
-from worldloop.worlds.casting import cast_scene
-from worldloop.worlds.scene import Scene
 
 SHAPE = ClipShape(9, 64, 64, 24)
 BASE, HELD_OUT = "base", "held_out"

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from worldloop.atlas.atlas import load_atlas
-from worldloop.worlds.casting import cast_scene
+from worldloop.scenes.casting import cast_scene
 
 GOLDEN = Path(__file__).parent
 PLACES = ("tokyo/zoo", "mumbai/street")

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from worldloop.atlas.csv_tables import DATA, read_rows
 from worldloop.errors import MalformedRecordError, UnknownKeyError
+from worldloop.scenes.scene import Sign
 from worldloop.seeds import content_id
-from worldloop.worlds.scene import Sign
 
 Side = Literal["left", "right"]
 SCOPES = ("city", "admin1", "country", "region", "world")  # narrowest first

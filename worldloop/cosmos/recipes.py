@@ -13,8 +13,8 @@ from worldloop.cosmos.families import ClipShape
 from worldloop.cosmos.plans import Lora, WorldModelPlan
 from worldloop.cosmos.profiles import SpeedProfile
 from worldloop.errors import MalformedRecordError
+from worldloop.scenes.scene import Scene
 from worldloop.seeds import content_id, derive_seed
-from worldloop.worlds.scene import Scene
 
 _SEED_BITS = 31  # what every sampler's generator takes
 

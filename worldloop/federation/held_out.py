@@ -5,9 +5,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from worldloop.atlas.atlas import Atlas
 from worldloop.recipes import Shape
+from worldloop.scenes.scene import Scene
 from worldloop.seeds import derive_seed
 from worldloop.waves import plan_wave, scenes_of
-from worldloop.worlds.scene import Scene
 
 SHARE = 0.1
 _TRIAL_WAVE = "w0000"  # a key that no wave has: numbering starts at 1

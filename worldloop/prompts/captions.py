@@ -15,8 +15,8 @@ from worldloop.prompts.words import (
     thing,
     weather_word,
 )
+from worldloop.scenes.scene import Role, Scene, Subject
 from worldloop.seeds import stream
-from worldloop.worlds.scene import Role, Scene, Subject
 
 Choice = TypeVar("Choice")
 

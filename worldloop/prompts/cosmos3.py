@@ -27,7 +27,7 @@ from worldloop.prompts.words import (
     when,
 )
 from worldloop.recipes import Shape
-from worldloop.worlds.scene import Role, Scene, Sign, Subject
+from worldloop.scenes.scene import Role, Scene, Sign, Subject
 
 CAMERAS = {
     "stroll": "Slow, steady walk forward at eye level",

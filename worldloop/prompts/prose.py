@@ -24,8 +24,8 @@ from worldloop.prompts.words import (
     weather_word,
     when,
 )
+from worldloop.scenes.scene import Role, Scene, Sign, Subject
 from worldloop.seeds import stream
-from worldloop.worlds.scene import Role, Scene, Sign, Subject
 
 RIDES = ("ferris wheel", "carousel", "roller coaster")
 MIN_WORDS, MAX_WORDS = 100, 140

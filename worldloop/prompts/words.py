@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from worldloop.worlds.scene import Role, Scene, Subject
+from worldloop.scenes.scene import Role, Scene, Subject
 
 NUMBERS = (
     *("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
@@ -118,7 +118,7 @@ def clothes(role: Role) -> str:
     """What the people of a role wear, so that it fits one or many: `khaki uniforms and caps`.
 
     Example:
-        >>> from worldloop.worlds.scene import Dress, Role
+        >>> from worldloop.scenes.scene import Dress, Role
         >>> clothes(Role("keeper", 1, Dress("uniform", head="cap", color="khaki")))
         'a khaki uniform and a cap'
     """

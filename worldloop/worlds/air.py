@@ -9,7 +9,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from worldloop.worlds.scene import Scene
+from worldloop.scenes.scene import Scene
 from worldloop.worlds.world import Air
 
 Triple = tuple[float, float, float]

@@ -15,6 +15,7 @@ import numpy as np
 
 from worldloop.errors import ClipRejectedError
 from worldloop.recipes import Recipe
+from worldloop.scenes.scene import Scene, Sign
 from worldloop.worlds import kit, palette, rides
 from worldloop.worlds.air import bearing_towards_sun, outdoor_air
 from worldloop.worlds.crowd import Crowd
@@ -22,7 +23,6 @@ from worldloop.worlds.geometry import Float, Material, SemanticClass, quad, sphe
 from worldloop.worlds.palette import BULBS, FAIR, Color, pick, tinted
 from worldloop.worlds.people import Troupe
 from worldloop.worlds.player import Start, play
-from worldloop.worlds.scene import Scene, Sign
 from worldloop.worlds.shapes import (
     BOTTOM,
     Primitive,

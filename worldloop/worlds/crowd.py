@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from worldloop.errors import ClipRejectedError
 from worldloop.recipes import Shape
+from worldloop.scenes.scene import Role
 from worldloop.worlds.paths import Path, Paths
 from worldloop.worlds.people import Troupe
-from worldloop.worlds.scene import Role
 from worldloop.worlds.world import Track
 
 CAMERA_GAP_M, WALKER_GAP_M, WALL_GAP_M = 1.3, 0.9, 0.3

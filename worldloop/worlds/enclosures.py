@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldloop.errors import UnknownKeyError
+from worldloop.scenes.scene import Scene
 from worldloop.seeds import stream
 from worldloop.worlds.animals import KINDS, sculpt
 from worldloop.worlds.geometry import Material, SemanticClass, sphere
 from worldloop.worlds.kit import add_hedge, add_shrub, add_tree
 from worldloop.worlds.palette import Color, linear, tinted
-from worldloop.worlds.scene import Scene
 from worldloop.worlds.shapes import Primitive, boxes, joined, loft, rotation_y, shifted, turned
 from worldloop.worlds.stage import Stage
 

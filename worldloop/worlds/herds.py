@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldloop.errors import ClipRejectedError
+from worldloop.scenes.scene import Scene
 from worldloop.seeds import stream
 from worldloop.worlds.animals import ACTIONS, Action, Habit, Herd, sculpt
 from worldloop.worlds.enclosures import Enclosure
 from worldloop.worlds.geometry import SemanticClass
 from worldloop.worlds.palette import pick
-from worldloop.worlds.scene import Scene
 from worldloop.worlds.stage import Sight, Stage
 
 _FACING = ("penguin", "gorilla", "monkey")  # known by their faces and bellies

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from worldloop.errors import ClipRejectedError, UnknownKeyError
 from worldloop.recipes import Recipe, Shape
+from worldloop.scenes.scene import Role, Scene
 from worldloop.seeds import stream
 from worldloop.worlds.air import indoor_air
 from worldloop.worlds.animals import hull
@@ -38,7 +39,6 @@ from worldloop.worlds.palette import Color, linear, pick
 from worldloop.worlds.paths import Path, Paths
 from worldloop.worlds.people import Troupe
 from worldloop.worlds.player import Start, play
-from worldloop.worlds.scene import Role, Scene
 from worldloop.worlds.shapes import Primitive, boxes, joined, loft, shifted, tube
 from worldloop.worlds.stage import Sight, Stage, moved
 from worldloop.worlds.world import Room, Track, World

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from worldloop.scenes.scene import Sign
 from worldloop.worlds.geometry import Float, Int, Material, SemanticClass, box, quad
 from worldloop.worlds.palette import Color
-from worldloop.worlds.scene import Sign
 from worldloop.worlds.shapes import Primitive, shifted
 from worldloop.worlds.stage import SIGN_ASPECT, Sight, Stage
 

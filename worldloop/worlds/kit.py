@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from worldloop.scenes.scene import Scene, Sign
 from worldloop.worlds import palette
 from worldloop.worlds.geometry import Material, SemanticClass, cylinder, quad, sphere
 from worldloop.worlds.palette import Color, pick, tinted
-from worldloop.worlds.scene import Scene, Sign
 from worldloop.worlds.shapes import (
     BOTTOM,
     Primitive,

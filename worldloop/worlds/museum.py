@@ -16,6 +16,7 @@ import numpy as np
 
 from worldloop.errors import ClipRejectedError, UnknownKeyError
 from worldloop.recipes import Recipe
+from worldloop.scenes.scene import Role, Scene
 from worldloop.seeds import stream
 from worldloop.worlds.air import indoor_air
 from worldloop.worlds.crowd import Crowd
@@ -38,7 +39,6 @@ from worldloop.worlds.interior import (
 from worldloop.worlds.palette import Color, linear, pick
 from worldloop.worlds.people import Troupe
 from worldloop.worlds.player import Start, play
-from worldloop.worlds.scene import Role, Scene
 from worldloop.worlds.shapes import Primitive, boxes, joined, loft, shifted, tube
 from worldloop.worlds.stage import Sight, Stage
 from worldloop.worlds.world import Room, World

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from worldloop.scenes.scene import Dress, Role
 from worldloop.worlds import palette
 from worldloop.worlds.geometry import Float, Material, SemanticClass, quad, sphere
 from worldloop.worlds.palette import Color, pick, tinted
 from worldloop.worlds.paths import Path, Paths
-from worldloop.worlds.scene import Dress, Role
 from worldloop.worlds.shapes import Primitive, boxes, dome, flipped, joined, loft, shifted, tube
 from worldloop.worlds.stage import Stage
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from worldloop.atlas.signs import sign_image
+from worldloop.scenes.scene import Scene, Sign
 from worldloop.seeds import stream
 from worldloop.worlds.geometry import (
     Float,
@@ -20,7 +21,6 @@ from worldloop.worlds.geometry import (
 )
 from worldloop.worlds.palette import SIGN_BOARDS
 from worldloop.worlds.plan import Plan
-from worldloop.worlds.scene import Scene, Sign
 from worldloop.worlds.world import Air, Instance, Room, Track, UInt8, World
 
 Primitive = tuple[Float, Int, Float]

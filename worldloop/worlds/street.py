@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from worldloop.errors import ClipRejectedError
 from worldloop.recipes import Recipe
+from worldloop.scenes.scene import Scene, Sign
 from worldloop.seeds import stream
 from worldloop.worlds import kit, palette, vehicles
 from worldloop.worlds.air import bearing_towards_sun, outdoor_air
@@ -30,7 +31,6 @@ from worldloop.worlds.palette import Color, pick, tinted
 from worldloop.worlds.paths import Path
 from worldloop.worlds.people import Troupe
 from worldloop.worlds.player import CLEARANCE_M, Start, play
-from worldloop.worlds.scene import Scene, Sign
 from worldloop.worlds.shapes import BACK, FRONT, LEFT, RIGHT, TOP, boxes, joined
 from worldloop.worlds.stage import Sight, Stage
 from worldloop.worlds.world import World

@@ -13,6 +13,7 @@ import numpy as np
 
 from worldloop.errors import UnknownKeyError
 from worldloop.recipes import Recipe
+from worldloop.scenes.scene import Role, Scene, Sign
 from worldloop.seeds import stream
 from worldloop.worlds.air import outdoor_air
 from worldloop.worlds.crowd import Crowd
@@ -46,7 +47,6 @@ from worldloop.worlds.kit import (
 from worldloop.worlds.palette import linear, pick
 from worldloop.worlds.people import Troupe
 from worldloop.worlds.player import CLEARANCE_M, Start, play
-from worldloop.worlds.scene import Role, Scene, Sign
 from worldloop.worlds.shapes import (
     boxes,
     joined,

@@ -23,7 +23,7 @@ from worldloop.atlas.atlas import load_atlas
 from worldloop.cosmos.guards import CATEGORIES
 from worldloop.errors import MalformedRecordError
 from worldloop.prompts.prose import write_prose
-from worldloop.worlds.casting import CASTABLE, cast_scene
+from worldloop.scenes.casting import CASTABLE, cast_scene
 
 PROMPTS = read_prompts()
 COVERED = set(CATEGORIES) - {"profanity", "jailbreak", "other"}

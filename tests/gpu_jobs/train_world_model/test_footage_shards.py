@@ -85,7 +85,7 @@ def rendered_pack(tmp_path_factory):
     from gpu_jobs.render_clips.spec import RenderClipsSpec
     from worldloop.atlas.atlas import load_atlas
     from worldloop.recipes import Recipe, Shape
-    from worldloop.worlds.casting import cast_scene
+    from worldloop.scenes.casting import cast_scene
 
     folder = tmp_path_factory.mktemp("pack")
     scene = cast_scene(load_atlas(), place="tokyo/museum", seed=3)

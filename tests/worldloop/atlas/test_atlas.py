@@ -5,7 +5,7 @@ import pytest
 from worldloop.atlas.atlas import load_atlas
 from worldloop.atlas.tables import atlas_tables
 from worldloop.errors import MalformedRecordError, UnknownKeyError
-from worldloop.worlds.scene import Sign
+from worldloop.scenes.scene import Sign
 
 ATLAS = load_atlas()
 GOLDEN_KEYS = Path(__file__).parents[2] / "golden" / "city_keys.txt"

@@ -12,9 +12,9 @@ from worldloop.prompts.table import prompts_table
 from worldloop.prompts.words import num_words, person
 from worldloop.recipes import Recipe, Shape
 from worldloop.records import PROMPTS
+from worldloop.scenes.casting import CASTABLE, cast_scene
+from worldloop.scenes.scene import Dress, Role, Subject
 from worldloop.waves import plan_wave
-from worldloop.worlds.casting import CASTABLE, cast_scene
-from worldloop.worlds.scene import Dress, Role, Subject
 
 ATLAS = load_atlas()
 SHAPE = Shape(num_frames=121)

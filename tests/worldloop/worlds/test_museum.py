@@ -10,10 +10,10 @@ from tests.factories import make_scene
 from tests.worldloop.worlds.test_worlds import digest, origins
 from worldloop.errors import ClipRejectedError, UnknownKeyError
 from worldloop.recipes import Recipe, Shape
+from worldloop.scenes.scene import Subject
 from worldloop.worlds.geometry import Material, SemanticClass
 from worldloop.worlds.grammar import build_world
 from worldloop.worlds.museum import WALLS
-from worldloop.worlds.scene import Subject
 from worldloop.worlds.stage import MAX_TRIANGLES
 from worldloop.worlds.world import World
 

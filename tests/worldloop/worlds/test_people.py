@@ -5,11 +5,11 @@ import pytest
 
 from tests.factories import make_scene
 from tests.worldloop.worlds.stages import finished, posed
+from worldloop.scenes.scene import Dress, Role
 from worldloop.seeds import stream
 from worldloop.worlds.geometry import SemanticClass
 from worldloop.worlds.paths import Path
 from worldloop.worlds.people import FOOT, HEAD, NUM_PARTS, TORSO, Troupe
-from worldloop.worlds.scene import Dress, Role
 from worldloop.worlds.stage import Stage
 
 NURSE = Role("nurse", 1, Dress("scrubs", color="teal", head="nurse cap"))

@@ -12,9 +12,9 @@ import pytest
 from tests.factories import make_scene
 from worldloop.errors import ClipRejectedError, UnknownKeyError
 from worldloop.recipes import Recipe, Shape
+from worldloop.scenes.scene import Dress, Role, Subject
 from worldloop.worlds.geometry import Material, SemanticClass
 from worldloop.worlds.grammar import build_world
-from worldloop.worlds.scene import Dress, Role, Subject
 from worldloop.worlds.stage import MAX_TRIANGLES
 from worldloop.worlds.world import World
 

@@ -10,11 +10,11 @@ from tests.factories import make_scene
 from tests.worldloop.worlds.test_worlds import digest, origins
 from worldloop.errors import ClipRejectedError, UnknownKeyError
 from worldloop.recipes import Recipe, Shape
+from worldloop.scenes.scene import Scene, Subject
 from worldloop.worlds.animals import KINDS
 from worldloop.worlds.enclosures import lay_out_enclosures
 from worldloop.worlds.geometry import SemanticClass
 from worldloop.worlds.grammar import build_world
-from worldloop.worlds.scene import Scene, Subject
 from worldloop.worlds.stage import MAX_TRIANGLES
 from worldloop.worlds.world import World
 

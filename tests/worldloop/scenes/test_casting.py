@@ -9,9 +9,7 @@ import pytest
 
 from worldloop.atlas.atlas import load_atlas
 from worldloop.errors import MalformedRecordError, UnknownKeyError
-from worldloop.worlds import hospital, museum, zoo
-from worldloop.worlds.animals import ACTIONS, KINDS
-from worldloop.worlds.casting import (
+from worldloop.scenes.casting import (
     CASTABLE,
     GRAZERS,
     SPECIES,
@@ -21,8 +19,10 @@ from worldloop.worlds.casting import (
     season_of,
     sun_at,
 )
+from worldloop.scenes.scene import Scene
+from worldloop.worlds import hospital, museum, zoo
+from worldloop.worlds.animals import ACTIONS, KINDS
 from worldloop.worlds.palette import COLORS, FACADES
-from worldloop.worlds.scene import Scene
 
 ATLAS = load_atlas()
 GOLDEN = Path(__file__).parents[2] / "golden" / "scenes"
@@ -35,7 +35,7 @@ SCENES = [
 IN_ANOTHER_PROCESS = """
 from worldloop.atlas.atlas import load_atlas
 from worldloop.prompts.prose import write_prose
-from worldloop.worlds.casting import cast_scene
+from worldloop.scenes.casting import cast_scene
 scene = cast_scene(load_atlas(), place="cairo/zoo", seed=3)
 print(load_atlas().hash, scene.scene_id, write_prose(scene, load_atlas()))
 """

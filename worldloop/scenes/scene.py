@@ -7,27 +7,20 @@ would put into words follows from `seed`. How scenes are drawn from the atlas is
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
+from worldloop.atlas.records import DayKind, Side, Sign
 from worldloop.errors import MalformedRecordError
 from worldloop.seeds import content_id
 
-SCENE_VERSION = 1
+SCENE_VERSION = 2
 Weather = Literal["clear", "cloudy", "rain", "fog", "snow"]
 Crowd = Literal["empty", "sparse", "lively", "crowded"]
-
-
-@dataclass(frozen=True)
-class Sign:
-    """A sign with real local words.
-
-    Attributes:
-        word: English key of the sign word in the atlas, e.g. `pharmacy`.
-        text: What is written on it, in the local language and script.
-        language: BCP 47 tag of `text`, e.g. `ja`.
-    """
-
-    word: str
-    text: str
-    language: str
+Daypart = Literal["night", "dawn", "morning", "afternoon", "dusk"]
+Camera = Literal["stroll", "tour", "wander", "still", "drive", "drone", "birds_eye"]
+SKETCH_CAMERAS: tuple[Camera, ...] = ("stroll", "tour", "wander")
+"""Camera paths that the procedural renderer plays; the others are for world models."""
+_SINCE_2 = frozenset(
+    {"day", "holiday", "daypart", "category", "activity", "script", "details", "drive"}
+)
 
 
 @dataclass(frozen=True)
@@ -73,6 +66,35 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class Detail:
+    """Something of the decorum that a prompt states: `furniture`, `a long zinc counter`."""
+
+    slot: str
+    says: str
+
+
+@dataclass(frozen=True)
+class Drive:
+    """What a scene from a car adds.
+
+    Attributes:
+        road: Key of the road type.
+        density: `free`, `light`, `dense` or `queueing`.
+        speed_kmh: Own speed at the start.
+        manoeuvre: What the own car does, e.g. `turning left`.
+        structure: `tunnel`, `bridge`, `tollbooth`, ..., or empty.
+        markings: Noun phrase of the lines on the road.
+    """
+
+    road: str
+    density: str
+    speed_kmh: int
+    manoeuvre: str
+    structure: str
+    markings: str
+
+
+@dataclass(frozen=True)
 class Scene:
     """One moment at one place. All angles in degrees, lengths in metres.
 
@@ -93,7 +115,16 @@ class Scene:
         subjects: What is there.
         signs: What is written there, the institution's own sign first.
         style: Free traits that the grammar of the place understands, e.g. `facade: brick`.
-        camera: `stroll` walks ahead, `tour` looks around while walking, `wander` plays freely.
+        camera: `stroll` walks ahead, `tour` looks around while walking, `wander` plays freely, `still` stands,
+            `drive` sits in a car, `drone` flies low, `birds_eye` looks down from high above.
+        day: Whether people there work on that date.
+        holiday: English name of the public holiday on that date, or empty.
+        daypart: Part of the day by the sun.
+        category: Content category, e.g. `human_activity`.
+        activity: Key of what mainly goes on.
+        script: What happens, three finite clauses in order; empty in scenes of version 1.
+        details: Decorum and plants that a prompt may state; the renderer need not show them.
+        drive: The road, for scenes from a car.
     """
 
     city: str
@@ -106,13 +137,21 @@ class Scene:
     season: str
     weather: Weather
     climate: str
-    driving_side: Literal["left", "right"]
+    driving_side: Side
     crowd: Crowd
     roles: tuple[Role, ...]
     subjects: tuple[Subject, ...]
     signs: tuple[Sign, ...]
     style: dict[str, str]
-    camera: Literal["stroll", "tour", "wander"] = "stroll"
+    camera: Camera = "stroll"
+    day: DayKind = "workday"
+    holiday: str = ""
+    daypart: Daypart = "morning"
+    category: str = ""
+    activity: str = ""
+    script: tuple[str, ...] = ()
+    details: tuple[Detail, ...] = ()
+    drive: Drive | None = None
     scene_version: int = SCENE_VERSION
 
     @property
@@ -131,22 +170,24 @@ class Scene:
         return self.sun_elevation_deg < -2.0
 
     def to_record(self) -> dict[str, Any]:
-        """The JSON record."""
-        return asdict(self)
+        """The JSON record; one of version 1 has the fields of version 1, so its id stands."""
+        record = asdict(self)
+        return {k: v for k, v in record.items() if self.scene_version > 1 or k not in _SINCE_2}
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Self:
-        """Read a record back.
+        """Read a record of any released version; one of version 1 keeps its id, since its version stays.
 
         Raises:
             MalformedRecordError: If the version is not one we read, or a field is missing or odd.
         """
         version = record.get("scene_version")
-        if version != SCENE_VERSION:
+        if version not in (1, SCENE_VERSION):
             raise MalformedRecordError(
-                "scene", version, f"scene_version {SCENE_VERSION}", "Run `worldloop migrate`."
+                "scene", version, f"scene_version 1 to {SCENE_VERSION}", "Run `worldloop migrate`."
             )
         try:
+            drive = record.get("drive")
             return cls(
                 **{
                     **record,
@@ -156,6 +197,9 @@ class Scene:
                     ),
                     "subjects": tuple(Subject(**subject) for subject in record["subjects"]),
                     "signs": tuple(Sign(**sign) for sign in record["signs"]),
+                    "script": tuple(record.get("script", ())),
+                    "details": tuple(Detail(**detail) for detail in record.get("details", ())),
+                    "drive": Drive(**drive) if drive else None,
                 }
             )
         except (KeyError, TypeError) as error:

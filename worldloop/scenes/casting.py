@@ -16,9 +16,9 @@ import numpy as np
 
 from worldloop.atlas.atlas import Atlas, City, Institution
 from worldloop.errors import MalformedRecordError, UnknownKeyError
+from worldloop.scenes.scene import Crowd, Dress, Role, Scene, Sign, Subject, Weather
 from worldloop.seeds import stream
 from worldloop.worlds.grammar import GRAMMARS
-from worldloop.worlds.scene import Crowd, Dress, Role, Scene, Sign, Subject, Weather
 
 Choice = TypeVar("Choice")
 Temperature = Literal["cold", "cool", "warm", "hot"]

@@ -1,0 +1,1 @@
+"""Scenes: moments at places, drawn from the atlas, checked, planned for coverage, as records."""
