@@ -48,7 +48,6 @@ from worldloop.federation.rounds import (
     Trial,
 )
 from worldloop.prompts.prose import write_prose
-from worldloop.recipes import Shape
 from worldloop.releases import read_release
 from worldloop.seeds import derive_seed
 
@@ -475,7 +474,6 @@ class _Planner:
                 trial_places(clips, held_out),
                 count=num_prompts,
                 seed=config.trial.seed,
-                shape=Shape(shape.num_frames, shape.width_px, shape.height_px, shape.rate_fps),
             )
         )
         return Trial(**{**asked, "prompts": tuple(asked["prompts"] or written)})

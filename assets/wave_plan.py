@@ -11,10 +11,10 @@ from worldloop import layout
 from worldloop.atlas.atlas import load_atlas
 from worldloop.budgets import estimate_clips, estimate_world_model, total
 from worldloop.cosmos.plans import Lora, WorldModelPlan, plan_world_model
-from worldloop.errors import PlanConflictError
+from worldloop.errors import MalformedRecordError, PlanConflictError
 from worldloop.recipes import Shape
 from worldloop.seeds import derive_seed
-from worldloop.waves import WavePlan, choose_places, plan_scenes, plan_wave
+from worldloop.waves import WavePlan, plan_covering_wave, plan_scenes, plan_wave
 
 _SKETCH_FRAMES, _SKETCH_RATE_FPS = 61, 24
 
@@ -39,6 +39,10 @@ class WavePlanConfig(dg.Config):
         num_cities: How many places to pick when `places` is empty, one per city.
         clips_per_place: Clips of each place.
         scenes: Given scenes instead of places, `tokyo/zoo@<seed>` each.
+        targets: Clips of given places, `tokyo/zoo: 12`, whose scenes are chosen to cover most; instead of the three above.
+        weights: How often places are picked, 1 for those that are not named: `tokyo/zoo`, `tokyo/*` or `*/zoo`; 0 leaves them out.
+        mix: Shares of content categories among picked scenes, such as `driving: 0.3`; those that are not named get none.
+        asked: What every scene has: `season`, `daypart`, `weather`, `crowd`, `camera` or `category`.
         num_frames: Frames of a sketch; 0 takes those of the world model that follows it, or 61.
         width_px: Width of a sketch.
         height_px: Height of a sketch.
@@ -71,6 +75,10 @@ class WavePlanConfig(dg.Config):
     num_cities: int = 5
     clips_per_place: int = 3
     scenes: list[str] = Field(default_factory=list)
+    targets: dict[str, int] = Field(default_factory=dict)
+    weights: dict[str, float] = Field(default_factory=dict)
+    mix: dict[str, float] = Field(default_factory=dict)
+    asked: dict[str, str] = Field(default_factory=dict)
     num_frames: int = 0
     width_px: int = 256
     height_px: int = 144
@@ -143,7 +151,10 @@ class WavePlanConfig(dg.Config):
     def estimate(self, usd_per_gpu_hour: float) -> dict[str, float]:
         """What the clips of these scenes or places will use, by kind of budget."""
         asked = [scene.partition("@")[0] for scene in self.scenes] or self.places
+        asked = asked or list(self.targets)
         num_clips = len(asked) * (1 if self.scenes else self.clips_per_place)
+        if not (self.scenes or self.places):
+            num_clips = sum(self.targets.values())
         sketches, plan = estimate_clips(num_clips, self.shape()), self.model_plan()
         if plan is None:
             return sketches
@@ -161,7 +172,7 @@ class WavePlanConfig(dg.Config):
     kinds={"json"},
     partitions_def=waves,
     deps=["place_atlas"],
-    code_version="2",
+    code_version="3",
 )
 def wave_plan(
     context: dg.AssetExecutionContext,
@@ -169,15 +180,16 @@ def wave_plan(
     store: SiteStore,
     world_models: WorldModels,
 ) -> dg.MaterializeResult[None]:
-    """The plan of one wave: an ordered list of clips to make, each a place and a seed, and the world model.
+    """The plan of one wave: an ordered list of clips to make, and what a world model makes of them.
 
+    Each clip is a place, a seed and the values that were asked of its scene.
     The model's revision is the commit that is on disk; planned before its download, the registered one.
     Written once: running it again returns the plan that stands, and asking for another one is an
     error. Format: docs/formats.md#wave-plan.
     """
     wave = context.partition_key
     standing = read_plan(store, wave) if store.exists(layout.plan_key(wave)) else None
-    if standing is not None and not (config.places or config.scenes):
+    if standing is not None and not (config.places or config.scenes or config.targets):
         plan = standing
     else:
         plan = _plan(store, wave, _pinned(config, world_models))
@@ -229,19 +241,42 @@ def _plan(store: SiteStore, wave: str, config: WavePlanConfig) -> WavePlan:
             shape=config.shape(),
             world_model=config.model_plan(),
         )
+    if config.places:
+        _refuse_with_places(config)
+        return plan_wave(
+            atlas,
+            wave=wave,
+            places=config.places,
+            clips_per_place=config.clips_per_place,
+            seed=seed,
+            shape=config.shape(),
+            world_model=config.model_plan(),
+            asked=config.asked,
+        )
     earlier = [read_plan(store, known) for known in planned_waves(store) if known < wave]
-    return plan_wave(
+    return plan_covering_wave(
         atlas,
         wave=wave,
-        places=config.places
-        or choose_places(
-            atlas,
-            num_cities=config.num_cities,
-            history=[clip.place for plan in earlier for clip in plan.clips],
-            seed=seed,
-        ),
+        num_cities=config.num_cities,
         clips_per_place=config.clips_per_place,
         seed=seed,
         shape=config.shape(),
+        history=[clip for plan in earlier for clip in plan.clips],
+        targets=config.targets,
+        weights=config.weights,
+        mix=config.mix,
+        asked=config.asked,
         world_model=config.model_plan(),
     )
+
+
+def _refuse_with_places(config: WavePlanConfig) -> None:
+    """Places that somebody named leave nothing to pick."""
+    unused = [name for name in ("targets", "weights", "mix") if getattr(config, name)]
+    if unused:
+        raise MalformedRecordError(
+            "wave plan",
+            f"places together with {', '.join(unused)}",
+            "either places, or what decides which are picked",
+            "Leave one of them out.",
+        )

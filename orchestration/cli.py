@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from orchestration.atlas_cli import atlas
 from orchestration.catalog_cli import catalog
 from orchestration.cosmos_cli import default_checkpoints, generate, models
 from orchestration.posttrain_cli import embeddings, posttrain
@@ -42,6 +43,7 @@ def main() -> None:
     """Endless localized synthetic footage, from the atlas to a release."""
 
 
+main.add_command(atlas)
 main.add_command(catalog)
 main.add_command(generate)
 main.add_command(models)

@@ -31,7 +31,7 @@ def render_preview(place: str, *, seed: int, shape: Shape, output: Path) -> Reci
         UnknownKeyError: If the place is not in the atlas or has no grammar.
         JobFailedError: If the job did not make the clip.
     """
-    recipe = Recipe(cast_scene(load_atlas(), place=place, seed=seed), shape)
+    recipe = Recipe(cast_scene(load_atlas(), place=place, seed=seed, sketch=True), shape)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="worldloop-preview-") as folder:
         scratch = Path(folder)

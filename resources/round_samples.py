@@ -42,6 +42,7 @@ from worldloop.federation.held_out import neutral_scenes
 from worldloop.federation.model_card import LORA_WEIGHTS, diffusers_lora, lora_settings
 from worldloop.federation.rounds import RoundPlan
 from worldloop.recipes import Recipe, Shape
+from worldloop.scenes.casting import CASTABLE
 
 REFERENCE = "reference"
 GROUPS = (BEFORE, AFTER)
@@ -193,9 +194,7 @@ class SampleMaker:
     def _render(self, plan: RoundPlan, folder: Path) -> list[Path]:
         """Sketches of neutral scenes, in the shape of the samples or smaller."""
         recipes = [
-            Recipe(scene, shape)
-            for shape in [sketch_shape(plan)]
-            for scene in self._scenes(plan, shape)
+            Recipe(scene, shape) for shape in [sketch_shape(plan)] for scene in self._scenes(plan)
         ]
         if not recipes:
             return []
@@ -213,14 +212,14 @@ class SampleMaker:
         made = {row["recipe_id"] for row in report["clips"]}
         return [folder / r.recipe_id / "rgb.mp4" for r in recipes if r.recipe_id in made]
 
-    def _scenes(self, plan: RoundPlan, shape: Shape) -> list[Any]:
-        clips = released_clips(self.store, plan.waves)
+    def _scenes(self, plan: RoundPlan) -> list[Any]:
+        """Scenes of the places that can be sketched."""
+        places = trial_places(released_clips(self.store, plan.waves), plan.trial.held_out_cities)
         return neutral_scenes(
             load_atlas(),
-            trial_places(clips, plan.trial.held_out_cities),
+            [place for place in places if place.partition("/")[2] in CASTABLE],
             count=_NUM_SKETCHES,
             seed=plan.trial.seed,
-            shape=shape,
         )
 
     def _keep(self, plan: RoundPlan, group: str, files: Mapping[int, Path]) -> None:

@@ -63,7 +63,7 @@ CASTS: dict[str, dict[str, Any]] = {
             Subject("roller coaster", 1),
             Subject("stall", 4),
         ),
-        "signs": (Sign("amusement_park", "遊園地", "ja"), Sign("ticket", "きっぷ", "ja")),
+        "signs": (Sign("amusement_park", "遊園地", "ja"), Sign("ticket", "きっぷ売り場", "ja")),
     },
 }
 

@@ -2,19 +2,21 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from worldloop.atlas.atlas import Atlas
 from worldloop.cosmos.plans import WorldModelPlan, check_sketch
 from worldloop.errors import MalformedRecordError, UnknownKeyError
 from worldloop.recipes import Shape
-from worldloop.scenes.casting import CASTABLE, cast_scene
+from worldloop.scenes.casting import CASTABLE, cast_scenes
+from worldloop.scenes.coverage import CoveragePlanner, PlannedScene
+from worldloop.scenes.dimensions import Asked, check_asked
 from worldloop.scenes.scene import Scene
-from worldloop.seeds import derive_seed, stream
+from worldloop.seeds import derive_seed
 
-PLAN_VERSION = 2
+PLAN_VERSION = 3
 GENERATORS = ("procedural",)
 MAX_CLIPS_PER_PLACE = 1000
 WAVE_KEY = re.compile(r"w\d{4,}")
@@ -29,12 +31,21 @@ SAMPLE_COUNTS = (1, 5)  # the pixel centre, or it and four around it
 
 @dataclass(frozen=True)
 class PlannedClip:
-    """One clip of a wave: its index in the wave, its place and the seed of its scene."""
+    """One clip of a wave.
+
+    Attributes:
+        index: In the wave.
+        city: Key of the city.
+        institution: Key of the institution.
+        seed: Seed of its scene.
+        asked: Values of the scene's dimensions that are decided, by dimension; the seed decides the others.
+    """
 
     index: int
     city: str
     institution: str
     seed: int
+    asked: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def place(self) -> str:
@@ -84,7 +95,7 @@ class WavePlan:
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Self:
-        """Read a record of any released version, in today's fields; version 1 knew no world models.
+        """Read a record of any released version, in today's fields; version 1 knew no world models, version 2 no `asked`.
 
         Raises:
             MalformedRecordError: If the version is not one we read, or a field is missing or odd.
@@ -125,6 +136,7 @@ def plan_wave(
     shape: Shape,
     generator: str = "procedural",
     world_model: WorldModelPlan | None = None,
+    asked: Asked | None = None,
 ) -> WavePlan:
     """Plan a wave: every place in turn, as often as it gets clips.
 
@@ -137,38 +149,128 @@ def plan_wave(
         shape: Shape of every clip.
         generator: One of `GENERATORS`.
         world_model: What a world model makes of the same scenes; None: nothing.
+        asked: Values of dimensions that every scene has, e.g. `{"season": "winter"}`.
 
     Raises:
-        UnknownKeyError: If a city, an institution or the generator is unknown, or no grammar
-            builds the institution.
-        MalformedRecordError: If the wave key, the places, their number or the shape cannot be, or
-            sketches of this shape cannot control the world model.
+        UnknownKeyError: If a city, an institution, the generator, a dimension or its value is unknown,
+            or the wave needs sketches and no grammar builds the institution.
+        MalformedRecordError: If the wave key, the places, their number or the shape cannot be, what is
+            asked for is impossible at a place, or sketches of this shape cannot control the world model.
     """
-    _check_wave_key(wave)
-    _check_places(atlas, places)
-    _check_shape(shape)
-    if world_model is not None:
-        check_sketch(world_model, shape)
+    _check_wave(wave, shape, world_model)
+    _check_places(atlas, places, sketch=needs_sketches(world_model))
     if generator not in GENERATORS:
         raise UnknownKeyError("generator", generator, GENERATORS)
-    if not 1 <= clips_per_place <= MAX_CLIPS_PER_PLACE:
-        raise MalformedRecordError(
-            "clips_per_place",
-            clips_per_place,
-            f"1 to {MAX_CLIPS_PER_PLACE}",
-            "Spread more clips over more places or waves.",
-        )
-    rounds = [place.split("/") for _ in range(clips_per_place) for place in places]
+    _check_clips_per_place(clips_per_place)
+    for place in places:
+        check_asked(atlas, place, asked or {}, sketch=needs_sketches(world_model))
+    rounds = [_canonical(atlas, place) for _ in range(clips_per_place) for place in places]
     clips = tuple(
         PlannedClip(
             index,
             city,
             institution,
             derive_seed("clip", seed, city, institution, index // len(places)),
+            dict(asked or {}),
         )
         for index, (city, institution) in enumerate(rounds)
     )
     return WavePlan(wave, atlas.hash, seed, generator, shape, clips, world_model)
+
+
+def plan_covering_wave(
+    atlas: Atlas,
+    *,
+    wave: str,
+    num_cities: int,
+    clips_per_place: int,
+    seed: int,
+    shape: Shape,
+    history: Iterable[PlannedClip] = (),
+    targets: Mapping[str, int] | None = None,
+    weights: Mapping[str, float] | None = None,
+    mix: Mapping[str, float] | None = None,
+    asked: Asked | None = None,
+    world_model: WorldModelPlan | None = None,
+) -> WavePlan:
+    """Plan a wave of the scenes that footage lacks most.
+
+    Places are chosen by how far they are behind, one a city, and come in turn; the values of their
+    scenes are those that cover most pairs of values which no wave has covered yet.
+
+    Args:
+        atlas: Its hash is pinned.
+        wave: Partition key, `w0001`.
+        num_cities: How many places, one a city.
+        clips_per_place: Clips of each place.
+        seed: Seed of the wave; it decides ties too.
+        shape: Shape of every sketch.
+        history: Clips of earlier waves.
+        targets: Clips of given places, by `<city>/<institution>`; they take the place of `num_cities` and
+            `clips_per_place`.
+        weights: How often places should come, as `CoveragePlanner` takes them.
+        mix: Shares of content categories, as `CoveragePlanner` takes them.
+        asked: Values of dimensions that every scene has.
+        world_model: What a world model makes of the same scenes. Without one, or if it follows
+            sketches, only what can be sketched is planned.
+
+    Raises:
+        UnknownKeyError: If a place, a category, a dimension or a value is unknown.
+        MalformedRecordError: If numbers, weights, shares or values cannot be, alone or together.
+    """
+    _check_wave(wave, shape, world_model)
+    sketch = needs_sketches(world_model)
+    planner = CoveragePlanner(
+        atlas,
+        history=[PlannedScene(clip.city, clip.institution, dict(clip.asked)) for clip in history],
+        weights=weights,
+        mix=mix,
+        sketch=sketch,
+        seed=seed,
+    )
+    if targets:
+        _check_places(atlas, list(targets), sketch=sketch)
+        for count in targets.values():
+            _check_clips_per_place(count)
+        rounds = [
+            _canonical(atlas, place)
+            for number in range(max(targets.values()))
+            for place, count in targets.items()
+            if number < count
+        ]
+    else:
+        _check_clips_per_place(clips_per_place)
+        rounds = _covering_places(atlas, planner, num_cities) * clips_per_place
+    done = Counter[tuple[str, str]]()
+    clips = []
+    for index, place in enumerate(rounds):
+        scene = planner.plan_in_mix(*place, asked or {})
+        clip_seed = derive_seed("clip", seed, *place, done[place])
+        clips.append(PlannedClip(index, *place, clip_seed, scene.asked))
+        done[place] += 1
+    return WavePlan(wave, atlas.hash, seed, "procedural", shape, tuple(clips), world_model)
+
+
+def needs_sketches(world_model: WorldModelPlan | None) -> bool:
+    """Whether a wave's clips follow sketches: without a world model, or if sketches control it."""
+    if world_model is None:
+        return True
+    return bool(world_model.control) and world_model.source == "sketch"
+
+
+def _covering_places(
+    atlas: Atlas, planner: CoveragePlanner, num_cities: int
+) -> list[tuple[str, str]]:
+    """Places that footage lacks most, one a city."""
+    if not 1 <= num_cities <= len(atlas.cities):
+        raise MalformedRecordError(
+            "num_cities", num_cities, f"1 to {len(atlas.cities)}", "Ask for fewer, or none of zero."
+        )
+    places: list[tuple[str, str]] = []
+    for number in range(num_cities):
+        category = planner.category_of_turn(number)
+        places.append(planner.choose_place(chosen=places, category=category))
+    return places
 
 
 def plan_scenes(
@@ -185,7 +287,8 @@ def plan_scenes(
     Args:
         atlas: Must know every place; its hash is pinned.
         wave: Partition key, `w0001`.
-        scenes: `<city>/<institution>@<seed of the scene>`, each once, in the order of the plan.
+        scenes: `<city>/<institution>@<seed of the scene>`, each once, in the order of the plan; values that
+            were asked for follow as `?camera=drone&season=winter`.
         seed: Seed of the wave; no scene depends on it.
         shape: Shape of every sketch.
         world_model: What a world model makes of the scenes.
@@ -195,95 +298,59 @@ def plan_scenes(
         MalformedRecordError: If a scene cannot be read or comes twice, there are more or fewer
             drafts than scenes, or the shape cannot be.
     """
-    _check_wave_key(wave)
-    _check_shape(shape)
+    _check_wave(wave, shape, world_model)
+    sketch = needs_sketches(world_model)
     parsed = [parse_scene(scene) for scene in scenes]
-    _check_places(atlas, list(dict.fromkeys(place for place, _ in parsed)))
-    if len(set(parsed)) < len(parsed):
+    _check_places(atlas, list(dict.fromkeys(place for place, _, _ in parsed)), sketch=sketch)
+    for place, _, asked in parsed:
+        check_asked(atlas, place, asked, sketch=sketch)
+    if len(set(scenes)) < len(scenes):
         raise MalformedRecordError(
             "scenes of a wave", list(scenes), "each scene once", "Leave the repeated ones out."
         )
-    if world_model is not None:
-        check_sketch(world_model, shape)
-        if world_model.drafts and len(world_model.drafts) != len(parsed):
-            raise MalformedRecordError(
-                "drafts of a wave",
-                f"{len(world_model.drafts)} drafts",
-                f"{len(parsed)}, one a scene",
-                "Name the draft of every scene, in their order.",
-            )
+    if world_model is not None and world_model.drafts and len(world_model.drafts) != len(parsed):
+        raise MalformedRecordError(
+            "drafts of a wave",
+            f"{len(world_model.drafts)} drafts",
+            f"{len(parsed)}, one a scene",
+            "Name the draft of every scene, in their order.",
+        )
     clips = tuple(
-        PlannedClip(index, place.split("/")[0], place.split("/")[1], scene_seed)
-        for index, (place, scene_seed) in enumerate(parsed)
+        PlannedClip(index, *_canonical(atlas, place), scene_seed, asked)
+        for index, (place, scene_seed, asked) in enumerate(parsed)
     )
     return WavePlan(wave, atlas.hash, seed, "procedural", shape, clips, world_model)
 
 
-def parse_scene(text: str) -> tuple[str, int]:
-    """Place and seed of a scene.
+def parse_scene(text: str) -> tuple[str, int, dict[str, str]]:
+    """Place, seed and asked values of a scene.
 
     Raises:
         MalformedRecordError: If the text is no scene.
 
     Example:
-        >>> parse_scene("tokyo/zoo@17")
-        ('tokyo/zoo', 17)
+        >>> parse_scene("tokyo/zoo@17"), parse_scene("lima/park@4?camera=drone")[2]
+        (('tokyo/zoo', 17, {}), {'camera': 'drone'})
     """
-    place, _, number = text.partition("@")
-    if place.count("/") != 1 or not number.isdigit():
+    place, _, rest = text.partition("@")
+    number, _, wishes = rest.partition("?")
+    pairs = [wish.split("=") for wish in wishes.split("&")] if wishes else []
+    if place.count("/") != 1 or not number.isdigit() or any(len(pair) != 2 for pair in pairs):
         raise MalformedRecordError(
             "scene of a wave", text, "<city>/<institution>@<seed>", "Write it like 'tokyo/zoo@17'."
         )
-    return place, int(number)
+    return place, int(number), {pair[0]: pair[1] for pair in pairs}
 
 
-def choose_places(atlas: Atlas, *, num_cities: int, history: Iterable[str], seed: int) -> list[str]:
-    """The places that footage lacks most: least covered cities first, each with its rarest institution.
+def write_scene(clip: PlannedClip) -> str:
+    """The text of a clip's scene that `parse_scene` reads.
 
-    Cities that are equally covered are spread over the continents; what is still equal is decided
-    by the seed.
-
-    Args:
-        atlas: Where the cities come from.
-        num_cities: How many places to choose, one per city.
-        history: Places that have been planned, once per clip.
-        seed: Decides ties.
-
-    Returns:
-        `<city>/<institution>`, as many as asked for.
-
-    Raises:
-        MalformedRecordError: If there are not so many cities.
+    Example:
+        >>> write_scene(PlannedClip(0, "lima", "park", 4, {"camera": "drone"}))
+        'lima/park@4?camera=drone'
     """
-    if not 1 <= num_cities <= len(atlas.cities):
-        raise MalformedRecordError(
-            "num_cities", num_cities, f"1 to {len(atlas.cities)}", "Ask for fewer, or none of zero."
-        )
-    covered = Counter(history)
-    by_city = _total(covered, 0)
-    by_kind = _total(covered, 1)
-    order = stream(seed, "choose places").permutation(len(atlas.cities))
-    left = [list(atlas.cities)[int(index)] for index in order]
-    kinds = [CASTABLE[int(k)] for k in stream(seed, "choose kinds").permutation(len(CASTABLE))]
-    continents = Counter[str]()
-    chosen = []
-    for _ in range(num_cities):
-        city = min(left, key=lambda c: (by_city[c], continents[atlas.cities[c].continent]))
-        ranks = {kind: (covered[f"{city}/{kind}"], by_kind[kind]) for kind in kinds}
-        kind = min(ranks, key=ranks.__getitem__)
-        left.remove(city)
-        continents[atlas.cities[city].continent] += 1
-        by_kind[kind] += 1
-        chosen.append(f"{city}/{kind}")
-    return chosen
-
-
-def _total(covered: Counter[str], part: int) -> Counter[str]:
-    """Clips by city (part 0) or by institution (part 1)."""
-    total = Counter[str]()
-    for place, count in covered.items():
-        total[place.split("/")[part]] += count
-    return total
+    wishes = "&".join(f"{name}={value}" for name, value in clip.asked.items())
+    return f"{clip.place}@{clip.seed}" + (f"?{wishes}" if wishes else "")
 
 
 def next_wave_key(existing: Collection[str]) -> str:
@@ -314,10 +381,57 @@ def scenes_of(plan: WavePlan, atlas: Atlas, city: str) -> list[tuple[int, Scene]
             f"the pinned atlas {plan.atlas_hash}",
             "Run the wave with the version of worldloop that planned it, or plan a new wave.",
         )
-    return [
-        (clip.index, cast_scene(atlas, place=clip.place, seed=clip.seed))
-        for clip in plan.clips_of(city)
-    ]
+    clips = plan.clips_of(city)
+    return list(zip((clip.index for clip in clips), scenes_of_clips(atlas, clips), strict=True))
+
+
+def scenes_of_clips(atlas: Atlas, clips: Sequence[PlannedClip]) -> list[Scene]:
+    """The scene of each planned clip, whatever wave it is in.
+
+    Where a grammar builds the institution and nobody asked for a camera path, it is one that can be
+    sketched: a scene follows from place, seed and what was asked for, and from nothing else.
+    """
+    scenes: dict[int, Scene] = {}
+    for sketch in (True, False):
+        rows = [row for row, clip in enumerate(clips) if _is_for_sketching(clip) == sketch]
+        some = [clips[row] for row in rows]
+        made = cast_scenes(
+            atlas,
+            [clip.place for clip in some],
+            [clip.seed for clip in some],
+            [clip.asked for clip in some],
+            sketch=sketch,
+        )
+        scenes.update(zip(rows, made, strict=True))
+    return [scenes[row] for row in range(len(clips))]
+
+
+def _is_for_sketching(clip: PlannedClip) -> bool:
+    return clip.institution in CASTABLE and "camera" not in clip.asked
+
+
+def _canonical(atlas: Atlas, place: str) -> tuple[str, str]:
+    """Keys of city and institution, whatever aliases were written."""
+    city, kind = atlas.parse_place(place)
+    return city.key, kind.key
+
+
+def _check_wave(wave: str, shape: Shape, world_model: WorldModelPlan | None) -> None:
+    """Key and shape of a wave, and that its sketches fit its world model."""
+    _check_wave_key(wave)
+    _check_shape(shape)
+    if world_model is not None:
+        check_sketch(world_model, shape)
+
+
+def _check_clips_per_place(count: int) -> None:
+    if not 1 <= count <= MAX_CLIPS_PER_PLACE:
+        raise MalformedRecordError(
+            "clips_per_place",
+            count,
+            f"1 to {MAX_CLIPS_PER_PLACE}",
+            "Spread more clips over more places or waves.",
+        )
 
 
 def _check_wave_key(wave: str) -> None:
@@ -328,17 +442,18 @@ def _check_wave_key(wave: str) -> None:
         )
 
 
-def _check_places(atlas: Atlas, places: Sequence[str]) -> None:
-    """Every place exists, can be built, and is planned once."""
+def _check_places(atlas: Atlas, places: Sequence[str], *, sketch: bool) -> None:
+    """Every place exists, can be built if the wave needs sketches, and is planned once."""
     if not places:
         raise MalformedRecordError(
             "places of a wave", [], "at least one place", "Name one, like 'tokyo/zoo'."
         )
     for place in places:
         _, institution = atlas.parse_place(place)
-        if institution.key not in CASTABLE:
+        if sketch and institution.key not in CASTABLE:
             raise UnknownKeyError("institution with a world grammar", institution.key, CASTABLE)
-    repeated = [place for place, count in Counter(places).items() if count > 1]
+    counts = Counter("/".join(_canonical(atlas, place)) for place in places)
+    repeated = [place for place, count in counts.items() if count > 1]
     if repeated:
         raise MalformedRecordError(
             "places of a wave", repeated, "each place once", "Raise clips_per_place instead."

@@ -69,7 +69,7 @@ def make_recipes(num_clips: int, num_frames: int) -> list[Recipe]:
     atlas = load_atlas()
     return [
         Recipe(
-            cast_scene(atlas, place=PLACES[i % len(PLACES)], seed=SEED + i),
+            cast_scene(atlas, place=PLACES[i % len(PLACES)], seed=SEED + i, sketch=True),
             Shape(num_frames=num_frames),
         )
         for i in range(num_clips)

@@ -48,7 +48,7 @@ def _draw(place: str, seed: int, index: int) -> tuple[dict[str, Any], NDArray[np
     from gpu_jobs.render_clips.engine import Engine
     from worldloop.worlds.grammar import build_world
 
-    scene = cast_scene(load_atlas(), place=place, seed=seed)
+    scene = cast_scene(load_atlas(), place=place, seed=seed, sketch=True)
     answer = {"place": place, "seed": seed, "frame": index, "institution": scene.institution}
     try:
         engine = Engine(build_world(Recipe(scene, _SHAPE)), _SHAPE)

@@ -70,7 +70,8 @@ def caption_variants(scene: Scene, atlas: Atlas, *, count: int = 15) -> list[str
         )
         return " ".join(pick(choices).split())
 
-    where = (city.name, city.country_name, f"{city.name}, {city.country_name}")
+    country = atlas.country(city.key).name
+    where = (city.name, country, f"{city.name}, {country}")
     lines = [noun(), an(noun()), *(text for _ in range(3) for text in (sight(), an(sight())))]
     lines.append(f"{an(CROWDS[scene.crowd])} {noun()}")
     lines += [f"{an(sight())} in {pick(where)}", f"{pick(where)}: {sight()}"]

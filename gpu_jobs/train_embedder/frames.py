@@ -109,7 +109,7 @@ def draw_scene(spec: RenderFramesSpec, number: int) -> Scene:
     names = (spec.seed, "train_embedder", spec.split, number)
     rng, institution = stream(*names), CASTABLE[number % len(CASTABLE)]
     place = f"{cities[int(rng.integers(len(cities)))]}/{institution}"
-    draw = partial(cast_scene, atlas, place=place, seed=derive_seed(*names))
+    draw = partial(cast_scene, atlas, place=place, seed=derive_seed(*names), sketch=True)
     wishes: dict[str, Any] = {}
     if institution in OUTDOORS and rng.random() < 0.5:
         wishes = {"weather": _WEATHERS[int(rng.integers(len(_WEATHERS)))]}

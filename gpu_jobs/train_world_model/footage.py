@@ -102,9 +102,8 @@ def _recipe(spec: FootageSpec, atlas: Atlas, number: int) -> dict[str, object]:
     shape = Shape(
         spec.num_frames, spec.width_px, spec.height_px, spec.rate_fps, num_samples=spec.num_samples
     )
-    scene = cast_scene(
-        atlas, place=f"{city}/{institution}", seed=derive_seed("footage", spec.seed, number)
-    )
+    seed = derive_seed("footage", spec.seed, number)
+    scene = cast_scene(atlas, place=f"{city}/{institution}", seed=seed, sketch=True)
     return Recipe(scene, shape).to_record()
 
 

@@ -72,7 +72,7 @@ def _recipe(group: str, atlas: Atlas, number: int) -> Recipe:
     cities, institutions = cities_of(group, atlas), institutions_of(group)
     city = cities[int(stream("learning", group, number).integers(len(cities)))]
     place = f"{city}/{institutions[number % len(institutions)]}"
-    scene = cast_scene(atlas, place=place, seed=derive_seed("learning", group, number))
+    scene = cast_scene(atlas, place=place, seed=derive_seed("learning", group, number), sketch=True)
     shape = Shape(
         _CLIP_FRAMES, SHAPE.width_px, SHAPE.height_px, SHAPE.rate_fps, num_samples=_SAMPLES
     )

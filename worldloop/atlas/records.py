@@ -113,6 +113,8 @@ class Activity:
         roles: Roles of the institution that must be there.
         setting_words: Objects that the clauses name beyond roles; the procedural renderer need not draw them.
         dayparts: Parts of the day at which it goes on; empty for any.
+        weathers: Weathers in which it goes on; empty for any.
+        cameras: Camera paths that show what the clauses say; empty for all that suit its category.
     """
 
     key: str
@@ -123,6 +125,8 @@ class Activity:
     roles: tuple[str, ...]
     setting_words: tuple[str, ...] = ()
     dayparts: tuple[str, ...] = ()
+    weathers: tuple[str, ...] = ()
+    cameras: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -279,6 +283,21 @@ class WeatherRule:
     classes: str
     seasons: tuple[str, ...]
     weights: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class OpeningClass:
+    """When a kind of place is open unless decorum says otherwise, written as the decorum slots of these names.
+
+    Attributes:
+        key: e.g. `office`.
+        hours: Local clock, `08:00-17:00`; at most until `24:00`.
+        closed_on: `never`, or days joined by `+`: `weekend`, `holiday`, `monday` ...
+    """
+
+    key: str
+    hours: str
+    closed_on: str
 
 
 @dataclass(frozen=True)

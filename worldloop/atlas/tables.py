@@ -4,19 +4,36 @@ import polars as pl
 
 from worldloop.atlas.atlas import Atlas
 
+_WORDLESS = ("words", "aliases", "categories")  # mappings, which become two or three columns
+
 
 def atlas_tables(atlas: Atlas) -> dict[str, pl.DataFrame]:
-    """Cities, institutions, languages, signs, decorum and sources, one frame each.
+    """One frame for each table of `Atlas.to_record`.
 
     Lists stay lists; rows keep the order of the atlas files.
 
     Example:
         >>> from worldloop.atlas.atlas import load_atlas
-        >>> sorted(atlas_tables(load_atlas()))
-        ['cities', 'decorum', 'institutions', 'languages', 'signs', 'sources', 'weather']
+        >>> tables = atlas_tables(load_atlas())
+        >>> tables["aliases"].columns, tables["roads"]["key"][0]
+        (['kind', 'alias', 'key'], 'lane')
     """
     record = atlas.to_record()
-    sources = [{"source": key, **facts} for key, facts in record.pop("sources").items()]
-    record.pop("words")
-    tables = {**record, "sources": sources}
-    return {name: pl.DataFrame(rows, infer_schema_length=None) for name, rows in tables.items()}
+    mappings = {name: record.pop(name) for name in _WORDLESS}
+    rows = {
+        **record,
+        "words": [{"word": word, "english": text} for word, text in mappings["words"].items()],
+        "aliases": [
+            {"kind": kind, "alias": alias, "key": key}
+            for kind, aliases in mappings["aliases"].items()
+            for alias, key in aliases.items()
+        ],
+        "categories": [
+            {"key": key, "meaning": text} for key, text in mappings["categories"].items()
+        ],
+        "crowd_profiles": [
+            {"key": one["key"], **one["levels"]} for one in record["crowd_profiles"]
+        ],
+        "sources": [{"source": key, **facts} for key, facts in record["sources"].items()],
+    }
+    return {name: pl.DataFrame(table, infer_schema_length=None) for name, table in rows.items()}

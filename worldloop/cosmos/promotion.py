@@ -15,7 +15,7 @@ from worldloop.cosmos.models import model
 from worldloop.cosmos.tiers import next_tier
 from worldloop.errors import MalformedRecordError
 from worldloop.sites import Promotion
-from worldloop.waves import WavePlan
+from worldloop.waves import WavePlan, write_scene
 
 _MEASURES = ("motion_mean_px", "sharpness", "sketch_cosine")
 DRAFT_SCHEMA: Mapping[str, pl.DataType | type[pl.DataType]] = {
@@ -100,7 +100,7 @@ def promotion_config(
     control = list(settings.control or drafted.control)
     follows = settings.source == "sketch" and bool({*control} - {"first_frames"})
     config: dict[str, Any] = {
-        "scenes": [_scene(plan, index) for index, _ in chosen],
+        "scenes": [write_scene(plan.clips[index]) for index, _ in chosen],
         "drafts": [recipe_id for _, recipe_id in chosen],
         "num_frames": 0 if follows else plan.shape.num_frames,
         "rate_fps": 0 if follows else plan.shape.rate_fps,
@@ -144,8 +144,3 @@ def _target_tier(plan: WavePlan, settings: Promotion) -> str | None:
         return None
     above = next_tier(plan.world_model.tier, model(settings.world_model or plan.world_model.model))
     return above and (settings.tier or above)
-
-
-def _scene(plan: WavePlan, index: int) -> str:
-    clip = plan.clips[index]
-    return f"{clip.place}@{clip.seed}"

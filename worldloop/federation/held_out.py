@@ -4,13 +4,11 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from worldloop.atlas.atlas import Atlas
-from worldloop.recipes import Shape
 from worldloop.scenes.scene import Scene
 from worldloop.seeds import derive_seed
-from worldloop.waves import plan_wave, scenes_of
+from worldloop.waves import PlannedClip, scenes_of_clips
 
 SHARE = 0.1
-_TRIAL_WAVE = "w0000"  # a key that no wave has: numbering starts at 1
 
 
 def pick_held_out(
@@ -43,9 +41,7 @@ def pick_held_out(
     return tuple(sorted(chosen)) if len(chosen) < len(everywhere) else tuple(everywhere[:-1])
 
 
-def neutral_scenes(
-    atlas: Atlas, places: Sequence[str], *, count: int, seed: int, shape: Shape
-) -> list[Scene]:
+def neutral_scenes(atlas: Atlas, places: Sequence[str], *, count: int, seed: int) -> list[Scene]:
     """Scenes that no wave films, the places in turn: what samples show before and after.
 
     Args:
@@ -53,20 +49,16 @@ def neutral_scenes(
         places: `<city>/<institution>`, each once.
         count: How many.
         seed: The same seed gives the same scenes.
-        shape: Of the samples.
     """
     if not places or count < 1:
         return []
-    plan = plan_wave(
-        atlas,
-        wave=_TRIAL_WAVE,
-        places=places,
-        clips_per_place=-(-count // len(places)),
-        seed=derive_seed("trial", seed),
-        shape=shape,
-    )
-    scenes = [scene for city in plan.cities for scene in scenes_of(plan, atlas, city)]
-    return [scene for _, scene in sorted(scenes, key=lambda found: found[0])][:count]
+    trial = derive_seed("trial", seed)
+    clips = []
+    for index in range(count):
+        turn, number = divmod(index, len(places))
+        city, kind = (one.key for one in atlas.parse_place(places[number]))
+        clips.append(PlannedClip(index, city, kind, derive_seed("clip", trial, city, kind, turn)))
+    return scenes_of_clips(atlas, clips)
 
 
 def _place(city: str) -> float:

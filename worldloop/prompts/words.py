@@ -1,8 +1,11 @@
 """Words for facts: articles, plurals, counts, clothes, hours and weather of a scene in English."""
 
+import re
 from collections.abc import Sequence
+from functools import cache
 
 from worldloop.scenes.scene import Role, Scene, Subject
+from worldloop.scenes.things import VOCABULARY
 
 NUMBERS = (
     *("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
@@ -17,12 +20,19 @@ PLURALS = {
 }
 NAMES = {"ferris wheel": "Ferris wheel"}
 PARTICIPLES = {"lie": "lying", "sit": "sitting", "stop": "stopping"}
-VOWEL_SOUNDS = ("hour", "honest", "heir")
+VOWEL_SOUNDS = ("hour", "honest", "heir", "8", "11", "18", "x-ray")
 CONSONANT_SOUNDS = ("uni", "use", "eu", "one")
 CROWDS = {"empty": "deserted", "sparse": "quiet", "lively": "lively", "crowded": "crowded"}
 COMPASS = (
     *("north", "northeast", "east", "southeast"),
     *("south", "southwest", "west", "northwest"),
+)
+KINDS = frozenset({"lamp"}).union(*VOCABULARY.values())
+"""Kinds of subjects that are bare nouns; all others are phrases that carry their article."""
+_HEAD_ENDS = frozenset(
+    "of in on for to from with under along by at between beside above below behind over around across "
+    "through against after before without near beneath inside outside into onto like that which who "
+    "where as".split()
 )
 
 
@@ -38,6 +48,7 @@ def an(words: str) -> str:
     return f"{'an' if vowel or lower.startswith(VOWEL_SOUNDS) else 'a'} {words}"
 
 
+@cache
 def plural(noun: str) -> str:
     """More than one of a noun; only its last word changes.
 
@@ -53,6 +64,7 @@ def plural(noun: str) -> str:
     return noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")
 
 
+@cache
 def counted(noun: str, count: int) -> str:
     """A noun with its number in words.
 
@@ -61,20 +73,24 @@ def counted(noun: str, count: int) -> str:
         ('an elephant', 'three buses')
     """
     name = NAMES.get(noun, noun)
-    if count == 1:
-        return an(name)
-    number = NUMBERS[count] if count < len(NUMBERS) else str(count)
-    return f"{number} {plural(name)}"
+    return an(name) if count == 1 else f"{number(count)} {plural(name)}"
+
+
+def number(count: int) -> str:
+    """A number in words as far as prose writes them so, else in digits."""
+    return NUMBERS[count] if count < len(NUMBERS) else str(count)
 
 
 def joined(parts: Sequence[str]) -> str:
     """A list in words.
 
     Example:
-        >>> joined(["a", "b", "c"]), joined(["a"])
-        ('a, b and c', 'a')
+        >>> joined(["a", "b", "c"]), joined(["a", "b"]), joined(["a"])
+        ('a, b, and c', 'a and b', 'a')
     """
-    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
+    if len(parts) < 3:
+        return " and ".join(parts)
+    return f"{', '.join(parts[:-1])}, and {parts[-1]}"
 
 
 def present(verb: str, count: int) -> str:
@@ -97,6 +113,25 @@ def participle(verb: str) -> str:
     return PARTICIPLES.get(verb) or f"{verb.removesuffix('e')}ing"
 
 
+@cache
+def is_many(phrase: str) -> bool:
+    """Whether a noun phrase takes a plural verb.
+
+    Example:
+        >>> [is_many(p) for p in ("a row of seats", "seats bolted down", "glass", "a cup and a jug")]
+        [False, True, False, True]
+    """
+    words = phrase.split()
+    head = words[: next((k for k, word in enumerate(words) if word in _HEAD_ENDS), len(words))]
+    if re.search(r" and (a|an) ", f"{' '.join(head)} "):
+        return True
+    if head[0] in ("a", "an", "one"):
+        return False
+    return any(
+        word.endswith("s") and not word.endswith(("ss", "us")) and "'" not in word for word in head
+    )
+
+
 def capital(text: str) -> str:
     """The text with its first letter raised, the rest as it is."""
     return text[:1].upper() + text[1:]
@@ -104,9 +139,14 @@ def capital(text: str) -> str:
 
 def thing(subject: Subject) -> str:
     """A subject with its number and trait: `two resting lions`."""
-    return counted(
-        f"{subject.trait} {NAMES.get(subject.kind, subject.kind)}".strip(), subject.count
-    )
+    return _thing(subject.kind, subject.count, subject.trait)
+
+
+@cache
+def _thing(kind: str, count: int, trait: str) -> str:
+    if kind in KINDS:
+        return counted(f"{trait} {NAMES.get(kind, kind)}".strip(), count)
+    return kind if count == 1 else f"{number(count)} {kind}"
 
 
 def things(subjects: Sequence[Subject]) -> str:
@@ -122,10 +162,15 @@ def clothes(role: Role) -> str:
         >>> clothes(Role("keeper", 1, Dress("uniform", head="cap", color="khaki")))
         'a khaki uniform and a cap'
     """
-    dress, one = role.dress, role.count == 1
-    garments = [f"{dress.color} {dress.top}".strip()]
-    garments += [dress.bottom] if dress.bottom in ("shorts", "skirt") else []
-    garments += [dress.head] if dress.head != "none" else []
+    dress = role.dress
+    return _clothes(dress.top, dress.bottom, dress.head, dress.color, role.count == 1)
+
+
+@cache
+def _clothes(top: str, bottom: str, head: str, color: str, one: bool) -> str:  # noqa: FBT001
+    garments = [f"{color} {top}".strip()]
+    garments += [bottom] if bottom in ("shorts", "skirt") else []
+    garments += [head] if head != "none" else []
     pairs = ("shorts", "scrubs")
     return joined(
         [word if word.endswith(pairs) else an(word) if one else plural(word) for word in garments]

@@ -1,101 +1,57 @@
-"""Casting: from a place of the atlas and a seed to a scene, with nothing that the place rules out.
+"""Casting: from places of the atlas and seeds to scenes, with nothing that the places rule out.
 
-Time, weather, dress and traffic follow from the atlas; only what a grammar can build is cast.
-Each choice has a random stream of its own, so a new one does not move the others.
+Choices are drawn for all scenes together, from what `dimensions.Space` says is possible; plain
+Python only puts the records together. Each choice has random numbers of its own that depend on the
+place and the seed alone: a scene is the same alone and among a million others.
 """
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeVar, get_args
-from zoneinfo import ZoneInfo
+from dataclasses import dataclass, field
 
-import astral
-import astral.sun
 import numpy as np
+from numpy.typing import NDArray
 
-from worldloop.atlas.atlas import Atlas, City, Institution
+from worldloop.atlas.atlas import Atlas
+from worldloop.atlas.records import Activity
 from worldloop.errors import MalformedRecordError, UnknownKeyError
-from worldloop.scenes.scene import Crowd, Dress, Role, Scene, Sign, Subject, Weather
-from worldloop.seeds import stream
+from worldloop.scenes.dimensions import (
+    CAMERAS,
+    CROWD_OF_LEVEL,
+    CROWDS,
+    DAY_KINDS,
+    DAYPARTS,
+    FREE,
+    QUARTERS,
+    WEATHERS,
+    YEAR,
+    Asked,
+    Space,
+    activity_cells,
+    daypart_codes,
+    impossible,
+    names_of,
+    space_of,
+)
+from worldloop.scenes.draws import Words, draw, pick_true, pick_weighted, purpose_key
+from worldloop.scenes.people import roles_of
+from worldloop.scenes.places import pick
+from worldloop.scenes.scene import SCENE_VERSION, SKETCH_CAMERAS, Scene
+from worldloop.scenes.seasons import SEASONS, temperature_of
+from worldloop.scenes.sun import sun_position, utc_offsets_h
+from worldloop.scenes.things import details_of, drive_of, signs_of, style_of, subjects_of
 from worldloop.worlds.grammar import GRAMMARS
 
-Choice = TypeVar("Choice")
-Temperature = Literal["cold", "cool", "warm", "hot"]
-
 CASTABLE: tuple[str, ...] = tuple(GRAMMARS)
-YEAR = 2026
-SPECIES = (
-    *("elephant", "giraffe", "zebra", "lion", "tiger", "bear", "camel", "rhinoceros"),
-    *("hippopotamus", "gorilla", "kangaroo", "flamingo", "penguin"),
-)
-GRAZERS = ("elephant", "giraffe", "zebra", "camel", "rhinoceros", "kangaroo")
-EXHIBITS = ("sculpture", "bust", "vase", "display case")
-RIDES = ("ferris wheel", "carousel", "roller coaster")
-STYLES: dict[str, dict[str, tuple[str, ...]]] = {  # what the seed decides; `facade` is decorum
-    "street": {"awnings": ("few", "many")},
-    "hospital": {"accent": ("teal", "blue", "yellow", "green"), "floor": ("light", "warm")},
-    "zoo": {"theme": ("savanna", "forest", "stone")},
-    "amusement_park": {"stalls": ("striped", "plain")},
-    "museum": {
-        "wall": ("red", "green", "grey", "blue", "white"),
-        "floor": ("parquet", "stone"),
-        "ceiling": ("skylight", "spots"),
-    },
-}
-ERAS: dict[str, tuple[str, ...]] = {  # of houses with a facade
-    "brick": ("old", "old", "modern"),
-    "plaster": ("old", "modern", "modern"),
-    "stone": ("old", "old", "modern"),
-    "concrete": ("modern", "highrise"),
-    "glass": ("modern", "highrise"),
-}
-# How many of the public (in a hospital: patients) a crowd is, fewest and most.
-PUBLIC: dict[str, dict[Crowd, tuple[int, int]]] = {
-    "street": {"empty": (0, 0), "sparse": (3, 6), "lively": (8, 14), "crowded": (16, 21)},
-    "hospital": {"sparse": (2, 3), "lively": (4, 5), "crowded": (6, 8)},
-    "zoo": {"sparse": (2, 4), "lively": (5, 8), "crowded": (10, 13)},
-    "museum": {"sparse": (1, 3), "lively": (4, 6), "crowded": (7, 9)},
-    "amusement_park": {"sparse": (4, 7), "lively": (10, 15), "crowded": (17, 22)},
-}
-CLOTHES: dict[Temperature, tuple[Dress, ...]] = {  # everyone of a role wears the same kind
-    "cold": (Dress("coat"),),
-    "cool": (Dress("jacket"), Dress("jacket"), Dress("coat")),
-    "warm": (Dress("shirt"), Dress("shirt"), Dress("jacket")),
-    "hot": (Dress("shirt"), Dress("shirt"), Dress("shirt", "shorts")),
-}
-COMPANIONS: dict[str, tuple[str, ...]] = {  # who else is among the public
-    "street": ("commuter", "shopper", "student", "tourist"),
-    "zoo": ("child",),
-    "museum": ("student", "tourist"),
-    "amusement_park": ("child", "student"),
-}
-NAMES_OF_THINGS = {name.replace(" ", "_") for name in (*SPECIES, *RIDES, "monkey")}
-SNOW_LATITUDE_DEG = {"north": 35.0, "south": 40.0}  # nearer the equator a C city has no snow cover
-TWO_SEASONS_LATITUDE_DEG = 15.0  # within it the year is wet and dry, except in deserts
-
-
-@dataclass(frozen=True)
-class Brief:
-    """What a scene is cast for: a place, and the seed that decides what the place leaves open."""
-
-    atlas: Atlas
-    city: City
-    institution: Institution
-    seed: int
-
-    def random(self, purpose: str) -> np.random.Generator:
-        """The stream of one purpose."""
-        return stream(self.seed, "casting", self.city.key, self.institution.key, purpose)
-
-    def pick(self, purpose: str, choices: Sequence[Choice]) -> Choice:
-        """One choice, evenly, from a stream of its own."""
-        return choices[int(self.random(purpose).integers(len(choices)))]
-
-    def decorum(self, slot: str) -> str:
-        """One of the values that decorum has for a slot."""
-        row = self.atlas.decorum(self.city.key, self.institution.key, slot)
-        return self.pick(slot, row.values)
+"""Institutions that have a world grammar, so that their scenes can be sketched."""
+NO_ACTIVITY = Activity("", "", "", "", ("", "", ""), ())
+_BATCH = 2048  # scenes whose tables fit into the processor's caches
+_ANY = -1
+_CAMERA_WEIGHTS = np.array([2 if camera == "stroll" else 1 for camera in CAMERAS], np.uint8)
+_CROWDS = np.array(CROWD_OF_LEVEL, np.uint8)
+_BLOCKS = {"people": 14, "subjects": 9, "signs": 2, "style": 4, "details": 8, "drive": 7}
+_NUM_EXTRAS = 1 + sum(_BLOCKS.values())  # the first one chooses the activity
+_EXTRAS = np.array([purpose_key("casting", "extra", k) for k in range(_NUM_EXTRAS)], np.uint64)
 
 
 def cast_scene(
@@ -106,20 +62,25 @@ def cast_scene(
     date: str = "",
     hour: float = -1.0,
     weather: str = "",
+    asked: Asked | None = None,
+    sketch: bool = False,
 ) -> Scene:
     """A scene of a place; the same arguments and atlas give the same scene anywhere.
 
     Args:
         atlas: Where the facts of the place come from.
-        place: `<city>/<institution>`; the institution must be one of `CASTABLE`.
+        place: `<city>/<institution>`.
         seed: 63-bit seed of everything that the place leaves open.
         date: ISO date at the place; drawn when empty.
         hour: Local clock time inside the opening hours; drawn when negative.
         weather: Drawn from what climate and season allow when empty.
+        asked: Further dimensions that are decided, e.g. `{"camera": "drone"}`.
+        sketch: Whether the procedural renderer must be able to show it.
 
     Raises:
-        UnknownKeyError: If city or institution is unknown, or no grammar builds the institution.
-        MalformedRecordError: If date, hour or weather cannot be, there and then.
+        UnknownKeyError: If city, institution, a dimension or its value is unknown, or a sketch is asked
+            for and no grammar builds the institution.
+        MalformedRecordError: If what is asked for cannot be, there and then.
 
     Example:
         >>> from worldloop.atlas.atlas import load_atlas
@@ -127,291 +88,426 @@ def cast_scene(
         >>> scene.driving_side, scene.signs[0].text
         ('left', '動物園')
     """
-    brief = Brief(atlas, *atlas.parse_place(place), seed)
-    city, institution = brief.city, brief.institution
-    if institution.key not in CASTABLE:
-        raise UnknownKeyError("institution with a world grammar", institution.key, CASTABLE)
-    day = _date(brief, date)
-    clock = _hour(brief, hour)
-    elevation, azimuth = sun_at(city, day, clock)
-    season = season_of(city, day)
-    crowd = _crowd(brief, clock)
-    subjects = _subjects(brief, crowd)
-    return Scene(
-        city=city.key,
-        institution=institution.key,
-        seed=seed,
-        date=day.isoformat(),
-        hour=clock,
-        sun_elevation_deg=elevation,
-        sun_azimuth_deg=azimuth,
-        season=season,
-        weather=_weather(brief, season, weather),
-        climate=city.koeppen,
-        driving_side=city.driving_side,
-        crowd=crowd,
-        roles=_roles(brief, crowd, temperature_of(city, season)),
-        subjects=subjects,
-        signs=_signs(brief, subjects),
-        style=_style(brief),
-        camera=brief.pick("camera", ("stroll", "stroll", "tour", "wander")),
-    )
+    pinned = {**(asked or {}), **({"weather": weather} if weather else {})}
+    when = When(_parse_date(date), hour) if date or hour >= 0 else None
+    return _cast(atlas, [place], [seed], [pinned], [when], sketch=sketch)[0]
 
 
-# ----------------------------------------------------------------------------- time, sun, weather
+def cast_scenes(
+    atlas: Atlas,
+    places: Sequence[str],
+    seeds: Sequence[int],
+    asked: Sequence[Asked] = (),
+    *,
+    sketch: bool = False,
+) -> list[Scene]:
+    """Many scenes at once, each the same as `cast_scene` gives alone.
 
+    Args:
+        atlas: Where the facts of the places come from.
+        places: `<city>/<institution>` of each scene.
+        seeds: 63-bit seed of each scene.
+        asked: Decided dimensions of each scene; empty for none.
+        sketch: Whether the procedural renderer must be able to show them.
 
-def sun_at(city: City, day: dt.date, hour: float) -> tuple[float, float]:
-    """Elevation and azimuth of the sun in degrees, to a tenth, at local clock time."""
-    midnight = dt.datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(city.time_zone))
-    moment = midnight + dt.timedelta(hours=hour)  # wall clock arithmetic, as people read clocks
-    observer = astral.Observer(city.latitude_deg, city.longitude_deg)
-    elevation = astral.sun.elevation(observer, moment)
-    azimuth = astral.sun.azimuth(observer, moment)
-    return round(float(elevation), 1), round(float(azimuth), 1) % 360
-
-
-def season_of(city: City, day: dt.date) -> str:
-    """The season at a place: four of them, or wet and dry where the tropics have two.
-
-    Two seasons follow the sun: wet in the half year in which it stands overhead, or in the other
-    half in class As. Af has no dry season. Cities with two rains a year are simplified by this.
+    Raises:
+        ValueError: If the sequences differ in length.
+        UnknownKeyError: As `cast_scene`.
+        MalformedRecordError: As `cast_scene`.
     """
-    northern = city.latitude_deg >= 0
-    tropical = abs(city.latitude_deg) < TWO_SEASONS_LATITUDE_DEG
-    if city.koeppen == "Af":
-        return "wet season"
-    if city.koeppen[0] == "A" or (tropical and not city.koeppen.startswith("BW")):
-        high_sun = (5 <= day.month <= 10) == northern
-        return "wet season" if high_sun != (city.koeppen == "As") else "dry season"
-    quarter = (day.month % 12) // 3  # 0 for December to February
-    return ("winter", "spring", "summer", "autumn")[quarter if northern else (quarter + 2) % 4]
-
-
-def may_snow(city: City, season: str) -> bool:
-    """Whether snow may fall: winter in D and E, and in C outside the subtropics, never in Cs."""
-    if season != "winter" or city.koeppen[0] not in "CDE" or city.koeppen.startswith("Cs"):
-        return False
-    needed = SNOW_LATITUDE_DEG["north" if city.latitude_deg > 0 else "south"]
-    return city.koeppen[0] != "C" or abs(city.latitude_deg) >= needed
-
-
-def temperature_of(city: City, season: str) -> Temperature:
-    """How warmly people dress outdoors, from climate group, season and latitude."""
-    group, third = city.koeppen[0], city.koeppen[2:3]
-    if group == "A" or (season == "summer" and third in ("a", "h")):
-        return "hot"
-    if season == "winter":
-        return (
-            "cold"
-            if group in "DE" or abs(city.latitude_deg) > SNOW_LATITUDE_DEG["north"]
-            else "cool"
+    if len(places) != len(seeds) or (asked and len(asked) != len(places)):
+        raise ValueError(
+            f"{len(places)} places, {len(seeds)} seeds and {len(asked)} wishes; expected as many of each."
         )
-    if season in ("spring", "autumn"):
-        return "warm" if third in ("a", "h") and group != "D" else "cool"
-    return "warm"
+    return _cast(atlas, places, seeds, asked or [{}] * len(places), (), sketch=sketch)
 
 
-def _date(brief: Brief, asked: str) -> dt.date:
-    """The date asked for, or one of `YEAR`."""
-    if not asked:
-        days = int(brief.random("date").integers(365))
-        return dt.date(YEAR, 1, 1) + dt.timedelta(days=days)
+@dataclass(frozen=True)
+class When:
+    """A date, an hour or both that are asked for; None and negative for those that are not."""
+
+    date: dt.date | None
+    hour: float
+
+
+@dataclass
+class _Columns:
+    """Choices of some scenes, by the codes of `Space`; each array has one entry a scene."""
+
+    city: NDArray[np.int64]
+    institution: NDArray[np.int64]
+    seeds: Words
+    pins: dict[str, NDArray[np.int64]]
+    when: Sequence[When | None]
+    sketch: bool
+    day: NDArray[np.int64] = field(init=False)
+    hour: NDArray[np.float64] = field(init=False)
+    daypart: NDArray[np.int64] = field(init=False)
+    crowd: NDArray[np.int64] = field(init=False)
+
+    def part(self, rows: slice) -> "_Columns":
+        """Some of the scenes."""
+        pins = {name: codes[rows] for name, codes in self.pins.items()}
+        return _Columns(
+            self.city[rows],
+            self.institution[rows],
+            self.seeds[rows],
+            pins,
+            self.when[rows],
+            self.sketch,
+        )
+
+
+def _cast(
+    atlas: Atlas,
+    places: Sequence[str],
+    seeds: Sequence[int],
+    asked: Sequence[Asked],
+    when: Sequence[When | None],
+    *,
+    sketch: bool,
+) -> list[Scene]:
+    """Scenes of one year: that of the first date, which only `cast_scene` may ask for."""
+    date = when[0].date if when and when[0] else None
+    space = space_of(atlas, date.year if date else YEAR)
+    pairs = _parse_places(atlas, space, places, sketch=sketch)
+    for city in np.unique(pairs[:, 0]).tolist():
+        space.prepare(city)
+    keys = [purpose_key("place", *_keys(space, pair)) for pair in pairs.tolist()]
+    bases = draw(np.array(seeds, np.uint64), np.array(keys, np.uint64))
+    pins = _pins(space, asked)
+    columns = _Columns(pairs[:, 0], pairs[:, 1], bases, pins, when, sketch)
+    scenes: list[Scene] = []
+    for first in range(0, len(places), _BATCH):
+        rows = slice(first, first + _BATCH)
+        scenes += _assemble(atlas, space, columns.part(rows), seeds[rows], asked[rows])
+    return scenes
+
+
+def _keys(space: Space, pair: Sequence[int]) -> tuple[str, str]:
+    return space.cities[pair[0]], space.institutions[pair[1]]
+
+
+def _parse_places(
+    atlas: Atlas, space: Space, places: Sequence[str], *, sketch: bool
+) -> NDArray[np.int64]:
+    """Codes of city and institution of each place, shape (n, 2)."""
+    codes = space.place_codes
+    for place in dict.fromkeys(places):
+        if place not in codes:
+            city, kind = atlas.parse_place(place)
+            codes[place] = space.city_codes[city.key], space.institution_codes[kind.key]
+        if sketch and space.institutions[codes[place][1]] not in GRAMMARS:
+            key = space.institutions[codes[place][1]]
+            raise UnknownKeyError("institution with a world grammar", key, CASTABLE)
+    return np.array([codes[place] for place in places], np.int64).reshape(-1, 2)
+
+
+def _pins(space: Space, asked: Sequence[Asked]) -> dict[str, NDArray[np.int64]]:
+    """The code of each dimension that is asked for, `_ANY` where it is not."""
+    names = {name for wishes in asked for name in wishes}
+    for name in names - set(FREE):
+        raise UnknownKeyError("dimension of a scene", name, FREE)
+    pins = {}
+    for name in FREE:
+        if name in names:
+            values = names_of(space, name)
+            codes = {value: code for code, value in enumerate(values)}
+            try:
+                found = [codes[wishes[name]] if name in wishes else _ANY for wishes in asked]
+            except KeyError as error:
+                raise UnknownKeyError(name, error.args[0], values) from error
+            pins[name] = np.array(found)
+    return pins
+
+
+def _parse_date(text: str) -> dt.date | None:
     try:
-        return dt.date.fromisoformat(asked)
+        return dt.date.fromisoformat(text) if text else None
     except ValueError as error:
         raise MalformedRecordError(
-            "date of a scene", asked, "an ISO date", "Write it like '2026-05-14'."
+            "date of a scene", text, "an ISO date", "Write it like '2026-05-14'."
         ) from error
 
 
-def _hour(brief: Brief, asked: float) -> float:
-    """The hour asked for, or a quarter of an hour while the place is open, mostly awake hours."""
-    opens, closes = brief.institution.opens, brief.institution.closes
-    if asked >= 0:
-        if not opens <= asked < closes:
+# ----------------------------------------------------------------------------- choices, vectorised
+
+
+def _masks(space: Space, columns: _Columns, name: str) -> NDArray[np.bool_]:
+    """Which values of a dimension each scene may have, shape (n, values)."""
+    num = len(names_of(space, name))
+    if name not in columns.pins:
+        return np.ones((len(columns.city), num), bool)
+    pinned = columns.pins[name][:, None]
+    return np.asarray((pinned == _ANY) | (pinned == np.arange(num)))
+
+
+def _actions(space: Space, columns: _Columns) -> NDArray[np.uint32]:
+    """Cells in which each camera and category can be, 0 where they may not, shape (n, cameras, categories)."""
+    cells = space.action_cells[columns.institution]
+    if columns.sketch:
+        cells = cells * np.isin(CAMERAS, SKETCH_CAMERAS).astype(np.uint32)[:, None]
+    if "camera" in columns.pins or "category" in columns.pins:
+        allowed = (
+            _masks(space, columns, "camera")[:, :, None]
+            & _masks(space, columns, "category")[:, None]
+        )
+        cells = cells * allowed
+    return cells
+
+
+def _choose_time(
+    space: Space, columns: _Columns, actions: NDArray[np.uint32], asked: Sequence[Asked]
+) -> None:
+    """Day, hour, daypart and crowd of each scene."""
+    wanted = np.bitwise_or.reduce(actions.reshape(len(actions), -1), axis=1)
+    if "daypart" in columns.pins or "crowd" in columns.pins:
+        pairs = (
+            _masks(space, columns, "daypart")[:, :, None] & _masks(space, columns, "crowd")[:, None]
+        )
+        bits = np.uint32(1) << np.arange(len(DAYPARTS) * len(CROWDS), dtype=np.uint32)
+        wanted &= (pairs.reshape(len(pairs), -1) * bits).sum(axis=1, dtype=np.uint32)
+    cells = space.cells[columns.city, columns.institution]
+    exact = _asked_hours(space, columns, cells)
+    days = (cells & wanted[:, None]) != 0
+    _keep_seasons(space, columns, days)
+    for row, wish in enumerate(columns.when):
+        if wish and wish.date:
+            days[row] &= np.arange(days.shape[1]) == wish.date.toordinal() - space.first_day
+    if not days.any(axis=1).all():
+        row = int(np.argmin(days.any(axis=1)))
+        raise _no_time(space, columns, row, asked[row])
+    columns.day = pick_true(draw(columns.seeds, purpose_key("casting", "day")), days)
+    quarters, codes = _open_quarters(space, columns, wanted)
+    chosen = pick_weighted(draw(columns.seeds, purpose_key("casting", "hour")), quarters)
+    columns.hour, cell = chosen / 4, codes[np.arange(len(chosen)), chosen].astype(np.int64)
+    for row, found in exact.items():
+        columns.hour[row], cell[row] = columns.when[row].hour, found[columns.day[row]]  # type: ignore[union-attr]
+    columns.daypart, columns.crowd = np.divmod(cell, len(CROWDS))
+
+
+def _keep_seasons(space: Space, columns: _Columns, days: NDArray[np.bool_]) -> None:
+    """Leave only days whose season, and the weather that it may have, was asked for."""
+    if "season" not in columns.pins and "weather" not in columns.pins:
+        return
+    allowed = _masks(space, columns, "season")
+    weather = (space.weather[columns.city] > 0) & _masks(space, columns, "weather")[:, None]
+    allowed &= weather.any(axis=2)
+    days &= np.take_along_axis(allowed, space.seasons[columns.city].astype(np.int64), axis=1)
+
+
+def _open_quarters(
+    space: Space, columns: _Columns, wanted: NDArray[np.uint32]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Weights of the quarters of the chosen days, and their cells, shape (n, 96); full hours weigh more."""
+    city, kind = columns.city, columns.institution
+    levels = space.levels[space.profile_of[kind], space.day_kinds[city, columns.day]]
+    crowds = np.repeat(_CROWDS[levels], 4, axis=1)
+    cells = space.dayparts[city, columns.day] * np.uint8(len(CROWDS)) + crowds
+    quarters = np.arange(QUARTERS, dtype=np.uint8)
+    is_open = (quarters >= space.opens[city, kind][:, None]) & (
+        quarters < space.closes[city, kind][:, None]
+    )
+    fits = (wanted[:, None] >> cells) & 1
+    return (np.repeat(levels, 4, axis=1) + np.uint8(1)) * (fits * is_open).astype(np.uint8), cells
+
+
+def _asked_hours(
+    space: Space, columns: _Columns, cells: NDArray[np.uint32]
+) -> dict[int, NDArray[np.int64]]:
+    """The cell of every day at the hours that were asked for; `cells` keeps no others."""
+    found = {}
+    for row, wish in enumerate(columns.when):
+        if wish is None or wish.hour < 0:
+            continue
+        city, kind = int(columns.city[row]), int(columns.institution[row])
+        place = space.atlas.city(space.cities[city])
+        opens, closes = space.atlas.hours(place.key, space.institutions[kind])
+        if not opens <= wish.hour < closes:
             raise MalformedRecordError(
-                f"hour at a {brief.institution.name}",
-                asked,
+                f"hour at a {space.atlas.institution(space.institutions[kind]).name}",
+                wish.hour,
                 f"at least {opens} and below {closes}",
                 "Choose an hour at which it is open.",
             )
-        return asked
-    rng = brief.random("hour")
-    if (opens, closes) == (0.0, 24.0) and rng.random() < 0.7:
-        opens, closes = 7.0, 21.0
-    return opens + int(rng.integers(int((closes - opens) * 4))) / 4
-
-
-def _weather(brief: Brief, season: str, asked: str) -> Weather:
-    """The weather asked for if it can be, or one that climate and season allow."""
-    names: tuple[Weather, ...] = get_args(Weather)
-    weights = brief.atlas.weather_weights(brief.city.koeppen, season)
-    allowed = {
-        name: weight
-        for name, weight in zip(names, weights, strict=True)
-        if weight and (name != "snow" or may_snow(brief.city, season))
-    }
-    for name in allowed:
-        if name == asked:
-            return name
-    if asked:
-        raise MalformedRecordError(
-            f"weather of {brief.city.key} in {season}",
-            asked,
-            f"one of {', '.join(allowed)}",
-            "Choose one of them, or another date.",
+        days = space.first_day + np.arange(len(space.days))
+        offsets = utc_offsets_h(place.time_zone, days, wish.hour)
+        elevations, _ = sun_position(
+            days, wish.hour - offsets, place.latitude_deg, place.longitude_deg
         )
-    shares = np.array(list(allowed.values()), float)
-    return list(allowed)[int(brief.random("weather").choice(len(allowed), p=shares / shares.sum()))]
+        levels = space.levels[space.profile_of[kind], space.day_kinds[city], int(wish.hour)]
+        codes = daypart_codes(np.full(len(days), wish.hour), elevations).astype(np.int64)
+        found[row] = codes * len(CROWDS) + _CROWDS[levels]
+        cells[row] = np.where(cells[row] != 0, np.uint32(1) << found[row].astype(np.uint32), 0)
+    return found
 
 
-# ----------------------------------------------------------------------------- people
-
-
-def _crowd(brief: Brief, hour: float) -> Crowd:
-    """How full it is: late streets are empty or sparse."""
-    levels: list[Crowd] = ["sparse", "lively", "lively", "crowded"]
-    if brief.institution.key == "street" and not 6 <= hour < 23:
-        levels = ["empty", "sparse", "sparse"]
-    return brief.pick("crowd", levels)
-
-
-def _roles(brief: Brief, crowd: Crowd, temperature: Temperature) -> tuple[Role, ...]:
-    """Everybody who is there."""
-    low, high = PUBLIC[brief.institution.key][crowd]
-    num_public = int(brief.random("public").integers(low, high + 1))
-    return tuple(
-        Role(name, count, _dress(brief, name, temperature), action)
-        for name, count, action in (*_public(brief, num_public), *_staff(brief, crowd))
-        if count
-    )
-
-
-def _public(brief: Brief, count: int) -> list[tuple[str, int, str]]:
-    """Those for whom the place is there, of which up to a third are companions of one kind."""
-    if brief.institution.key == "hospital":
-        return [("patient", count, "lying")]
-    name = "pedestrian" if brief.institution.key == "street" else "visitor"
-    rng, most = brief.random("companions"), count // 3
-    if not most or rng.random() < 0.4:
-        return [(name, count, "walking")]
-    few = int(rng.integers(1, most + 1))
-    companion = brief.pick("companion", COMPANIONS[brief.institution.key])
-    return [(name, count - few, "walking"), (companion, few, "walking")]
-
-
-def _staff(brief: Brief, crowd: Crowd) -> list[tuple[str, int, str]]:
-    """Those who work there."""
-    rng = brief.random("staff")
-    match brief.institution.key:
-        case "street":
-            on_duty = crowd in ("lively", "crowded") and rng.random() < 0.4
-            return [("police officer", int(on_duty), "standing")]
-        case "hospital":
-            nurses, doctors = int(rng.integers(1, 4)), int(rng.random() < 0.6)
-            return [("nurse", nurses, "walking"), ("doctor", doctors, "standing")]
-        case "zoo":
-            return [("keeper", 1, "walking")]
-        case "museum":
-            return [("guard", 1, "standing")]
-        case _:
-            return [("ride attendant", 1 + int(crowd == "crowded"), "standing")]
-
-
-def _dress(brief: Brief, role: str, temperature: Temperature) -> Dress:
-    """Dress of the job from decorum; the public outdoors dresses for the temperature."""
-    public = role in COMPANIONS.get(brief.institution.key, ()) or role in ("pedestrian", "visitor")
-    if public and brief.institution.setting == "outdoor":
-        return brief.pick(f"clothes:{role}", CLOTHES[temperature])
-    return Dress(*brief.decorum(f"dress:{'visitor' if public else role}").split("/"))
-
-
-# ----------------------------------------------------------------------------- things and signs
-
-
-def _subjects(brief: Brief, crowd: Crowd) -> tuple[Subject, ...]:
-    """What the place shows."""
-    rng = brief.random("subjects")
-    match brief.institution.key:
-        case "street":
-            return _traffic_and_trees(brief, crowd, rng)
-        case "hospital":
-            beds = int(rng.integers(PUBLIC["hospital"][crowd][1], 9))
-            stands = int(rng.integers(2, min(6, beds) + 1))
-            extra = _sample(rng, ("monitor", "wheelchair", "trolley"), 1)[0]
-            ward = Subject("bed", beds), Subject("infusion stand", stands), Subject("curtain", beds)
-            return *ward, Subject(extra, int(rng.integers(1, 3)))
-        case "zoo":
-            return _species(rng)
-        case "museum":
-            kinds = _sample(rng, EXHIBITS, int(rng.integers(1, 3)))
-            exhibits = [Subject(kind, int(rng.integers(1, 4))) for kind in kinds]
-            return Subject("painting", int(rng.integers(8, 17))), *exhibits
-        case _:
-            rides = _sample(rng, RIDES, int(rng.integers(2, 4)))
-            counts = {"stall": (3, 7), "balloon": (4, 13), "tree": (6, 15), "bench": (2, 6)}
-            return (
-                *(Subject(ride, 1) for ride in rides),
-                *(Subject(kind, int(rng.integers(*span))) for kind, span in counts.items()),
+def _no_time(space: Space, columns: _Columns, row: int, asked: Asked) -> MalformedRecordError:
+    """Why a scene has no day on which it can be."""
+    city, kind = int(columns.city[row]), int(columns.institution[row])
+    wish = columns.when[row] if columns.when else None
+    if wish is None:
+        return impossible(space, city, kind, asked, sketch=columns.sketch)
+    if wish.date and not space.cells[city, kind, wish.date.toordinal() - space.first_day]:
+        return MalformedRecordError(
+            f"date at {'/'.join(_keys(space, (city, kind)))}",
+            wish.date.isoformat(),
+            "a day on which it is open",
+            "Choose another date.",
+        )
+    if wish.date and "weather" in asked:
+        season = int(space.seasons[city, wish.date.toordinal() - space.first_day])
+        weights = zip(WEATHERS, space.weather[city, season].tolist(), strict=True)
+        allowed = [name for name, weight in weights if weight]
+        if asked["weather"] not in allowed:
+            return MalformedRecordError(
+                f"weather of {space.cities[city]} in {SEASONS[season]}",
+                asked["weather"],
+                f"one of {', '.join(allowed)}",
+                "Choose one of them, or another date.",
             )
+    return impossible(space, city, kind, asked, sketch=columns.sketch)
 
 
-def _traffic_and_trees(brief: Brief, crowd: Crowd, rng: np.random.Generator) -> tuple[Subject, ...]:
-    """Two kinds of vehicles after the decorum of the city, trees and benches; few trees in deserts."""
-    first, second = brief.decorum("traffic").split("+")
-    most = {"empty": 2, "sparse": 4, "lively": 7, "crowded": 8}[crowd]
-    many, few = int(rng.integers(max(1, most // 2), most + 1)), int(rng.integers(1, 3))
-    trees = rng.integers(2, 5) if brief.city.koeppen.startswith("BW") else rng.integers(4, 12)
-    return (
-        Subject(first, many),
-        Subject(second, 1 if second == "bus" else few),
-        Subject("tree", int(trees)),
-        Subject("bench", int(rng.integers(1, 4))),
+# ----------------------------------------------------------------------------- records
+
+
+def _assemble(
+    atlas: Atlas, space: Space, columns: _Columns, seeds: Sequence[int], asked: Sequence[Asked]
+) -> list[Scene]:
+    """Scenes from their choices; Python touches each only here."""
+    actions = _actions(space, columns)
+    _choose_time(space, columns, actions, asked)
+    rows = np.arange(len(columns.city))
+    cell = (columns.daypart * len(CROWDS) + columns.crowd).astype(np.uint32)
+    shown = (actions >> cell[:, None, None]) & 1 == 1
+    cameras = shown.any(axis=2) * _CAMERA_WEIGHTS
+    camera = pick_weighted(draw(columns.seeds, purpose_key("casting", "camera")), cameras)
+    category = pick_true(
+        draw(columns.seeds, purpose_key("casting", "category")), shown[rows, camera]
+    )
+    season = space.seasons[columns.city, columns.day].astype(np.int64)
+    weights = space.weather[columns.city, season] * _masks(space, columns, "weather")
+    weather = pick_weighted(draw(columns.seeds, purpose_key("casting", "weather")), weights)
+    elevation, azimuth = _sun(space, columns)
+    extras = draw(columns.seeds[:, None], _EXTRAS[None]) >> np.uint64(32)
+    making = zip(
+        seeds,
+        columns.city.tolist(),
+        columns.institution.tolist(),
+        columns.day.tolist(),
+        columns.hour.tolist(),
+        elevation.tolist(),
+        azimuth.tolist(),
+        season.tolist(),
+        weather.tolist(),
+        columns.daypart.tolist(),
+        columns.crowd.tolist(),
+        camera.tolist(),
+        category.tolist(),
+        extras.tolist(),
+        strict=True,
+    )
+    maker = _Maker(atlas, space)
+    return [maker.scene(*choices) for choices in making]
+
+
+def _sun(space: Space, columns: _Columns) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Elevation and azimuth of each scene."""
+    days = space.first_day + columns.day
+    offsets = space.offsets[columns.city, columns.day]
+    for row in np.nonzero(np.isnan(offsets))[0].tolist():
+        zone = space.atlas.city(space.cities[columns.city[row]]).time_zone
+        offsets[row] = utc_offsets_h(zone, days[row : row + 1], columns.hour[row])[0]
+    return sun_position(
+        days, columns.hour - offsets, space.latitudes[columns.city], space.longitudes[columns.city]
     )
 
 
-def _species(rng: np.random.Generator) -> tuple[Subject, ...]:
-    """Two or three kinds of animals, seven animals at most."""
-    kinds = _sample(rng, SPECIES, int(rng.integers(2, 4)))
-    room = 7
-    cast = []
-    for num_left, kind in zip(range(len(kinds) - 1, -1, -1), kinds, strict=True):
-        count = int(rng.integers(1, min(4, room - num_left) + 1))
-        room -= count
-        habits = ("resting", "standing", "walking", *(("grazing",) if kind in GRAZERS else ()))
-        trait = habits[int(rng.integers(len(habits)))] if rng.random() < 0.5 else ""
-        cast.append(Subject(kind, count, trait))
-    return tuple(cast)
+class _Maker:
+    """Puts the records of scenes together."""
 
+    def __init__(self, atlas: Atlas, space: Space):
+        self.atlas, self.space = atlas, space
+        self.dates = [day.isoformat() for day in space.days]
+        starts = np.cumsum([1, *_BLOCKS.values()]).tolist()
+        self.parts = {
+            name: slice(start, start + num)
+            for (name, num), start in zip(_BLOCKS.items(), starts, strict=False)
+        }
 
-def _signs(brief: Brief, subjects: Sequence[Subject]) -> tuple[Sign, ...]:
-    """The institution's own sign, those that name what is shown, then some others."""
-    institution, rng = brief.institution, brief.random("signs")
-    kinds = [subject.kind.replace(" ", "_") for subject in subjects]
-    named = [kind for kind in kinds if kind in institution.sign_words]
-    named += {"hospital": ["ward", "exit"], "museum": ["exit"]}.get(institution.key, [])
-    others = [
-        word
-        for word in institution.sign_words
-        if word not in (*named, *NAMES_OF_THINGS, "no_entry")
-    ]
-    num_others = int(rng.integers(4, 6) if institution.key == "street" else rng.integers(1, 3))
-    own = [institution.own_word] if institution.own_word else []
-    words = [*own, *named, *_sample(rng, others, num_others)]
-    return tuple(brief.atlas.sign(brief.city.key, word) for word in words)
+    def scene(
+        self,
+        seed: int,
+        city: int,
+        institution: int,
+        day: int,
+        hour: float,
+        elevation: float,
+        azimuth: float,
+        season: int,
+        weather: int,
+        daypart: int,
+        crowd: int,
+        camera: int,
+        category: int,
+        extras: Sequence[int],
+    ) -> Scene:
+        """The scene of these codes."""
+        space, parts = self.space, self.parts
+        facts = space.book.facts(self.atlas, space.cities[city], space.institutions[institution])
+        activity = pick(
+            extras[0], self._activities(institution, category, daypart * len(CROWDS) + crowd)
+        )
+        fullness, time_of_year = CROWDS[crowd], SEASONS[season]
+        roles = roles_of(
+            facts,
+            fullness,
+            temperature_of(facts.city, time_of_year),
+            activity.roles,
+            extras[parts["people"]],
+        )
+        num_patients = sum(role.count for role in roles if role.action == "lying")
+        subjects = subjects_of(facts, fullness, num_patients, extras[parts["subjects"]])
+        path = CAMERAS[camera]
+        fields = {
+            "city": facts.city.key,
+            "institution": facts.kind.key,
+            "seed": int(seed),
+            "date": self.dates[day],
+            "hour": hour,
+            "sun_elevation_deg": elevation,
+            "sun_azimuth_deg": azimuth,
+            "season": time_of_year,
+            "weather": WEATHERS[weather],
+            "climate": facts.city.koeppen,
+            "driving_side": facts.city.driving_side,
+            "crowd": fullness,
+            "roles": roles,
+            "subjects": subjects,
+            "signs": signs_of(facts, subjects, extras[parts["signs"]]),
+            "style": style_of(facts, extras[parts["style"]]),
+            "camera": path,
+            "day": DAY_KINDS[space.day_kinds[city, day]],
+            "holiday": space.holidays[city][day],
+            "daypart": DAYPARTS[daypart],
+            "category": activity.category,
+            "activity": activity.key,
+            "script": activity.beats if activity.key else (),
+            "details": details_of(facts, extras[parts["details"]]),
+            "drive": drive_of(facts, extras[parts["drive"]]) if path == "drive" else None,
+            "scene_version": SCENE_VERSION,
+        }
+        made = object.__new__(Scene)  # the fields at once: a frozen record sets them one by one
+        object.__setattr__(made, "__dict__", fields)
+        return made
 
-
-def _style(brief: Brief) -> dict[str, str]:
-    """Free traits of the grammar, and the facade that decorum gives a street."""
-    choices = STYLES.get(brief.institution.key, {})
-    style = {key: brief.pick(f"style:{key}", values) for key, values in choices.items()}
-    if "facade" in brief.institution.slots:
-        style["facade"] = brief.decorum("facade")
-        style["era"] = brief.pick("style:era", ERAS[style["facade"]])
-    return style
-
-
-def _sample(rng: np.random.Generator, choices: Sequence[Choice], count: int) -> list[Choice]:
-    """Some choices without repetition."""
-    return [choices[int(index)] for index in rng.permutation(len(choices))[:count]]
+    def _activities(self, institution: int, category: int, cell: int) -> tuple[Activity, ...]:
+        """Activities of a category that can be in a cell; a stand-in where the atlas has none."""
+        known = self.space.shown_activities
+        key = institution, category, cell
+        if key not in known:
+            everything = self.space.activities[institution][category]
+            shown = [one for one in everything if activity_cells(one) >> cell & 1]
+            known[key] = tuple(shown) or (NO_ACTIVITY,)
+        return known[key]

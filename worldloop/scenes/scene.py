@@ -171,8 +171,23 @@ class Scene:
 
     def to_record(self) -> dict[str, Any]:
         """The JSON record; one of version 1 has the fields of version 1, so its id stands."""
-        record = asdict(self)
-        return {k: v for k, v in record.items() if self.scene_version > 1 or k not in _SINCE_2}
+        # Written out, since this is several times as fast as `dataclasses.asdict`.
+        record: dict[str, Any] = {
+            **self.__dict__,
+            "roles": tuple([_role_record(role) for role in self.roles]),
+            "subjects": tuple(
+                [{"kind": s.kind, "count": s.count, "trait": s.trait} for s in self.subjects]
+            ),
+            "signs": tuple(
+                [{"word": s.word, "text": s.text, "language": s.language} for s in self.signs]
+            ),
+            "style": {**self.style},
+            "details": tuple([{"slot": d.slot, "says": d.says} for d in self.details]),
+            "drive": asdict(self.drive) if self.drive else None,
+        }
+        if self.scene_version > 1:
+            return record
+        return {name: value for name, value in record.items() if name not in _SINCE_2}
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Self:
@@ -206,3 +221,18 @@ class Scene:
             raise MalformedRecordError(
                 "scene", str(error), "the fields of docs/formats.md#scene", "Draw the scene again."
             ) from error
+
+
+def _role_record(role: Role) -> dict[str, Any]:
+    dress = role.dress
+    return {
+        "name": role.name,
+        "count": role.count,
+        "dress": {
+            "top": dress.top,
+            "bottom": dress.bottom,
+            "head": dress.head,
+            "color": dress.color,
+        },
+        "action": role.action,
+    }

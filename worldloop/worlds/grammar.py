@@ -6,6 +6,7 @@ from functools import partial
 
 from worldloop.errors import UnknownKeyError
 from worldloop.recipes import Recipe
+from worldloop.scenes.scene import SKETCH_CAMERAS, Scene
 from worldloop.worlds.world import World
 
 
@@ -19,6 +20,11 @@ GRAMMARS: dict[str, Callable[[Recipe], World]] = {
     name: partial(_build, name)
     for name in ("street", "hospital", "zoo", "museum", "amusement_park")
 }
+
+
+def is_sketchable(scene: Scene) -> bool:
+    """Whether the procedural renderer can show a scene: a grammar builds its place and plays its camera path."""
+    return scene.institution in GRAMMARS and scene.camera in SKETCH_CAMERAS
 
 
 def build_world(recipe: Recipe) -> World:

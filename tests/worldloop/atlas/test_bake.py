@@ -1,34 +1,143 @@
+import hashlib
+import unicodedata
+from collections import Counter
+from datetime import date
+from zoneinfo import available_timezones
+
 import pytest
 
-from worldloop.atlas.atlas import load_atlas
-from worldloop.atlas.bake import sign_case, sign_rows
+from worldloop.atlas.bake_cities import CITIES_PER_COUNTRY, CITY_COLUMNS, MORE_CITIES, REGIONS
+from worldloop.atlas.bake_countries import LONGEST_NAME, holiday_name
+from worldloop.atlas.bake_languages import overrides
 from worldloop.atlas.csv_tables import DATA, read_rows, write_rows
 from worldloop.errors import MalformedRecordError
 
-ATLAS = load_atlas()
-CURATED = read_rows(DATA / "inputs/curated_signs.csv")
+RELEASED = 250
+RELEASED_KEYS = "d702575a4725ca9a15d61b236535fd538fe945fff3a17f5049e43d6615d632e7"
+WANTED = read_rows(DATA / "inputs/cities.csv")
+CITIES = read_rows(DATA / "cities.csv")
+COUNTRIES = read_rows(DATA / "countries.csv")
+HOLIDAYS = read_rows(DATA / "holidays.csv")
+OVERRIDES = read_rows(DATA / "inputs/language_overrides.csv")
+KOEPPEN_CLASSES = {  # all that have a city of 300,000, and Cfc
+    *("Af", "Am", "As", "Aw", "BSh", "BSk", "BWh", "BWk"),
+    *("Cfa", "Cfb", "Cfc", "Csa", "Csb", "Cwa", "Cwb"),
+    *("Dfa", "Dfb", "Dfc", "Dsa", "Dsb", "Dwa", "Dwb", "Dwc", "ET"),
+}
+NO_HOLIDAYS = {"UA"}  # none in 2026 under martial law, says the package
 
 
 def test_the_baked_cities_are_those_that_were_asked_for():
-    wanted = [(row["key"], row["geonameid"]) for row in read_rows(DATA / "inputs/cities.csv")]
-    assert [(city.key, city.geonameid) for city in ATLAS.cities.values()] == wanted
+    asked = [(row["key"], row["geonameid"], row["endonym"]) for row in WANTED]
+    assert [(row["key"], row["geonameid"], row["endonym"]) for row in CITIES] == asked
+    assert tuple(CITIES[0]) == CITY_COLUMNS
 
 
-def test_curated_words_win_and_empty_ones_bar_the_packages():
-    baked = {(sign.language, sign.word): sign.text for sign in ATLAS.signs}
-    for row in CURATED:
-        assert baked.get((row["language"], row["word"]), "") == row["text"]
+def test_released_cities_keep_their_keys_and_their_order():
+    keys = " ".join(row["key"] for row in WANTED[:RELEASED])
+    assert hashlib.sha256(keys.encode()).hexdigest() == RELEASED_KEYS
 
 
-def test_a_word_of_a_package_stands_where_nobody_curated_one():
-    rows = list(sign_rows({"tag": "tlh"}, lambda package, key: f"{package} {key}"))
-    assert {"language": "tlh", "word": "zoo", "text": "osm tourism/zoo", "source": "osm"} in rows
+def test_240_cities_stand_in_150_countries_and_three_in_each_at_most():
+    per_country = Counter(row["country"] for row in CITIES)
+    assert len(CITIES) >= 240
+    assert len(per_country) >= 150
+    assert len({row["key"] for row in CITIES}) == len({row["geonameid"] for row in CITIES})
+    crowded = {country: n for country, n in per_country.items() if n > CITIES_PER_COUNTRY}
+    assert crowded == MORE_CITIES
 
 
-def test_labels_of_editors_become_words_of_signs():
-    assert sign_case("wejście / wyjście") == "Wejście"
-    assert sign_case("ქართული") == "ქართული"  # its capitals are another alphabet
-    assert sign_case("ресторан, кафе") == "Ресторан"
+def test_every_climate_region_and_continent_that_people_live_in_has_a_city():
+    assert {row["koeppen"] for row in CITIES} == KOEPPEN_CLASSES
+    assert {row["region"] for row in CITIES} == set(REGIONS.values())
+    assert {row["continent"] for row in CITIES} == {"AF", "AS", "EU", "NA", "OC", "SA"}
+
+
+def test_the_numbers_of_a_city_are_possible():
+    zones = available_timezones()
+    for row in CITIES:
+        assert abs(float(row["latitude_deg"])) < 70, row
+        assert abs(float(row["longitude_deg"])) <= 180, row
+        assert int(row["population"]) > 10_000, row
+        assert row["time_zone"] in zones, row
+        assert row["admin1"].startswith(row["country"] + "."), row
+        assert row["driving_side"] in {"left", "right"}, row
+
+
+@pytest.mark.parametrize(
+    ("city", "column", "fact"),
+    [
+        ("hong_kong", "driving_side", "left"),
+        ("macau", "languages", "zh-Hant-HK;pt-PT"),
+        ("montreal", "languages", "fr;en"),
+        ("quito", "koeppen", "Cfb"),
+        ("honolulu", "region", "pacific"),
+        ("la_paz", "waterfront", "none"),
+        ("manaus", "waterfront", "river"),
+        ("sydney", "waterfront", "sea"),
+    ],
+)
+def test_cities_that_trap_the_packages_come_out_right(city, column, fact):
+    assert next(row for row in CITIES if row["key"] == city)[column] == fact
+
+
+def test_an_endonym_is_written_in_the_script_of_the_first_language():
+    scripts = {row["tag"]: row["script"] for row in read_rows(DATA / "languages.csv")}
+    for row in CITIES:
+        is_latin = unicodedata.name(row["endonym"][0]).startswith("LATIN")
+        assert is_latin == (scripts[row["languages"].split(";")[0]] == "Latn"), row["key"]
+
+
+def test_a_country_has_a_row_holidays_and_a_weekend():
+    countries = {row["country"] for row in CITIES}
+    assert [row["key"] for row in COUNTRIES] == sorted(countries)
+    assert {row["country"] for row in HOLIDAYS} == countries - NO_HOLIDAYS
+    for row in COUNTRIES:
+        days = [int(day) for day in row["weekend"].split(";")]
+        assert 1 <= len(days) <= 2, row
+        assert set(days) <= set(range(7)), row
+        assert row["speed_unit"] in {"km/h", "mph"}, row
+
+
+def test_a_holiday_is_one_day_of_2026_with_a_short_english_name():
+    days = [(row["country"], row["date"]) for row in HOLIDAYS]
+    assert len(set(days)) == len(days)
+    for row in HOLIDAYS:
+        assert date.fromisoformat(row["date"]).year == 2026, row
+        assert 0 < len(row["name"]) <= LONGEST_NAME, row
+        assert "(" not in row["name"], row
+
+
+def test_a_long_name_of_a_holiday_is_not_said_and_an_estimate_is_marked():
+    assert holiday_name("Day of the " + "Very " * 9 + "Long Name") == ("Public holiday", "holidays")
+    assert holiday_name("Mawlid (estimated); May Day") == ("Mawlid", "holidays-estimated")
+
+
+def test_every_choice_of_languages_has_a_source_that_exists():
+    pages = {row["id"] for row in read_rows(DATA / "pages.csv")}
+    scopes = {f"override:{row['scope']}:{row['scope_key']}" for row in OVERRIDES}
+    assert {row["languages_source"] for row in CITIES} == scopes | {"cldr-territories"}
+    cited = [row["source"] for row in OVERRIDES] + [row["waterfront_source"] for row in CITIES]
+    assert {source.removeprefix("page:") for source in cited if source.startswith("page:")} <= pages
+
+
+def test_an_override_that_cites_no_page_is_refused(tmp_path):
+    row = {"scope": "country", "scope_key": "FR", "languages": "br", "source": "page:nowhere"}
+    (tmp_path / "inputs").mkdir()
+    write_rows(tmp_path / "inputs/language_overrides.csv", tuple(row), [row])
+    write_rows(tmp_path / "pages.csv", ("id",), [])
+    with pytest.raises(MalformedRecordError, match=r"language_overrides\.csv, row 2"):
+        overrides(tmp_path)
+
+
+def test_aliases_lead_to_cities_and_hide_none():
+    keys = {row["key"] for row in CITIES}
+    aliases = {
+        row["alias"]: row["key"] for row in read_rows(DATA / "aliases.csv") if row["kind"] == "city"
+    }
+    assert set(aliases.values()) <= keys
+    assert not set(aliases) & keys
+    assert aliases["bombay"] == "mumbai"
 
 
 def test_a_row_with_a_missing_cell_is_refused(tmp_path):

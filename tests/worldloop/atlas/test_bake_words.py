@@ -1,0 +1,107 @@
+import pytest
+
+from worldloop.atlas.bake_words import Cells, alternatives, sign_case, sign_rows
+from worldloop.atlas.csv_tables import DATA, read_rows
+from worldloop.errors import MalformedRecordError
+
+SIGNS = read_rows(DATA / "signs.csv")
+CURATED = read_rows(DATA / "inputs/curated_signs.csv")
+WORDS = read_rows(DATA / "inputs/sign_words.csv")
+CELLS = Cells(
+    {
+        "osm:tourism/zoo": "zoo / wildlife (park)",
+        "cldr:🚭": "ban: smoke",
+        "osm:entrance": "in / out",
+    },
+    {"cldr:🚭": ("no smoke",)},
+)
+
+
+def texts(tag, cells=CELLS):
+    return {row["word"]: row for row in sign_rows(tag, cells)}
+
+
+def plan(monkeypatch, **rows):
+    """Let the bake read other rows than the committed ones of some input files."""
+    read = read_rows
+    monkeypatch.setattr(
+        "worldloop.atlas.bake_words.read_rows", lambda path: rows.get(path.stem, read(path))
+    )
+
+
+def test_every_text_names_its_cell_or_page():
+    forms = ("cldr:", "osm:", "page:")
+    assert all(row["source"].startswith(forms) for row in SIGNS if row["language"] != "en")
+    assert {row["source"] for row in SIGNS if row["language"] == "en"} >= {"english"}
+
+
+def test_curated_words_win_and_empty_ones_bar_the_packages():
+    baked = {(row["language"], row["word"]): row["text"] for row in SIGNS}
+    for row in CURATED:
+        assert baked.get((row["language"], row["word"]), "") == row["text"]
+
+
+def test_every_wanted_language_has_a_row_even_where_no_package_has_its_words():
+    wanted = [row["tag"] for row in read_rows(DATA / "inputs/languages.csv")]
+    assert [row["tag"] for row in read_rows(DATA / "languages.csv")] == wanted
+    cities = read_rows(DATA / "cities.csv")
+    assert {tag for city in cities for tag in city["languages"].split(";")} <= set(wanted)
+
+
+def test_words_are_keys_and_have_keys_of_cells():
+    words = [row["word"] for row in WORDS]
+    assert len(set(words)) == len(words)
+    for row in WORDS:
+        assert row["word"].isidentifier()
+        assert all(key.startswith(("cldr:", "osm:")) for key in row["keys"].split())
+
+
+def test_labels_of_editors_become_words_of_signs():
+    assert alternatives("Museo (edificio) / Galería, otra") == ["Museo", "Galería", "otra"]
+    assert sign_case("ქართული") == "ქართული"  # its capitals are another alphabet
+    assert sign_case("ijs", "nl") == "IJs"
+    assert sign_case("giriş", "tr") == "Giriş"
+    strips = [{"where": "from", "strip": " ou "}, {"where": "end", "strip": " público"}]
+    assert sign_case("mercado público ou feira", "pt", strips) == "Mercado"
+
+
+def test_the_first_alternative_stands_unless_the_key_names_another():
+    assert texts("tlh")["zoo"]["text"] == "Zoo"
+    assert texts("tlh")["entrance"]["text"] == "In"
+    assert texts("tlh")["exit"] == {
+        "language": "tlh",
+        "word": "exit",
+        "text": "Out",
+        "source": "osm:entrance#1",
+    }
+
+
+def test_a_language_without_a_word_has_no_row_but_english_has(monkeypatch):
+    plan(monkeypatch, curated_signs=[])
+    assert "hospital" not in texts("tlh")
+    assert texts("en")["science_centre"]["source"] == "english"
+
+
+def test_a_strip_list_takes_the_word_sign_off(monkeypatch):
+    plan(monkeypatch, sign_strips=[{"language": "tlh", "where": "start", "strip": "ban: "}])
+    assert texts("tlh")["no_smoking"]["text"] == "Smoke"
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "message"),
+    [
+        ("Do not smoke", "cldr:🚭", "Cite the cell that has it"),
+        ("No smoke", "hearsay", "Cite one, or drop the row"),
+    ],
+)
+def test_a_curated_text_that_its_cell_does_not_hold_is_refused(monkeypatch, text, source, message):
+    row = {"language": "tlh", "word": "no_smoking", "text": text, "source": source}
+    plan(monkeypatch, curated_signs=[row])
+    with pytest.raises(MalformedRecordError, match=message):
+        texts("tlh")
+
+
+def test_a_curated_text_may_be_a_synonym_of_its_cell(monkeypatch):
+    row = {"language": "tlh", "word": "no_smoking", "text": "No smoke", "source": "cldr:🚭"}
+    plan(monkeypatch, curated_signs=[row])
+    assert texts("tlh")["no_smoking"]["text"] == "No smoke"

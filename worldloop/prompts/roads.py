@@ -1,0 +1,95 @@
+"""What prose says of the road: the side that traffic keeps to, and all of a scene from a car."""
+
+from worldloop.atlas.atlas import Atlas
+from worldloop.prompts.dice import Dice
+from worldloop.prompts.words import an, is_many
+from worldloop.scenes.scene import Drive, Scene
+
+KM_A_MILE = 1.609344
+DENSITY_WORDS: dict[str, tuple[str, ...]] = {
+    "free": ("free-flowing", "free of traffic", "hardly any traffic", "nearly free road"),
+    "light": ("light traffic", "thin traffic", "little traffic"),
+    "dense": ("dense traffic", "heavy traffic", "thick traffic"),
+    "queueing": ("queueing traffic", "a queue", "standing traffic", "queue"),
+}
+_IN: dict[str, tuple[str, ...]] = {
+    "free": ("in free-flowing traffic", "with hardly any traffic", "on a nearly free road"),
+    "light": ("in light traffic", "in thin traffic", "with little traffic about"),
+    "dense": ("in dense traffic", "through heavy traffic", "amid thick traffic"),
+    "queueing": ("in queueing traffic", "in a queue of vehicles", "in nearly standing traffic"),
+}
+_GOES = ("drives", "rolls", "travels", "moves", "proceeds", "runs")
+_CAR = ("the car", "our car", "the vehicle", "our vehicle")
+
+
+def speed_text(atlas: Atlas, scene: Scene, drive: Drive) -> str:
+    """The own speed in the unit of the country: `45 km/h`, `28 mph`."""
+    unit = atlas.country(scene.city).speed_unit
+    return f"{drive.speed_kmh if unit == 'km/h' else round(drive.speed_kmh / KM_A_MILE)} {unit}"
+
+
+def side_phrase(scene: Scene, dice: Dice) -> str:
+    """The side that traffic keeps to, an adverbial."""
+    side = scene.driving_side
+    return dice.pick(
+        (
+            f"with traffic on the {side}",
+            f"where traffic keeps to the {side}",
+            f"with vehicles keeping to the {side}",
+            f"where everyone drives on the {side}",
+            f"with all traffic on the {side}",
+        )
+    )
+
+
+def traffic_clause(said: str, scene: Scene, dice: Dice, *, many: bool) -> str:
+    """Vehicles on their side of the road, a finite clause."""
+    side, keep = scene.driving_side, "keep" if many else "keeps"
+    roll = dice.pick(("roll", "drive", "move", "pass", "travel")) if many else dice.pick(("rolls", "drives", "moves", "passes", "travels"))
+    if roll == "passes" or roll == "pass":
+        roll += " by"
+    return dice.pick(
+        (
+            f"{said} {keep} to the {side} of the road",
+            f"{said} {roll} on the {side}",
+            f"on the {side}, as is the rule here, {roll} {said}",
+            f"traffic keeps to the {side}: {said}",
+            f"{said} {roll} along, each on the {side}",
+            f"driving is on the {side}, and {said} {roll}",
+        )
+    )
+
+
+def drive_clauses(scene: Scene, drive: Drive, atlas: Atlas, dice: Dice) -> tuple[str, str]:
+    """Two finite clauses: how the car goes along which road, and what it does and passes."""
+    road, speed = an(atlas.roads[drive.road].name), speed_text(atlas, scene, drive)
+    car, goes, dense = dice.pick(_CAR), dice.pick(_GOES), dice.pick(_IN[drive.density])
+    side = scene.driving_side
+    first = dice.pick(
+        (
+            f"{car} {goes} at {speed} along {road} {dense}, keeping to the {side}",
+            f"{dense}, {car} {goes} on the {side} of {road} at {speed}",
+            f"{car} keeps to the {side} of {road}, at {speed} {dense}",
+            f"at {speed} {car} follows {road} {dense}, on the {side}",
+            f"{road} is driven on the {side}, at {speed} and {dense}",
+        )
+    )
+    act = drive.manoeuvre
+    second = dice.pick(
+        (
+            f"its next move is {act}",
+            f"before long it is {act}",
+            f"soon the driver is {act}",
+            f"a moment later the car is {act}",
+            f"the shot shows it {act}",
+        )
+    )
+    marks, many = drive.markings, is_many(drive.markings)
+    if drive.structure and marks:
+        thing = an(drive.structure)
+        second += dice.pick((f", with {thing} ahead and {marks} on the surface", f" near {thing}, along {marks}", f", guided by {marks}, and {thing} comes nearer"))
+    elif marks:
+        second += dice.pick((f", along {marks}", f", with {marks} on the surface", f", and {marks} {'run' if many else 'runs'} ahead", f", guided by {marks}"))
+    elif drive.structure:
+        second += f", with {an(drive.structure)} ahead"
+    return first, second

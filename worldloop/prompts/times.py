@@ -1,0 +1,163 @@
+"""When a scene is: season, part of the day, clock, weekday and holiday, in many ways of saying it."""
+
+import datetime as dt
+from functools import cache
+
+from worldloop.prompts.dice import Dice
+from worldloop.prompts.words import NUMBERS, an
+from worldloop.scenes.scene import Scene
+
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+MONTHS = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
+SEASON_WORDS: dict[str, tuple[str, ...]] = {
+    "wet season": ("wet season", "rainy season", "wet-season", "rainy-season"),
+    "dry season": ("dry season", "dry-season"),
+    **{name: (name,) for name in ("spring", "summer", "autumn", "winter")},
+}
+PART_WORDS: dict[str, tuple[str, ...]] = {
+    "dawn": ("dawn", "daybreak", "first light", "morning"),
+    "morning": ("morning", "forenoon", "midday"),
+    "afternoon": ("afternoon", "midday", "evening"),
+    "dusk": ("dusk", "nightfall", "twilight", "evening", "afternoon", "last light"),
+    "night": ("night", "dark", "evening", "before dawn"),
+}
+"""Words of a prompt that say each part of the day; by the clock, some parts share words."""
+
+
+@cache
+def clock_forms(minutes: int) -> tuple[str, ...]:
+    """Ways to say a time of the day, minutes after midnight.
+
+    Example:
+        >>> clock_forms(15 * 60 + 15)
+        ('3:15 pm', '15:15', '3:15 in the afternoon', 'a quarter past three in the afternoon')
+    """
+    hour, minute = divmod(minutes, 60)
+    half, twelve = "am" if hour < 12 else "pm", hour % 12 or 12
+    if minutes in (0, 720):
+        return ("noon", "12 noon", "12:00") if minutes else ("midnight", "12 midnight", "00:00")
+    part = next(
+        name
+        for limit, name in ((4, "at night"), (12, "in the morning"), (18, "in the afternoon"), (21, "in the evening"), (24, "at night"))
+        if hour < limit
+    )
+    digits = f"{twelve}:{minute:02d}" if minute else str(twelve)
+    forms = [f"{digits} {half}", f"{hour:02d}:{minute:02d}", f"{digits} {part}"]
+    following = hour % 12 + 1
+    past = {12: "noon", 0: "midnight"}.get(hour, f"{NUMBERS[twelve]} {part}")
+    until = {11: "noon", 23: "midnight"}.get(hour, f"{NUMBERS[following]} {part}")
+    match minute:
+        case 0:
+            forms.append(f"{NUMBERS[twelve]} o'clock {part}")
+        case 15:
+            forms.append(f"a quarter past {past}")
+        case 30:
+            forms.append(f"half past {past}")
+        case 45:
+            forms.append(f"a quarter to {until}")
+    return tuple(forms)
+
+
+def minutes_of(scene: Scene) -> int:
+    """Minutes after midnight."""
+    return round(scene.hour * 60) % (24 * 60)
+
+
+def part_noun(scene: Scene) -> str:
+    """The part of the day that one says after a season: `evening`."""
+    hour = scene.hour
+    match scene.daypart:
+        case "night":
+            if 4 <= hour < 12:
+                return "early morning"
+            return "evening" if 12 <= hour < 21 else "night"
+        case "dawn":
+            return "early morning" if hour < 8 else "morning"
+        case "dusk":
+            return "evening" if hour >= 17 else "late afternoon"
+    limits = ((8.0, "early morning"), (11.0, "morning"), (12.0, "late morning"), (14.0, "early afternoon"))
+    late = "late afternoon" if hour < 18 else "evening"
+    return next((name for limit, name in limits if hour < limit), "afternoon" if hour < 16.5 else late)
+
+
+def season_noun(scene: Scene, dice: Dice) -> str:
+    """The season after `in`: `spring`, `the rainy season`."""
+    word = dice.pick(SEASON_WORDS[scene.season][:2]).replace("-", " ")
+    return f"the {word}" if " " in word else word
+
+
+def season_adjective(scene: Scene, dice: Dice) -> str:
+    """The season before a noun: `spring`, `rainy-season`."""
+    return dice.pick(SEASON_WORDS[scene.season][:2]).replace(" ", "-")
+
+
+def _third(day: int) -> str:
+    return "early" if day <= 10 else "mid-" if day <= 20 else "late"
+
+
+def time_phrase(scene: Scene, dice: Dice) -> str:
+    """Season and hour as an adverbial, such as `at 3:15 pm on a spring Tuesday`."""
+    date = dt.date.fromisoformat(scene.date)
+    weekday, month = WEEKDAYS[date.weekday()], MONTHS[date.month - 1]
+    third = _third(date.day)
+    when = f"{third}{month}" if third.endswith("-") else f"{third} {month}"
+    clock = dice.pick(clock_forms(minutes_of(scene)))
+    adjective, noun = season_adjective(scene, dice), season_noun(scene, dice)
+    part = part_noun(scene)
+    special = {"dawn": ("at daybreak", "at dawn", "at first light"), "dusk": ("at dusk", "in the twilight")}.get(scene.daypart)
+    if special and dice.chance(45):
+        moment = dice.pick(special)
+        return dice.pick(
+            (
+                f"{moment} on {an(f'{adjective} {weekday}')}",
+                f"{moment}, {clock}, in {noun}",
+                f"{moment} one {month} {weekday} in {noun}",
+                f"{moment} in {noun}, around {clock}",
+            )
+        )
+    match dice.below(13):
+        case 0:
+            return f"at {clock} on {an(f'{adjective} {weekday}')}"
+        case 1:
+            return f"on {an(f'{adjective} {part}')}, {clock}"
+        case 2:
+            return f"one {adjective} {part} around {clock}"
+        case 3:
+            return f"on a {weekday} {part} in {noun}"
+        case 4:
+            return f"at {clock} in {noun}"
+        case 5:
+            return f"one {weekday} in {noun} at {clock}"
+        case 6:
+            return f"on {date.day} {month}, {an(f'{adjective} {weekday}')}, at {clock}"
+        case 7:
+            return f"in {noun}, {clock} on a {weekday}"
+        case 8:
+            return f"during {an(f'{adjective} {part}')} in {when}"
+        case 9:
+            return f"in {when}, at {clock} on {an(f'{adjective} day')}"
+        case 10:
+            return f"as {an(f'{adjective} {part}')} {dice.pick(('passes', 'goes by', 'runs its course'))}"
+        case 11:
+            return f"this {adjective} {weekday} at {clock}"
+        case _:
+            return f"one {part} in {noun}, a {weekday} in {month}"
+
+
+def holiday_clause(scene: Scene, dice: Dice) -> str:
+    """What day it is, as a finite clause, for public holidays."""
+    name = scene.holiday
+    return dice.pick(
+        (
+            f"the day is a public holiday, {name}",
+            f"it is a public holiday, {name}",
+            f"{name} makes it a public holiday",
+            f"the calendar marks {name}, a public holiday",
+            f"people have the day off for {name}",
+            f"today's public holiday is {name}",
+            f"{name} is being kept as a holiday",
+        )
+    )

@@ -1,0 +1,619 @@
+"""What must hold in scenes: local and physical checks, for whole lists at once.
+
+Nothing here uses the tables or the sun of casting: facts are looked up in the atlas again, in other
+ways, and the sun follows the almanac's short formulas. So a mistake there is found here.
+"""
+
+import datetime as dt
+import re
+import weakref
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import astuple
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldloop.atlas.atlas import Atlas
+from worldloop.atlas.opening import WEEKDAYS
+from worldloop.atlas.records import (
+    ANY_INSTITUTION,
+    FALLBACK_LANGUAGE,
+    SCOPES,
+    Activity,
+    City,
+    Institution,
+)
+from worldloop.atlas.sign_checks import off_script
+from worldloop.scenes.scene import Scene
+from worldloop.scenes.things import VOCABULARY
+
+SUN_TOLERANCE_DEG = 0.3
+TWILIGHT_TOLERANCE_DEG = 0.6  # refraction of a sun that is just down is told in more than one way
+AZIMUTH_TOLERANCE_DEG = 1.0
+_STEEP_DEG = 80.0  # above it a small step moves the azimuth far
+_NORTHERN = ("winter", "winter", *["spring"] * 3, *["summer"] * 3, *["autumn"] * 3, "winter")
+_PUBLIC = re.compile(
+    "child|commuter|customer|guest|jogger|passenger|patient|pedestrian|pupil|resident|shopper|"
+    "spectator|student|tourist|visitor|worshipper"
+)
+_COMPANIONS = frozenset({"commuter", "shopper", "student", "tourist", "child"})
+_TOPS = {
+    "cold": {"coat"},
+    "cool": {"jacket", "coat"},
+    "warm": {"shirt", "jacket"},
+    "hot": {"shirt"},
+}
+_LEVELS = {"empty": "0", "sparse": "123", "lively": "456", "crowded": "789"}
+_WEATHERS = ("clear", "cloudy", "rain", "fog", "snow")
+_EYE_LEVEL = frozenset({"stroll", "tour", "wander", "still"})
+_SHOWN_FROM: Mapping[str, frozenset[str]] = {
+    "driving": frozenset({"drive"}),
+    "navigation": frozenset({"stroll", "tour", "wander", "drone"}),
+    "first_person": _EYE_LEVEL,
+    "hand_object": _EYE_LEVEL,
+    "dynamic_camera": frozenset({"tour", "wander", "drone", "birds_eye"}),
+}
+_ON_FOOT_OR_AIR = _EYE_LEVEL | {"drone", "birds_eye"}
+_MOST_PEOPLE, _MOST_THINGS = 30, 30
+_SLOTS_UNSAID = ("hours", "closed_on", "facade", "traffic", "road_markings")
+_WARM_PLACES = ("water_park",)
+
+Problem = tuple[str, object, object]  # rule, what was found, what was expected
+
+
+def scene_problems(atlas: Atlas, scenes: Sequence[Scene]) -> list[str]:
+    """Every violation in some scenes as a sentence that names scene, rule, what was found and expected.
+
+    Args:
+        atlas: From which the scenes were cast.
+        scenes: Of version 2; older ones lack what is checked.
+
+    Returns:
+        Empty if all is well.
+
+    Example:
+        >>> from worldloop.atlas.atlas import load_atlas
+        >>> from worldloop.scenes.casting import cast_scene
+        >>> scene_problems(load_atlas(), [cast_scene(load_atlas(), place="tokyo/zoo", seed=7)])
+        []
+    """
+    if not scenes:
+        return []
+    judge = _judge_of(atlas)
+    found = [
+        (row, problem) for row, scene in enumerate(scenes) for problem in judge.problems(scene)
+    ]
+    known = [row for row, scene in enumerate(scenes) if scene.city in atlas.cities]
+    found += [
+        (known[row], problem) for row, problem in judge.sun_problems([scenes[k] for k in known])
+    ]
+    return [
+        _sentence(row, scenes[row], problem) for row, problem in sorted(found, key=lambda f: f[0])
+    ]
+
+
+def _sentence(row: int, scene: Scene, problem: Problem) -> str:
+    rule, found, expected = problem
+    where = f"Scene {row}, {scene.place} on {scene.date} at {scene.hour}, seed {scene.seed}"
+    return f"{where}: {rule}: found {found!r}, expected {expected}."
+
+
+class _Place:
+    """What the atlas rules at one place, as sets and numbers."""
+
+    def __init__(self, judge: "_Judge", city: City, kind: Institution):
+        atlas, self.city, self.kind = judge.atlas, city, kind
+        self.exists = not kind.needs_waterfront or city.waterfront in ("sea", "river", "lake")
+        self.outdoor = kind.setting == "outdoor"
+        opens, _, closes = judge.ruled(city, kind.key, "hours")[0].partition("-")
+        self.opens, self.closes = (int(text[:2]) + int(text[3:]) / 60 for text in (opens, closes))
+        self.closing = set(judge.ruled(city, kind.key, "closed_on")[0].split("+")) - {"never"}
+        self.weekend = atlas.countries[city.country].weekend
+        profile = atlas.crowd_profiles[kind.crowd].levels
+        self.levels = {name: profile[name] for name in ("workday", "weekend", "holiday")}
+        slots = [slot for slot in kind.decorum_slots if slot not in _SLOTS_UNSAID]
+        said = [slot for slot in slots if not slot.startswith("dress:")]
+        self.details: dict[str, Collection[str]] = {
+            **{slot: judge.ruled(city, kind.key, slot) for slot in said},
+            **judge.species(city, kind),
+        }
+        self.dress = {
+            role: judge.dresses(judge.ruled(city, kind.key, f"dress:{role}")) for role in kind.roles
+        }
+        everybody = kind.roles[0] if "patient" not in kind.roles else "patient"
+        for role in _COMPANIONS - set(kind.roles) if kind.key in VOCABULARY else ():
+            self.dress[role] = self.dress[everybody]
+        self.signs = judge.signs_of(city)
+        self.things = judge.things(kind)
+        self.words = judge.words(kind)
+        self.facades = judge.ruled(city, kind.key, "facade") if "facade" in kind.slots else ()
+        pairs = judge.ruled(city, kind.key, "traffic") if "traffic" in kind.slots else ()
+        self.vehicles = {tuple(pair.split("+")) for pair in pairs}
+
+
+class _Judge:
+    """The checks of one atlas, with what they looked up."""
+
+    def __init__(self, atlas: Atlas):
+        self.atlas: Atlas = weakref.proxy(atlas)
+        self._places: dict[tuple[str, str], _Place] = {}
+        self._rows: dict[tuple[str, str], dict[tuple[str, str], tuple[str, ...]]] = {}
+        for kind in atlas.institutions.values():
+            opening = atlas.opening_classes[kind.hours]
+            for slot in ("hours", "closed_on"):
+                self._rows[kind.key, slot] = {("world", ""): (getattr(opening, slot),)}
+        for row in atlas.decorum_rows:
+            by_scope = self._rows.setdefault((row.institution, row.slot), {})
+            by_scope[row.scope, row.scope_key] = row.values
+        self._texts: dict[str, dict[str, str]] = {}
+        for sign in atlas.signs:
+            self._texts.setdefault(sign.word, {})[sign.language] = sign.text
+        self._signs: dict[str, dict[str, tuple[str, str, bool]]] = {}
+        self._species: dict[tuple[str, ...], dict[str, frozenset[str]]] = {}
+        self._dresses: dict[tuple[str, ...], frozenset[tuple[str, ...]]] = {}
+        self._holidays: dict[str, dict[str, set[str]]] = {}
+        for holiday in atlas.holidays:
+            days = self._holidays.setdefault(holiday.country, {})
+            days.setdefault(holiday.date, set()).add(holiday.name)
+        self._activities = {(one.institution, one.key): one for one in atlas.activity_rows}
+        self._kinds = {
+            key: (
+                VOCABULARY.get(key, frozenset(kind.props)),
+                frozenset({*kind.sign_words, kind.own_word}),
+            )
+            for key, kind in atlas.institutions.items()
+        }
+        self._busy = {one.institution for one in atlas.activity_rows}
+        self._climates: dict[tuple[str, str], tuple[str, set[str], str]] = {}
+
+    # -------------------------------------------------------------------- looking up
+
+    def ruled(self, city: City, institution: str, slot: str) -> tuple[str, ...]:
+        """Values of the narrowest row; an institution of its own beats all institutions."""
+        own = self._rows.get((institution, slot), {})
+        common = self._rows.get((ANY_INSTITUTION, slot), {})
+        for scope in SCOPES:
+            key = scope, city.scope_key(scope)
+            if key in own or key in common:
+                return own.get(key) or common[key]
+        return ("",)
+
+    def signs_of(self, city: City) -> dict[str, tuple[str, str, bool]]:
+        """Signs of a city by word, as far as they were looked up."""
+        return self._signs.setdefault(city.key, {})
+
+    def things(self, kind: Institution) -> frozenset[str]:
+        """Subjects that an institution may show."""
+        return self._kinds[kind.key][0]
+
+    def words(self, kind: Institution) -> frozenset[str]:
+        """Words that its signs may have."""
+        return self._kinds[kind.key][1]
+
+    def dresses(self, values: tuple[str, ...]) -> frozenset[tuple[str, ...]]:
+        """Alternatives of a dress slot; those that are written alike are one set."""
+        if values not in self._dresses:
+            self._dresses[values] = frozenset(tuple(value.split("/")) for value in values)
+        return self._dresses[values]
+
+    def species(self, city: City, kind: Institution) -> dict[str, frozenset[str]]:
+        """Plants and animals of the place, as details name them."""
+        key = city.koeppen, city.continent, kind.key
+        if key not in self._species:
+            here = [
+                one
+                for one in self.atlas.species_rows
+                if re.match(f"(?:{one.classes})$", city.koeppen)
+                and city.continent in (one.continents or (city.continent,))
+                and (
+                    kind.key in one.institutions if one.institutions else kind.setting == "outdoor"
+                )
+            ]
+            animals = frozenset(one.name for one in here if one.kind in ("bird", "animal"))
+            plants = frozenset(one.name for one in here if one.kind not in ("bird", "animal"))
+            self._species[key] = {"animals": animals, "plants": plants}
+        return self._species[key]
+
+    def sign(self, place: _Place, word: str) -> tuple[str, str, bool]:
+        """Text, language and whether the script is right: the first language that has the word, then English."""
+        texts = self._texts.get(word, {})
+        order = [tag for tag in place.city.languages if tag in texts] + [FALLBACK_LANGUAGE]
+        text = texts.get(order[0], "")
+        is_right = bool(text) and not off_script(text, self._script(order[0]))
+        place.signs[word] = text, order[0], is_right
+        return place.signs[word]
+
+    def climate(self, city: City, date: str) -> tuple[str, set[str], str]:
+        """Season, possible weathers and how warm it is in the month of a date."""
+        key = city.key, date[5:7]
+        if key not in self._climates:
+            season = _season(city, int(date[5:7]))
+            self._climates[key] = season, self._weathers(city, season), _warmth(city, season)
+        return self._climates[key]
+
+    def _weathers(self, city: City, season: str) -> set[str]:
+        rules = (
+            rule
+            for rule in self.atlas.weather_rules
+            if season in rule.seasons and re.match(f"(?:{rule.classes})$", city.koeppen)
+        )
+        weights = next(rules).weights
+        found = {name for name, weight in zip(_WEATHERS, weights, strict=True) if weight}
+        return found if _snow_is_possible(city, season) else found - {"snow"}
+
+    def place(self, scene: Scene) -> _Place | None:
+        """The place of a scene, if there is such a one."""
+        key = scene.city, scene.institution
+        if key not in self._places:
+            city = self.atlas.cities.get(scene.city)
+            kind = self.atlas.institutions.get(scene.institution)
+            if city is None or kind is None:
+                return None
+            self._places[key] = _Place(self, city, kind)
+        return self._places[key]
+
+    # -------------------------------------------------------------------- judging
+
+    def problems(self, scene: Scene) -> list[Problem]:
+        """Everything but the sun, of one scene."""
+        place = self.place(scene)
+        if place is None:
+            return [("place of the atlas", scene.place, "a city and an institution of it")]
+        found: list[Problem] = []
+        add = found.append
+        self._judge_time(scene, place, add)
+        self._judge_air(scene, place, add)
+        self._judge_people(scene, place, add)
+        self._judge_things(scene, place, add)
+        self._judge_signs(scene, place, add)
+        self._judge_activity(scene, place, add)
+        self._judge_camera(scene, place, add)
+        return found
+
+    def _judge_time(self, scene: Scene, place: _Place, add: Callable[[Problem], None]) -> None:
+        """Calendar, opening hours and crowd."""
+        weekday = _weekday(scene.date)
+        names = self._holidays.get(place.city.country, {}).get(scene.date)
+        day = "holiday" if names else "weekend" if weekday in place.weekend else "workday"
+        if scene.day != day:
+            add(("kind of day", scene.day, day))
+        if scene.holiday not in (names or ("",)):
+            add(("holiday of the country", scene.holiday, names or "none"))
+        if not place.opens <= scene.hour < place.closes:
+            add(("opening hours", scene.hour, f"from {place.opens} and before {place.closes}"))
+        if place.closing and (
+            ("holiday" in place.closing and names)
+            or ("weekend" in place.closing and weekday in place.weekend)
+            or WEEKDAYS[weekday] in place.closing
+        ):
+            add(("closing days", scene.date, f"no {' or '.join(sorted(place.closing))}"))
+        level = place.levels[day][int(scene.hour) % 24]
+        if level not in _LEVELS[scene.crowd]:
+            add(("crowd of the hour", scene.crowd, f"that of level {level}"))
+        part = _daypart(scene.hour, scene.sun_elevation_deg)
+        if scene.daypart != part:
+            add(("daypart by the sun", scene.daypart, part))
+
+    def _judge_air(self, scene: Scene, place: _Place, add: Callable[[Problem], None]) -> None:
+        """Season, weather and climate."""
+        season, weathers, warmth = self.climate(place.city, scene.date)
+        if scene.season != season:
+            add(("season of the hemisphere", scene.season, season))
+        if scene.weather not in weathers:
+            add(("weather of the month", scene.weather, f"one of {sorted(weathers)}"))
+        if scene.weather == "snow" and not _snow_is_possible(place.city, season):
+            add(
+                (
+                    "snow only in cold winters",
+                    place.city.koeppen,
+                    "winter of a D, E or cool C class",
+                )
+            )
+        if scene.climate != place.city.koeppen:
+            add(("climate of the city", scene.climate, place.city.koeppen))
+        if place.kind.key in _WARM_PLACES and warmth in ("cool", "cold"):
+            add(("warm season at the water", season, "one in which people undress outdoors"))
+
+    def _judge_people(self, scene: Scene, place: _Place, add: Callable[[Problem], None]) -> None:
+        """Roles, their number and their dress."""
+        warmth = self.climate(place.city, scene.date)[2]
+        tops = _TOPS[warmth]
+        num_people = num_public = 0
+        names = set()
+        for role in scene.roles:
+            name, count, dress = role.name, role.count, role.dress
+            names.add(name)
+            num_people += count
+            is_public = _is_public(name)
+            if is_public:
+                num_public += count
+            allowed = place.dress.get(name)
+            if allowed is None:
+                add(("roles of the institution", name, sorted(place.dress)))
+            elif is_public and place.outdoor:
+                if dress.top not in tops or (dress.bottom == "shorts" and warmth != "hot"):
+                    add(("public dress by temperature", dress.top, sorted(tops)))
+            elif (dress.top, dress.bottom, dress.head, dress.color) not in allowed:
+                add(("dress of decorum", astuple(dress), sorted(allowed)))
+            if count < 1:
+                add(("people of a role", count, "at least one"))
+        if len(names) < len(scene.roles):
+            add(("each role once", [role.name for role in scene.roles], "no name twice"))
+        if (num_public == 0) != (scene.crowd == "empty"):
+            add(("public in a crowd", num_public, "none if it is empty, else some"))
+        if num_people > _MOST_PEOPLE:
+            add(("people in a scene", num_people, f"at most {_MOST_PEOPLE}"))
+
+    def _judge_things(self, scene: Scene, place: _Place, add: Callable[[Problem], None]) -> None:
+        """Subjects, style and details."""
+        for subject in scene.subjects:
+            if subject.kind not in place.things:
+                add(
+                    (
+                        "subjects of the institution",
+                        subject.kind,
+                        "a prop or what its grammar draws",
+                    )
+                )
+            if not 1 <= subject.count <= _MOST_THINGS:
+                add(("number of a subject", subject.count, f"1 to {_MOST_THINGS}"))
+        if place.kind.key == "hospital":
+            beds = sum(subject.count for subject in scene.subjects if subject.kind == "bed")
+            lying = sum(role.count for role in scene.roles if role.action == "lying")
+            if lying > beds:
+                add(("a bed for every patient", lying, f"at most {beds}"))
+        if (
+            place.vehicles
+            and (scene.subjects[0].kind, scene.subjects[1].kind) not in place.vehicles
+        ):
+            pair = scene.subjects[0].kind, scene.subjects[1].kind
+            add(("vehicle mix of the city", pair, sorted(place.vehicles)))
+        if place.facades and scene.style.get("facade") not in place.facades:
+            add(("facade of the city", scene.style.get("facade"), place.facades))
+        for detail in scene.details:
+            if detail.says not in place.details.get(detail.slot, ()):
+                is_species = detail.slot in ("plants", "animals")
+                rule = "species of the climate" if is_species else "decorum of the place"
+                add((rule, (detail.slot, detail.says), "a value that holds there"))
+
+    def _judge_signs(self, scene: Scene, place: _Place, add: Callable[[Problem], None]) -> None:
+        """Words, languages and scripts."""
+        own = place.kind.own_word
+        if own and (not scene.signs or scene.signs[0].word != own):
+            add(("own sign first", scene.signs[:1], own))
+        for sign in scene.signs:
+            word, text = sign.word, sign.text
+            if word not in place.words:
+                add(("sign words of the institution", word, sorted(place.words)))
+                continue
+            expected = place.signs.get(word) or self.sign(place, word)
+            if text != expected[0] or sign.language != expected[1]:
+                add(("language of signs", (text, sign.language), expected[:2]))
+                self._judge_script(text, sign.language, add)
+            elif not expected[2]:
+                self._judge_script(text, sign.language, add)
+        if len({sign.word for sign in scene.signs}) != len(scene.signs):
+            add(("each sign once", [sign.word for sign in scene.signs], "no word twice"))
+
+    def _judge_script(self, text: str, language: str, add: Callable[[Problem], None]) -> None:
+        script = self._script(language)
+        if not text or off_script(text, script):
+            add(("script of signs", text, f"letters of {script}"))
+
+    def _script(self, language: str) -> str:
+        known = self.atlas.languages
+        return known[language].script if language in known else ""
+
+    def _judge_activity(self, scene: Scene, place: _Place, add: Callable[[Problem], None]) -> None:
+        """What goes on, and whether those who do it are there."""
+        if not scene.activity and scene.institution not in self._busy:
+            return
+        activity: Activity | None = self._activities.get((scene.institution, scene.activity))
+        if activity is None:
+            add(("activities of the institution", scene.activity, "one of activities.toml"))
+            return
+        if scene.category != activity.category:
+            add(("category of the activity", scene.category, activity.category))
+        if scene.script is not activity.beats and tuple(scene.script) != activity.beats:
+            add(("script of the activity", scene.script, activity.beats))
+        missing = activity.roles and set(activity.roles) - {role.name for role in scene.roles}
+        if missing:
+            add(("roles of the activity", sorted(missing), "people of these roles"))
+        if activity.dayparts and scene.daypart not in activity.dayparts:
+            add(("daypart of the activity", scene.daypart, activity.dayparts))
+        if scene.camera not in _SHOWN_FROM.get(activity.category, _ON_FOOT_OR_AIR):
+            add(("camera of the category", (activity.category, scene.camera), "one that shows it"))
+
+    def _judge_camera(self, scene: Scene, place: _Place, add: Callable[[Problem], None]) -> None:
+        """Camera, driving side, the water and the road."""
+        if scene.camera not in place.kind.cameras:
+            add(("cameras of the institution", scene.camera, place.kind.cameras))
+        if scene.driving_side != place.city.driving_side:
+            add(("driving side", scene.driving_side, place.city.driving_side))
+        if not place.exists:
+            add(("places at the water", place.city.waterfront, "sea, river or lake"))
+        if (scene.camera == "drive") != (scene.drive is not None):
+            add(
+                ("a road for a drive", scene.camera, "a road with camera `drive`, and only with it")
+            )
+        if scene.drive is not None:
+            self._judge_drive(scene, place, add)
+
+    def _judge_drive(self, scene: Scene, place: _Place, add: Callable[[Problem], None]) -> None:
+        drive = scene.drive
+        assert drive is not None
+        road = self.atlas.roads.get(drive.road)
+        if road is None:
+            add(("roads", drive.road, sorted(self.atlas.roads)))
+            return
+        if drive.density not in road.densities:
+            add(("density of the road", drive.density, road.densities))
+        if not road.speed_kmh[0] <= drive.speed_kmh <= road.speed_kmh[1]:
+            add(("speed of the road", drive.speed_kmh, road.speed_kmh))
+        if drive.manoeuvre not in road.manoeuvres:
+            add(("manoeuvres of the road", drive.manoeuvre, road.manoeuvres))
+        if drive.structure and drive.structure not in road.structures:
+            add(("structures of the road", drive.structure, road.structures))
+        if drive.markings not in self.ruled(place.city, "street", road.markings):
+            add(("markings of the road", drive.markings, "the city's decorum"))
+        if drive.road.startswith("waterfront") and place.city.waterfront == "none":
+            add(("roads at the water", drive.road, "one that is not at the water"))
+
+    # -------------------------------------------------------------------- the sun
+
+    def sun_problems(self, scenes: Sequence[Scene]) -> Iterable[tuple[int, Problem]]:
+        """Where the almanac has the sun elsewhere."""
+        if not scenes:
+            return
+        cities = [self.atlas.cities[scene.city] for scene in scenes]
+        utc_days = np.array(
+            [_utc_days(c.time_zone, s.date, s.hour) for c, s in zip(cities, scenes, strict=True)]
+        )
+        latitudes = np.array([city.latitude_deg for city in cities])
+        longitudes = np.array([city.longitude_deg for city in cities])
+        elevations, azimuths = almanac_sun(utc_days, latitudes, longitudes)
+        told = np.array([(s.sun_elevation_deg, s.sun_azimuth_deg) for s in scenes])
+        is_down = (elevations > -6) & (elevations < 0)
+        tolerance = np.where(is_down, TWILIGHT_TOLERANCE_DEG, SUN_TOLERANCE_DEG)
+        too_high = np.abs(told[:, 0] - elevations) > tolerance
+        turned = np.abs((told[:, 1] - azimuths + 180) % 360 - 180) > AZIMUTH_TOLERANCE_DEG
+        for row in np.nonzero(too_high)[0].tolist():
+            yield (
+                row,
+                ("elevation of the sun", told[row, 0].item(), round(elevations[row].item(), 1)),
+            )
+        for row in np.nonzero(turned & (np.abs(elevations) < _STEEP_DEG))[0].tolist():
+            yield row, ("azimuth of the sun", told[row, 1].item(), round(azimuths[row].item(), 1))
+
+
+def almanac_sun(
+    utc_days: NDArray[np.float64],
+    latitude_deg: NDArray[np.float64],
+    longitude_deg: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Elevation, with refraction, and azimuth of the sun in degrees.
+
+    The low-precision formulas of the Astronomical Almanac (section C, good to 0.01 degrees from
+    1950 to 2050), sidereal time in place of an equation of time, and G. G. Bennett's refraction
+    (Journal of Navigation 35, 1982) in T. Saemundsson's form.
+
+    Args:
+        utc_days: Days since noon UTC of 1 January 2000.
+        latitude_deg: North is positive.
+        longitude_deg: East is positive.
+    """
+    anomaly = np.radians(357.528 + 0.9856003 * utc_days)
+    ecliptic = (
+        280.460 + 0.9856474 * utc_days + 1.915 * np.sin(anomaly) + 0.020 * np.sin(2 * anomaly)
+    )
+    longitude, tilt = np.radians(ecliptic), np.radians(23.439 - 4e-7 * utc_days)
+    right_ascension = np.degrees(np.arctan2(np.cos(tilt) * np.sin(longitude), np.cos(longitude)))
+    declination = np.arcsin(np.sin(tilt) * np.sin(longitude))
+    sidereal_deg = 15 * (18.697374558 + 24.06570982441908 * utc_days)
+    hour_angle = np.radians(sidereal_deg + longitude_deg - right_ascension)
+    north = np.radians(latitude_deg)
+    east = -np.cos(declination) * np.sin(hour_angle)
+    ahead = np.sin(declination) * np.cos(north)
+    ahead = ahead - np.cos(declination) * np.sin(north) * np.cos(hour_angle)
+    up = np.sin(declination) * np.sin(north) + np.cos(declination) * np.cos(north) * np.cos(
+        hour_angle
+    )
+    height = np.degrees(np.arctan2(up, np.hypot(east, ahead)))
+    near = np.clip(height, -1.0, 90.0)
+    bent = 1.02 / np.tan(np.radians(near + 10.3 / (near + 5.11))) / 60
+    fades = np.clip((height + 6) / 5, 0, 1)  # far below the horizon nothing is seen
+    return height + bent * np.where(height < -1, fades, 1.0), np.degrees(
+        np.arctan2(east, ahead)
+    ) % 360
+
+
+_JUDGES: dict[int, tuple[weakref.ref[Atlas], _Judge]] = {}
+
+
+def _judge_of(atlas: Atlas) -> _Judge:
+    """The judge of an atlas; made once."""
+    found = _JUDGES.get(id(atlas))
+    if found is None or found[0]() is not atlas:
+        for key in [key for key, (alive, _) in _JUDGES.items() if alive() is None]:
+            del _JUDGES[key]
+        found = weakref.ref(atlas), _Judge(atlas)
+        _JUDGES[id(atlas)] = found
+    return found[1]
+
+
+@lru_cache(maxsize=1000)
+def _weekday(date: str) -> int:
+    return dt.date.fromisoformat(date).weekday()
+
+
+@lru_cache(maxsize=1000)
+def _is_public(role: str) -> bool:
+    return bool(_PUBLIC.fullmatch(role))
+
+
+@lru_cache(maxsize=200_000)
+def _midnight(time_zone: str, date: str) -> tuple[float, bool]:
+    """Days since J2000 at midnight of a date, and whether clocks change on it."""
+    start = dt.datetime.fromisoformat(date).replace(tzinfo=ZoneInfo(time_zone))
+    end = start + dt.timedelta(days=1)
+    changes = start.utcoffset() != end.utcoffset()
+    return start.timestamp() / 86400 - 10957.5, changes  # J2000 is 10957.5 days after 1970
+
+
+def _utc_days(time_zone: str, date: str, hour: float) -> float:
+    """Days since J2000 at an hour of local clock."""
+    midnight, changes = _midnight(time_zone, date)
+    if not changes:
+        return midnight + hour / 24
+    moment = dt.datetime.fromisoformat(date) + dt.timedelta(hours=hour)
+    return moment.replace(tzinfo=ZoneInfo(time_zone)).timestamp() / 86400 - 10957.5
+
+
+def _daypart(hour: float, elevation_deg: float) -> str:
+    if elevation_deg >= 6:
+        return "morning" if hour < 12 else "afternoon"
+    if elevation_deg >= -6:
+        return "dawn" if hour < 12 else "dusk"
+    return "night"
+
+
+def _season(city: City, month: int) -> str:
+    """Two seasons between 15 degrees north and south and in A climates, else four."""
+    if city.koeppen == "Af":
+        return "wet season"
+    is_tropical = -15 < city.latitude_deg < 15 and city.koeppen[:2] != "BW"
+    southern_month = (month + 5) % 12 + 1
+    own_month = month if city.latitude_deg >= 0 else southern_month
+    if city.koeppen.startswith("A") or is_tropical:
+        rains = {5, 6, 7, 8, 9, 10}
+        if city.koeppen == "As":
+            rains = {11, 12, 1, 2, 3, 4}
+        return "wet season" if own_month in rains else "dry season"
+    return _NORTHERN[own_month - 1]
+
+
+def _snow_is_possible(city: City, season: str) -> bool:
+    if season != "winter":
+        return False
+    if city.koeppen[0] in "DE":
+        return True
+    nearest = 35 if city.latitude_deg > 0 else -40
+    far = city.latitude_deg >= nearest if nearest > 0 else city.latitude_deg <= nearest
+    return city.koeppen[0] == "C" and city.koeppen[1] != "s" and far
+
+
+def _warmth(city: City, season: str) -> str:
+    """How people dress outdoors: `cold`, `cool`, `warm` or `hot`."""
+    main, heat = city.koeppen[0], city.koeppen[-1] if len(city.koeppen) > 2 else ""
+    if main == "A":
+        return "hot"
+    is_hot_class = heat in ("a", "h")
+    by_season = {
+        "summer": "hot" if is_hot_class else "warm",
+        "winter": "cold" if main in "DE" or not -35 <= city.latitude_deg <= 35 else "cool",
+        "spring": "warm" if is_hot_class and main != "D" else "cool",
+    }
+    by_season["autumn"] = by_season["spring"]
+    return by_season.get(season, "warm")

@@ -1,0 +1,455 @@
+"""Planned dimensions of a scene, and which of their values are possible together at a place.
+
+A place is open on some days and hours; sun, calendar and crowd profile say which season, daypart and
+crowd those are; climate says which weather a season has; cameras and activities follow from the
+institution. `Space` holds all of it as arrays, so that nothing impossible is ever drawn.
+"""
+
+import datetime as dt
+import math
+import weakref
+from collections.abc import Mapping
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldloop.atlas.atlas import Atlas
+from worldloop.atlas.opening import is_closed, parse_closing_days
+from worldloop.atlas.records import Activity, DayKind
+from worldloop.errors import MalformedRecordError, UnknownKeyError
+from worldloop.scenes.people import PUBLIC_ROLES
+from worldloop.scenes.places import PlaceBook
+from worldloop.scenes.scene import SKETCH_CAMERAS, Camera, Crowd, Daypart, Weather
+from worldloop.scenes.seasons import SEASONS, may_snow, season_of, temperature_of
+from worldloop.scenes.sun import sun_elevations, utc_offsets_h
+
+YEAR = 2026
+QUARTERS = 96  # of an hour, a day
+DAY_KINDS: tuple[DayKind, ...] = get_args(DayKind)
+DAYPARTS: tuple[Daypart, ...] = get_args(Daypart)
+WEATHERS: tuple[Weather, ...] = get_args(Weather)
+CROWDS: tuple[Crowd, ...] = get_args(Crowd)
+CAMERAS: tuple[Camera, ...] = get_args(Camera)
+CROWD_OF_LEVEL = (0, 1, 1, 1, 2, 2, 2, 3, 3, 3)  # index in CROWDS of each level of a crowd profile
+DIMENSIONS = ("city", "institution", "season", "daypart", "weather", "crowd", "camera", "category")
+FREE = DIMENSIONS[2:]
+"""Dimensions that are still open when the place is known."""
+ON_FOOT: tuple[Camera, ...] = ("stroll", "tour", "wander")
+CAMERAS_OF: Mapping[str, tuple[Camera, ...]] = {
+    "driving": ("drive",),
+    "navigation": (*ON_FOOT, "drone"),
+    "first_person": (*ON_FOOT, "still"),
+    "hand_object": (*ON_FOOT, "still"),
+    "dynamic_camera": ("tour", "wander", "drone", "birds_eye"),
+}
+"""Cameras that can show a content category; those that are not listed fit every camera but `drive`."""
+_OTHERS: tuple[Camera, ...] = tuple(camera for camera in CAMERAS if camera != "drive")
+_DAWN_DEG = 6.0  # as in worldloop/dayparts.py
+WARM_ONLY = ("water_park",)  # where people undress outdoors: closed in cool and cold seasons
+_NUM_CELLS = len(DAYPARTS) * len(CROWDS)
+
+Asked = Mapping[str, str]
+Codes = NDArray[np.uint8]
+Bits = NDArray[np.uint32]
+
+
+class Space:
+    """Every possible scene of an atlas in one year, as arrays by the codes of keys.
+
+    A cell is a daypart and a crowd together: `daypart * len(CROWDS) + crowd`. Tables of a city are
+    made when they are first asked for.
+
+    Attributes:
+        cities: Keys of the cities, in the atlas's order.
+        institutions: Keys of the institutions.
+        categories: Keys of the content categories.
+        has: bool (cities, institutions), whether the place exists and some season suits it.
+        weather: uint8 (cities, seasons, weathers), weights of the weathers that can be.
+        action_cells: uint32 (institutions, cameras, categories), a bit for each cell in which some
+            activity of the category can be shown.
+        seasons: uint8 (cities, days) of the year; filled by `prepare`.
+        day_kinds: uint8 (cities, days); filled by `prepare`.
+        holidays: Names of the holidays of a prepared city, by day of the year.
+        dayparts: uint8 (cities, days, quarters); filled by `prepare`.
+        offsets: (cities, days), hours ahead of UTC, NaN on days when clocks change; filled by `prepare`.
+        cells: uint32 (cities, institutions, days), a bit for each cell that has an open quarter of an
+            hour; 0 on days on which the place is closed; filled by `prepare`.
+        season_cells: uint32 (cities, institutions, seasons), the cells that a season has.
+        levels: uint8 (profiles, day kinds, 24), crowd profiles.
+        book: Facts of places, looked up once.
+        place_codes: Codes of city and institution of places as people wrote them.
+        shown_activities: Activities by institution, category and cell, as far as somebody asked.
+        latitudes: Of the cities, degrees.
+        longitudes: Of the cities, degrees.
+        profile_of: Index of the crowd profile of each institution.
+        opens: uint8 (cities, institutions), first open quarter; filled by `prepare`.
+        closes: uint8 (cities, institutions), the quarter after the last open one.
+    """
+
+    def __init__(self, atlas: Atlas, year: int = YEAR):
+        self.atlas, self.year = weakref.proxy(atlas), year
+        self.first_day = dt.date(year, 1, 1).toordinal()
+        self.days = tuple(
+            dt.date.fromordinal(day)
+            for day in range(self.first_day, dt.date(year + 1, 1, 1).toordinal())
+        )
+        self.cities, self.institutions = tuple(atlas.cities), tuple(atlas.institutions)
+        self.city_codes = {key: code for code, key in enumerate(self.cities)}
+        self.institution_codes = {key: code for code, key in enumerate(self.institutions)}
+        without = [k for k, kind in atlas.institutions.items() if not atlas.activities(k)]
+        self.categories = (*atlas.categories, *([""] if without else []))
+        places = len(self.cities), len(self.institutions)
+        num_days = len(self.days)
+        self.weather = self._weather()
+        self.has = self._has()
+        self.activities, self.action_cells = self._actions()
+        self.seasons = np.zeros((places[0], num_days), np.uint8)
+        self.day_kinds = np.zeros((places[0], num_days), np.uint8)
+        self.holidays: dict[int, tuple[str, ...]] = {}
+        self.dayparts = np.zeros((places[0], num_days, QUARTERS), np.uint8)
+        self.offsets = np.zeros((places[0], num_days))
+        self.cells = np.zeros((*places, num_days), np.uint32)
+        self.season_cells = np.zeros((*places, len(SEASONS)), np.uint32)
+        self.opens, self.closes = np.zeros(places, np.uint8), np.zeros(places, np.uint8)
+        profiles = list(atlas.crowd_profiles)
+        self.levels = np.array(
+            [
+                [[int(level) for level in profile.levels[kind]] for kind in DAY_KINDS]
+                for profile in atlas.crowd_profiles.values()
+            ],
+            np.uint8,
+        )
+        self.book = PlaceBook()
+        self.place_codes: dict[str, tuple[int, int]] = {}
+        self.shown_activities: dict[tuple[int, int, int], tuple[Activity, ...]] = {}
+        self.latitudes = np.array([city.latitude_deg for city in atlas.cities.values()])
+        self.longitudes = np.array([city.longitude_deg for city in atlas.cities.values()])
+        kinds = atlas.institutions.values()
+        self.profile_of = np.array([profiles.index(kind.crowd) for kind in kinds])
+
+    def prepare(self, city: int) -> None:
+        """Fill the tables of a city."""
+        if city in self.holidays:
+            return
+        place = self.atlas.city(self.cities[city])
+        kinds = [self.atlas.day_kind(place.key, day) for day in self.days]
+        self.day_kinds[city] = [DAY_KINDS.index(kind) for kind, _ in kinds]
+        months = {day.month: SEASONS.index(season_of(place, day)) for day in self.days}
+        self.seasons[city] = [months[day.month] for day in self.days]
+        quarters = np.arange(QUARTERS) / 4
+        ordinals = self.first_day + np.arange(len(self.days))[:, None]
+        offsets = utc_offsets_h(place.time_zone, ordinals, quarters)
+        elevations = sun_elevations(
+            self.first_day, offsets, place.latitude_deg, place.longitude_deg
+        )
+        self.dayparts[city] = daypart_codes(quarters, elevations)
+        self.offsets[city] = offsets[:, 0]
+        self.offsets[city, (offsets != offsets[:, :1]).any(axis=1)] = np.nan
+        self._open(city)
+        self.holidays[city] = tuple(name for _, name in kinds)
+
+    def _open(self, city: int) -> None:
+        """Opening hours and cells of every institution of a city; those alike share the work."""
+        made: dict[tuple[str, str, int], tuple[int, int, NDArray[np.uint32]]] = {}
+        closed: dict[str, list[bool]] = {}
+        key = self.cities[city]
+        for code, kind in enumerate(self.institutions):
+            rules = (
+                self.atlas.decorum(key, kind, slot).values[0] for slot in ("hours", "closed_on")
+            )
+            hours, closed_on = rules
+            like = hours, closed_on, int(self.profile_of[code])
+            if like not in made:
+                opens, closes = self.atlas.hours(key, kind)
+                span = math.ceil(opens * 4), math.ceil(closes * 4)
+                if closed_on not in closed:
+                    closed[closed_on] = self._closed(city, closed_on)
+                made[like] = *span, self._cells(city, span, like[2])
+                made[like][2][closed[closed_on]] = 0
+            self.opens[city, code], self.closes[city, code], self.cells[city, code] = made[like]
+        self.cells[city, ~self.has[city]] = 0
+        for code in (self.institution_codes[k] for k in WARM_ONLY if k in self.institution_codes):
+            self.cells[city, code, ~self._is_warm(city)] = 0
+        for season in range(len(SEASONS)):
+            days = self.seasons[city] == season
+            self.season_cells[city, :, season] = np.bitwise_or.reduce(
+                self.cells[city][:, days], axis=1
+            )
+
+    def _cells(self, city: int, span: tuple[int, int], profile: int) -> NDArray[np.uint32]:
+        """Cells of every day between two quarters of an hour."""
+        crowds = np.array(CROWD_OF_LEVEL, np.uint8)[self.levels[profile]]
+        hours = np.arange(*span) // 4
+        cells = self.dayparts[city, :, span[0] : span[1]] * np.uint8(len(CROWDS))
+        bits = np.uint32(1) << (cells + crowds[self.day_kinds[city]][:, hours])
+        return np.asarray(np.bitwise_or.reduce(bits, axis=1), np.uint32)
+
+    def _closed(self, city: int, closed_on: str) -> list[bool]:
+        """On which days of the year places with these closing days are closed."""
+        days, weekend = parse_closing_days(closed_on), self.atlas.country(self.cities[city]).weekend
+        holiday = DAY_KINDS.index("holiday")
+        kinds = self.day_kinds[city].tolist()
+        return [
+            is_closed(days, day, weekend=weekend, is_holiday=kind == holiday)
+            for day, kind in zip(self.days, kinds, strict=True)
+        ]
+
+    def _has(self) -> NDArray[np.bool_]:
+        """Which places there are."""
+        has = np.array([[self.atlas.has(c, i) for i in self.institutions] for c in self.cities])
+        for code in (self.institution_codes[k] for k in WARM_ONLY if k in self.institution_codes):
+            for city, place in enumerate(self.atlas.cities.values()):
+                own = np.array(SEASONS)[self.weather[city].any(axis=1)].tolist()
+                has[city, code] &= any(temperature_of(place, s) in ("warm", "hot") for s in own)
+        return np.asarray(has, bool)
+
+    def _is_warm(self, city: int) -> NDArray[np.bool_]:
+        """Days of a season in which people wear little outdoors."""
+        place = self.atlas.city(self.cities[city])
+        warm = [temperature_of(place, season) in ("warm", "hot") for season in SEASONS]
+        return np.asarray(np.array(warm)[self.seasons[city]], bool)
+
+    def _weather(self) -> Codes:
+        weights = np.zeros((len(self.cities), len(SEASONS), len(WEATHERS)), np.uint8)
+        for code, place in enumerate(self.atlas.cities.values()):
+            for season in {season_of(place, dt.date(self.year, m, 1)) for m in range(1, 13)}:
+                row = self.atlas.weather_weights(place.koeppen, season)
+                weights[code, SEASONS.index(season)] = row
+                if not may_snow(place, season):
+                    weights[code, SEASONS.index(season), WEATHERS.index("snow")] = 0
+        return weights
+
+    def _actions(self) -> tuple[list[list[list[Activity]]], Bits]:
+        """Activities by institution and category, and the cells in which each camera shows some."""
+        shape = len(self.institutions), len(CAMERAS), len(self.categories)
+        cells = np.zeros(shape, np.uint32)
+        by_category: list[list[list[Activity]]] = []
+        for code, kind in enumerate(self.atlas.institutions.values()):
+            known = self.atlas.activities(kind.key)
+            groups = [[one for one in known if one.category == c] for c in self.categories]
+            by_category.append(groups)
+            for number, category in enumerate(self.categories):
+                bits = ~0 if not known and not category else 0
+                for one in groups[number]:
+                    bits |= activity_cells(one)
+                for camera in CAMERAS_OF.get(category, CAMERAS if not known else _OTHERS):
+                    if camera in kind.cameras:
+                        cells[code, CAMERAS.index(camera), number] = bits & ((1 << _NUM_CELLS) - 1)
+        return by_category, cells
+
+
+def activity_cells(activity: Activity) -> int:
+    """A bit for each cell in which an activity can be: the public is not there when it is empty."""
+    dayparts = activity.dayparts or DAYPARTS
+    fewest = 1 if PUBLIC_ROLES & set(activity.roles) else 0
+    return sum(
+        1 << (DAYPARTS.index(part) * len(CROWDS) + crowd)
+        for part in dayparts
+        for crowd in range(fewest, len(CROWDS))
+    )
+
+
+def daypart_codes(hours: NDArray[np.float64], elevations_deg: NDArray[np.float64]) -> Codes:
+    """Dayparts as indices of `DAYPARTS`, by the rule of worldloop/dayparts.py."""
+    before_noon = hours < 12
+    codes = np.where(
+        elevations_deg < -_DAWN_DEG,
+        DAYPARTS.index("night"),
+        np.where(
+            elevations_deg < _DAWN_DEG,
+            np.where(before_noon, DAYPARTS.index("dawn"), DAYPARTS.index("dusk")),
+            np.where(before_noon, DAYPARTS.index("morning"), DAYPARTS.index("afternoon")),
+        ),
+    )
+    return codes.astype(np.uint8)
+
+
+# Spaces by the identity of their atlas; an atlas is too large to be compared by value.
+_SPACES: dict[tuple[int, int], tuple[weakref.ref[Atlas], Space]] = {}
+
+
+def space_of(atlas: Atlas, year: int = YEAR) -> Space:
+    """The space of an atlas; made once."""
+    found = _SPACES.get((id(atlas), year))
+    if found is None or found[0]() is not atlas:
+        for key in [key for key, (alive, _) in _SPACES.items() if alive() is None]:
+            del _SPACES[key]
+        found = weakref.ref(atlas), Space(atlas, year)
+        _SPACES[id(atlas), year] = found
+    return found[1]
+
+
+class Possible:
+    """The joint values of the free dimensions that are possible at a place, as bool arrays.
+
+    Attributes:
+        time: (seasons, dayparts, crowds)
+        weather: (seasons, weathers)
+        action: (cameras, categories, dayparts, crowds)
+    """
+
+    def __init__(
+        self, space: Space, city: int, institution: int, asked: Asked, *, sketch: bool = False
+    ):
+        space.prepare(city)
+        chosen = asked_masks(space, asked, sketch=sketch)
+        shape = len(DAYPARTS), len(CROWDS)
+        cells = space.season_cells[city, institution]
+        time = _unpacked(cells).reshape(len(SEASONS), *shape)
+        self.time = (
+            time & chosen["season"][:, None, None] & chosen["daypart"][:, None] & chosen["crowd"]
+        )
+        self.weather = (space.weather[city] > 0) & chosen["weather"]
+        action = _unpacked(space.action_cells[institution]).reshape(
+            len(CAMERAS), len(space.categories), *shape
+        )
+        allowed = chosen["camera"][:, None] & chosen["category"]
+        self.action = action & allowed[:, :, None, None]
+
+    def joint(self) -> NDArray[np.bool_]:
+        """All together, shape (seasons, dayparts, crowds, weathers, cameras, categories)."""
+        action = self.action.transpose(2, 3, 0, 1)  # dayparts, crowds, cameras, categories
+        return np.asarray(
+            self.time[:, :, :, None, None, None]
+            & self.weather[:, None, None, :, None, None]
+            & action[None, :, :, None]
+        )
+
+    def values(self, space: Space) -> dict[str, tuple[str, ...]]:
+        """Every value of each free dimension that some possible scene has."""
+        joint, found = self.joint(), {}
+        for name, axis in zip(
+            ("season", "daypart", "crowd", "weather", "camera", "category"), range(6), strict=True
+        ):
+            others = tuple(a for a in range(6) if a != axis)
+            some = np.asarray(joint.any(axis=others))
+            found[name] = tuple(
+                value for value, ok in zip(names_of(space, name), some, strict=True) if ok
+            )
+        return {name: found[name] for name in FREE}
+
+
+def valid_values(
+    atlas: Atlas, place: str, asked: Asked | None = None, *, sketch: bool = False
+) -> dict[str, tuple[str, ...]]:
+    """The values that each free dimension can have at a place.
+
+    Args:
+        atlas: Where the place is described.
+        place: `<city>/<institution>`.
+        asked: Values that are decided already, by dimension.
+        sketch: Whether the procedural renderer must be able to play the camera path.
+
+    Raises:
+        UnknownKeyError: If the place, a dimension or a value is unknown.
+        MalformedRecordError: If the city has no such place.
+
+    Example:
+        >>> from worldloop.atlas.atlas import load_atlas
+        >>> valid_values(load_atlas(), "tokyo/museum")["daypart"]
+        ('morning', 'afternoon', 'dusk', 'night')
+    """
+    city, kind = atlas.parse_place(place)
+    space = space_of(atlas)
+    codes = space.city_codes[city.key], space.institution_codes[kind.key]
+    return Possible(space, *codes, asked or {}, sketch=sketch).values(space)
+
+
+def check_asked(atlas: Atlas, place: str, asked: Asked, *, sketch: bool = False) -> None:
+    """Refuse what cannot be at a place.
+
+    Args:
+        atlas: Where the place is described.
+        place: `<city>/<institution>`.
+        asked: Values by dimension.
+        sketch: Whether the procedural renderer must be able to show it.
+
+    Raises:
+        UnknownKeyError: If the place, a dimension or a value is unknown.
+        MalformedRecordError: If no scene of the place has all these values.
+    """
+    if not asked:
+        return
+    city, kind = atlas.parse_place(place)
+    space = space_of(atlas)
+    codes = space.city_codes[city.key], space.institution_codes[kind.key]
+    if not Possible(space, *codes, asked, sketch=sketch).joint().any():
+        raise impossible(space, *codes, asked, sketch=sketch)
+
+
+def names_of(space: Space, dimension: str) -> tuple[str, ...]:
+    """All values of a dimension, in the order of their codes.
+
+    Raises:
+        UnknownKeyError: If there is no such dimension.
+    """
+    names: dict[str, tuple[str, ...]] = {
+        "city": space.cities,
+        "institution": space.institutions,
+        "season": SEASONS,
+        "daypart": DAYPARTS,
+        "weather": WEATHERS,
+        "crowd": CROWDS,
+        "camera": CAMERAS,
+        "category": space.categories,
+    }
+    if dimension not in names:
+        raise UnknownKeyError("dimension of a scene", dimension, DIMENSIONS)
+    return names[dimension]
+
+
+def asked_masks(
+    space: Space, asked: Asked, *, sketch: bool = False
+) -> dict[str, NDArray[np.bool_]]:
+    """For each free dimension the values that are left when some are pinned.
+
+    Raises:
+        UnknownKeyError: If a dimension or a value is unknown.
+    """
+    masks = {}
+    for name in FREE:
+        values = names_of(space, name)
+        masks[name] = np.ones(len(values), bool)
+        if name == "camera" and sketch:
+            masks[name] = np.isin(values, SKETCH_CAMERAS)
+        if name in asked:
+            if asked[name] not in values:
+                raise UnknownKeyError(name, asked[name], values)
+            masks[name] &= np.array(values) == asked[name]
+    for name in asked:
+        if name not in FREE:
+            raise UnknownKeyError("dimension of a scene", name, FREE)
+    return masks
+
+
+def impossible(
+    space: Space, city: int, institution: int, asked: Asked, *, sketch: bool = False
+) -> MalformedRecordError:
+    """The error that says why nothing of what was asked for can be at a place."""
+    place = f"{space.cities[city]}/{space.institutions[institution]}"
+    known = {name: value for name, value in asked.items() if name in FREE}
+    for name, value in known.items():
+        others = {key: kept for key, kept in known.items() if key != name}
+        for given in (others, {}):
+            values = Possible(space, city, institution, given, sketch=sketch).values(space)[name]
+            if values and value not in values:
+                means = ", ".join(f"{key} {kept!r}" for key, kept in given.items())
+                return MalformedRecordError(
+                    f"{name} of a scene at {place}" + (f" with {means}" if means else ""),
+                    value,
+                    f"one of {', '.join(values)}",
+                    "Choose one of them, or leave it out.",
+                )
+    return MalformedRecordError(
+        f"a scene at {place}",
+        dict(asked),
+        "values that are possible together there",
+        "Leave some of them out.",
+    )
+
+
+def _unpacked(cells: Bits) -> NDArray[np.bool_]:
+    """Bits of cells as bool, on a new last axis."""
+    bits = (cells[..., None] >> np.arange(_NUM_CELLS, dtype=np.uint32)) & np.uint32(1)
+    return np.asarray(bits, bool)

@@ -1,0 +1,164 @@
+"""What casting needs to know about a place, looked up in the atlas once: dress, signs, decorum, species."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from worldloop.atlas.atlas import Atlas
+from worldloop.atlas.records import City, Institution, RoadType, Sign
+from worldloop.scenes.scene import Detail, Dress
+
+Choice = TypeVar("Choice")
+DETAIL_SLOTS = ("architecture", "furniture", "fixtures", "queueing", "courtesy", "sign_style")
+PLANTS, ANIMALS = "plants", "animals"
+PLANT_KINDS = ("tree", "shrub", "flower", "grass")
+LABELLED = ("zoo", "amusement_park")
+"""Institutions whose signs name what is shown, and nothing else but services."""
+SERVICES = frozenset(
+    {
+        *("entrance", "exit", "ticket", "restroom", "information", "gift_shop", "cafe"),
+        *("restaurant", "first_aid", "ice_cream", "lift", "stairs"),
+    }
+)
+"""Sign words that name nothing which must then be in view."""
+ALWAYS: Mapping[str, tuple[str, ...]] = {"hospital": ("ward", "exit"), "museum": ("exit",)}
+"""Signs that their grammars hang in any case."""
+UNSAID_SLOTS = ("facade", "traffic", "road_markings")  # they are style, subjects and drive
+
+
+@dataclass(frozen=True)
+class PlaceFacts:
+    """A place as casting reads it.
+
+    Attributes:
+        city: Its city.
+        kind: Its institution.
+        dress: Alternatives of each role.
+        own_sign: Sign of the institution itself, or none.
+        signs: The others by word.
+        signs_always: Those that are always there.
+        signs_sometimes: Those of which some are there.
+        details: Alternatives of each slot that a prompt may state.
+        plants: Plants that may be seen there.
+        animals: Animals at large that may be seen there.
+        traffic: Pairs of vehicle kinds, of a street.
+        facades: Facades of a street.
+        roads: Roads on which one may drive there, each with its markings.
+    """
+
+    city: City
+    kind: Institution
+    dress: dict[str, tuple[Dress, ...]]
+    own_sign: tuple[Sign, ...]
+    signs: dict[str, Sign]
+    signs_always: tuple[Sign, ...]
+    signs_sometimes: tuple[Sign, ...]
+    details: tuple[tuple[Detail, ...], ...]
+    plants: tuple[Detail, ...]
+    animals: tuple[Detail, ...]
+    traffic: tuple[tuple[str, str], ...]
+    facades: tuple[str, ...]
+    roads: tuple[tuple[RoadType, tuple[str, ...]], ...]
+
+
+class PlaceBook:
+    """The facts of every place that was asked for; equal parts are shared between places."""
+
+    def __init__(self) -> None:
+        self._places: dict[tuple[str, str], PlaceFacts] = {}
+        self._dress: dict[tuple[str, ...], tuple[Dress, ...]] = {}
+        self._details: dict[tuple[str, tuple[str, ...]], tuple[Detail, ...]] = {}
+        self._signs: dict[tuple[str, str], Sign] = {}
+
+    def facts(self, atlas: Atlas, city: str, institution: str) -> PlaceFacts:
+        """The facts of a place."""
+        found = self._places.get((city, institution))
+        if found is None:
+            found = self._look_up(atlas, atlas.city(city), atlas.institution(institution))
+            self._places[city, institution] = found
+        return found
+
+    def _look_up(self, atlas: Atlas, city: City, kind: Institution) -> PlaceFacts:
+        def values(slot: str, institution: str = kind.key) -> tuple[str, ...]:
+            return atlas.decorum(city.key, institution, slot).values
+
+        def alternatives(slot: str) -> tuple[str, ...]:
+            return values(slot) if slot in kind.slots else ()
+
+        species = atlas.species(city.key, kind.key)
+        plants = tuple(one.name for one in species if one.kind in PLANT_KINDS)
+        animals = tuple(one.name for one in species if one.kind not in PLANT_KINDS)
+        said = (*DETAIL_SLOTS, *(slot for slot in kind.slots if slot not in UNSAID_SLOTS))
+        words = [word for word in kind.sign_words if word != kind.own_word]
+        own = [kind.own_word] if kind.own_word else []
+        signs = {word: self._sign(atlas, city.key, word) for word in words}
+        always = [word for word in ALWAYS.get(kind.key, ()) if word in signs]
+        fits = SERVICES.__contains__ if kind.key in LABELLED else "no_entry".__ne__
+        return PlaceFacts(
+            city,
+            kind,
+            {role: self._dresses(values(f"dress:{role}")) for role in kind.roles},
+            tuple(self._sign(atlas, city.key, word) for word in own),
+            signs,
+            tuple(signs[word] for word in always),
+            tuple(sign for word, sign in signs.items() if word not in always and fits(word)),
+            tuple(self._alternatives(slot, values(slot)) for slot in said),
+            self._alternatives(PLANTS, plants),
+            self._alternatives(ANIMALS, animals),
+            tuple((pair.split("+")[0], pair.split("+")[-1]) for pair in alternatives("traffic")),
+            alternatives("facade"),
+            _roads(atlas, city, kind),
+        )
+
+    def _dresses(self, values: tuple[str, ...]) -> tuple[Dress, ...]:
+        if values not in self._dress:
+            self._dress[values] = tuple(Dress(*value.split("/")) for value in values)
+        return self._dress[values]
+
+    def _alternatives(self, slot: str, values: tuple[str, ...]) -> tuple[Detail, ...]:
+        if (slot, values) not in self._details:
+            self._details[slot, values] = tuple(Detail(slot, value) for value in values)
+        return self._details[slot, values]
+
+    def _sign(self, atlas: Atlas, city: str, word: str) -> Sign:
+        if (city, word) not in self._signs:
+            self._signs[city, word] = atlas.sign(city, word)
+        return self._signs[city, word]
+
+
+def _roads(
+    atlas: Atlas, city: City, kind: Institution
+) -> tuple[tuple[RoadType, tuple[str, ...]], ...]:
+    """Roads of a place that has drives; those at the water only where there is some."""
+    if "drive" not in kind.cameras:
+        return ()
+    return tuple(
+        (road, atlas.decorum(city.key, "street", road.markings).values)
+        for road in atlas.roads.values()
+        if city.waterfront != "none" or not road.key.startswith("waterfront")
+    )
+
+
+def pick(number: int, choices: Sequence[Choice]) -> Choice:
+    """One choice, evenly, by a number below 2**32."""
+    return choices[(number * len(choices)) >> 32]
+
+
+def span(number: int, low: int, high: int) -> int:
+    """A whole number from `low` to `high`, both included."""
+    return low + ((number * (high - low + 1)) >> 32)
+
+
+def chance(number: int, percent: int) -> bool:
+    """True for some per cent of all numbers."""
+    return number * 100 < percent << 32
+
+
+def sample(number: int, choices: Sequence[Choice], count: int) -> list[Choice]:
+    """Some choices without repetition, in random order; `len(choices)**count` stays below 2**32."""
+    left = list(choices)
+    chosen = []
+    for _ in range(min(count, len(left))):
+        number, index = divmod(number, len(left))
+        chosen.append(left.pop(index))
+    return chosen

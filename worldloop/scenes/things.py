@@ -1,0 +1,200 @@
+"""What is in a scene beside people: subjects, signs, style, details, and the road of a drive."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+from worldloop.atlas.records import Sign
+from worldloop.scenes.people import public_span
+from worldloop.scenes.places import LABELLED, PlaceFacts, chance, pick, sample, span
+from worldloop.scenes.scene import Crowd, Detail, Drive, Subject
+
+SPECIES = (
+    *("elephant", "giraffe", "zebra", "lion", "tiger", "bear", "camel", "rhinoceros"),
+    *("hippopotamus", "gorilla", "kangaroo", "flamingo", "penguin"),
+)
+GRAZERS = ("elephant", "giraffe", "zebra", "camel", "rhinoceros", "kangaroo")
+EXHIBITS = ("sculpture", "bust", "vase", "display case")
+RIDES = ("ferris wheel", "carousel", "roller coaster")
+EQUIPMENT = ("monitor", "wheelchair", "trolley")
+STYLES: Mapping[
+    str, Mapping[str, tuple[str, ...]]
+] = {  # what the seed decides; `facade` is decorum
+    "street": {"awnings": ("few", "many")},
+    "hospital": {"accent": ("teal", "blue", "yellow", "green"), "floor": ("light", "warm")},
+    "zoo": {"theme": ("savanna", "forest", "stone")},
+    "amusement_park": {"stalls": ("striped", "plain")},
+    "museum": {
+        "wall": ("red", "green", "grey", "blue", "white"),
+        "floor": ("parquet", "stone"),
+        "ceiling": ("skylight", "spots"),
+    },
+}
+ERAS: Mapping[str, tuple[str, ...]] = {  # of houses with a facade
+    "brick": ("old", "old", "modern"),
+    "plaster": ("old", "modern", "modern"),
+    "stone": ("old", "old", "modern"),
+    "concrete": ("modern", "highrise"),
+    "glass": ("modern", "highrise"),
+}
+VOCABULARY: Mapping[str, frozenset[str]] = {  # kinds of subjects that the grammars draw
+    "street": frozenset(
+        {
+            *("car", "taxi", "van", "bus", "lorry", "motorbike", "bicycle", "auto rickshaw"),
+            *("tree", "bench"),
+        }
+    ),
+    "hospital": frozenset({"bed", "infusion stand", "curtain", *EQUIPMENT}),
+    "zoo": frozenset(SPECIES),
+    "museum": frozenset({"painting", *EXHIBITS}),
+    "amusement_park": frozenset({"stall", "balloon", "tree", "bench", *RIDES}),
+}
+MOST_VEHICLES: Mapping[Crowd, int] = {"empty": 2, "sparse": 4, "lively": 7, "crowded": 8}
+SHARE_OF_SPEED: Mapping[str, tuple[int, int]] = {  # per cent of a road's range of own speeds
+    "free": (50, 100),
+    "light": (35, 90),
+    "dense": (10, 55),
+    "queueing": (0, 15),
+}
+_PARTITIVES = (" of ", " in ", " on ", " for ", " to ", " from ", " with ", " under ")
+
+
+def subjects_of(
+    facts: PlaceFacts, crowd: Crowd, num_patients: int, numbers: Sequence[int]
+) -> tuple[Subject, ...]:
+    """What the place shows: what its grammar knows, or props of the atlas.
+
+    Args:
+        facts: Of the place.
+        crowd: How full it is.
+        num_patients: How many lie in bed.
+        numbers: At least 9 random numbers below 2**32.
+    """
+    match facts.kind.key:
+        case "street":
+            return _traffic_and_trees(facts, crowd, numbers)
+        case "hospital":
+            most = max(public_span("hospital", "indoor", crowd)[1], num_patients, 2)
+            beds = span(numbers[0], most, 8)
+            stands = span(numbers[1], 2, min(6, beds))
+            ward = Subject("bed", beds), Subject("infusion stand", stands), Subject("curtain", beds)
+            return *ward, Subject(pick(numbers[2], EQUIPMENT), span(numbers[3], 1, 2))
+        case "zoo":
+            return _animals(numbers)
+        case "museum":
+            kinds = sample(numbers[0], EXHIBITS, span(numbers[1], 1, 2))
+            exhibits = zip(kinds, numbers[3:], strict=False)
+            shown = [Subject(kind, span(number, 1, 3)) for kind, number in exhibits]
+            return Subject("painting", span(numbers[2], 8, 16)), *shown
+        case "amusement_park":
+            rides = sample(numbers[0], RIDES, span(numbers[1], 2, 3))
+            counts = (("stall", 3, 6), ("balloon", 4, 12), ("tree", 6, 14), ("bench", 2, 5))
+            counted = zip(counts, numbers[2:], strict=False)
+            return (
+                *(Subject(ride, 1) for ride in rides),
+                *(Subject(kind, span(number, low, high)) for (kind, low, high), number in counted),
+            )
+        case _:
+            props = sample(numbers[0], facts.kind.props, span(numbers[1], 3, 5))
+            things = zip(props, numbers[2:], strict=False)
+            return tuple([_prop(prop, span(number, 2, 6)) for prop, number in things])
+
+
+@cache
+def _prop(phrase: str, count: int) -> Subject:
+    """A prop, as often as it can be counted."""
+    return Subject(phrase, count if is_plural(phrase) else 1)
+
+
+def is_plural(phrase: str) -> bool:
+    """Whether a prop is more than one thing, so that it can be counted.
+
+    Example:
+        >>> [is_plural(p) for p in ("a fountain", "rows of seats", "wood panelling", "benches")]
+        [False, True, False, True]
+    """
+    if phrase.startswith(("a ", "an ")):
+        return False
+    head = min((phrase.partition(word)[0] for word in _PARTITIVES), key=len)
+    return head.endswith("s") and not head.endswith(("ss", "us"))
+
+
+def _traffic_and_trees(
+    facts: PlaceFacts, crowd: Crowd, numbers: Sequence[int]
+) -> tuple[Subject, ...]:
+    """Two kinds of vehicles after the decorum of the city, trees and benches; few trees in deserts."""
+    first, second = pick(numbers[0], facts.traffic)
+    most = MOST_VEHICLES[crowd]
+    many, few = span(numbers[1], max(1, most // 2), most), span(numbers[2], 1, 2)
+    trees = (2, 4) if facts.city.koeppen.startswith("BW") else (4, 11)
+    return (
+        Subject(first, many),
+        Subject(second, 1 if second == "bus" else few),
+        Subject("tree", span(numbers[3], *trees)),
+        Subject("bench", span(numbers[4], 1, 3)),
+    )
+
+
+def _animals(numbers: Sequence[int]) -> tuple[Subject, ...]:
+    """Two or three kinds of animals, seven animals at most."""
+    kinds = sample(numbers[0], SPECIES, span(numbers[1], 2, 3))
+    room, cast = 7, []
+    for number, kind in enumerate(kinds):
+        num_left = len(kinds) - 1 - number
+        count = span(numbers[2 + 2 * number], 1, min(4, room - num_left))
+        room -= count
+        habits = ("resting", "standing", "walking", *(("grazing",) if kind in GRAZERS else ()))
+        luck = numbers[3 + 2 * number]
+        cast.append(
+            Subject(kind, count, pick((luck << 1) & 0xFFFFFFFF, habits) if luck >> 31 else "")
+        )
+    return tuple(cast)
+
+
+def signs_of(
+    facts: PlaceFacts, subjects: Sequence[Subject], numbers: Sequence[int]
+) -> tuple[Sign, ...]:
+    """The institution's own sign, those that name what is shown, then some others; 2 numbers."""
+    key, named = facts.kind.key, facts.signs_always
+    if key in LABELLED:
+        kinds = [subject.kind.replace(" ", "_") for subject in subjects]
+        named = tuple([facts.signs[kind] for kind in kinds if kind in facts.signs])
+    count = span(numbers[0], 4, 5) if key == "street" else span(numbers[0], 1, 2)
+    return (*facts.own_sign, *named, *sample(numbers[1], facts.signs_sometimes, count))
+
+
+def style_of(facts: PlaceFacts, numbers: Sequence[int]) -> dict[str, str]:
+    """Free traits of the grammar, and the facade that decorum gives a street; 4 numbers."""
+    choices = STYLES.get(facts.kind.key, {})
+    traits = zip(choices.items(), numbers, strict=False)
+    style = {key: pick(number, values) for (key, values), number in traits}
+    if facts.facades:
+        style["facade"] = pick(numbers[2], facts.facades)
+        style["era"] = pick(numbers[3], ERAS.get(style["facade"], ("modern",)))
+    return style
+
+
+def details_of(facts: PlaceFacts, numbers: Sequence[int]) -> tuple[Detail, ...]:
+    """One value each of some decorum slots, then plants and animals that live there; 8 numbers."""
+    slots = sample(numbers[0], facts.details, span(numbers[1], 3, 4))
+    details = [pick(number, values) for values, number in zip(slots, numbers[2:], strict=False)]
+    if facts.plants:
+        details.append(pick(numbers[6], facts.plants))
+    if facts.animals and (not facts.plants or numbers[7] & 1):
+        details.append(pick(numbers[7], facts.animals))
+    return tuple(details)
+
+
+def drive_of(facts: PlaceFacts, numbers: Sequence[int]) -> Drive:
+    """The road, how full it is, and what the own car does; 7 numbers."""
+    road, markings = pick(numbers[0], facts.roads)
+    density = pick(numbers[1], road.densities)
+    low, high = road.speed_kmh
+    share = span(numbers[2], *SHARE_OF_SPEED[density])
+    return Drive(
+        road.key,
+        density,
+        low + (high - low) * share // 100,
+        pick(numbers[3], road.manoeuvres),
+        pick(numbers[4], road.structures) if road.structures and chance(numbers[5], 35) else "",
+        pick(numbers[6], markings),
+    )
