@@ -35,6 +35,7 @@ bench: $(READY_DEV) ## CPU seconds and ratios of the main paths
 
 golden: $(READY_DEV) ## write tests/golden again; review the diff
 	$(BIN)/python -m tests.golden.formats.v4.make_golden
+	$(BIN)/python -m tests.golden.formats.v5.make_golden
 	$(BIN)/python -m tests.golden.make_snapshots
 	$(BIN)/python -m tests.golden.make_scenes
 

@@ -2,7 +2,8 @@
 
 Every figure is the CPU time (user and system, children included) of fresh processes, since wall
 times on shared machines say little. `--only import,chain` picks sections; `--full` renders the
-16 x 121 frames that the targets speak of instead of 4 x 61, and searches a million vectors.
+16 x 121 frames that the targets speak of instead of 4 x 61, searches a million vectors and plans
+10,000 scenes.
 """
 
 import argparse
@@ -30,6 +31,7 @@ def main() -> None:
         "chain": _bench_chain,
         "render": _bench_render,
         "catalog": _bench_catalog,
+        "scenes": _bench_scenes,
     }
     parser = argparse.ArgumentParser(prog="orchestration.bench", description=__doc__)
     parser.add_argument("--only", default=",".join(sections))
@@ -90,6 +92,12 @@ def _bench_render(full: bool) -> None:
 def _bench_catalog(full: bool) -> None:
     rows = 1_000_000 if full else 100_000
     command = [sys.executable, "-m", "orchestration.bench_catalog", "--rows", str(rows)]
+    subprocess.run(command, check=True)
+
+
+def _bench_scenes(full: bool) -> None:
+    num = 10_000 if full else 1_000
+    command = [sys.executable, "-m", "orchestration.bench_scenes", "--plan", str(num)]
     subprocess.run(command, check=True)
 
 

@@ -1,4 +1,7 @@
-"""Write the golden scenes and city keys anew: `python -m tests.golden.make_scenes`."""
+"""Write the golden scenes and city keys anew: `python -m tests.golden.make_scenes`.
+
+The folder `scenes/v1` holds scenes of version 1 and is never written again.
+"""
 
 import json
 from pathlib import Path
@@ -7,7 +10,7 @@ from worldloop.atlas.atlas import load_atlas
 from worldloop.scenes.casting import cast_scene
 
 GOLDEN = Path(__file__).parent
-PLACES = ("tokyo/zoo", "mumbai/street")
+PLACES = ("tokyo/zoo", "mumbai/street", "lusaka/hospital", "oslo/library")
 SEED = 7
 
 

@@ -19,7 +19,7 @@ from worldloop.waves import WavePlan
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "formats" / "v1"
 SECOND = GOLDEN.with_name("v2")
-THIRD, FOURTH = GOLDEN.with_name("v3"), GOLDEN.with_name("v4")
+THIRD, FOURTH, FIFTH = (GOLDEN.with_name(version) for version in ("v3", "v4", "v5"))
 SINCE_3 = {"audits", "projections", "queries", "reconciliations"}
 SINCE_4 = {"round_deltas", "round_waves", "rounds"}
 LATER = {"generations", "blocked"} | SINCE_3 | SINCE_4  # tables that the first release did not have
@@ -55,7 +55,7 @@ def site():
     files["receipts/w0001/tokyo.generate.parquet"] = (SECOND / "receipts.parquet").read_bytes()
     files[manifest_key("w0001")] = golden("manifest.parquet")
     files[release_key("w0001")] = golden("release.json")
-    files[plan_key("w0001")] = (SECOND / "plan.json").read_bytes()
+    files[plan_key("w0001")] = (FIFTH / "plan.json").read_bytes()
     batch = golden("log_clips.parquet")
     files[batch_key("private", "clips", 1, hashlib.sha256(batch).hexdigest())] = batch
     files["logs/private/clips/claims/000000000001"] = hashlib.sha256(batch).hexdigest().encode()
@@ -96,14 +96,16 @@ def test_what_version_1_did_not_measure_is_null_and_its_clips_are_sketches():
     assert lineage["sketch_recipe_id"].null_count() == lineage.height
 
 
-def test_a_plan_of_version_1_plans_no_world_model_and_one_of_today_may():
-    first, second = (
+def test_plans_of_every_version_are_read():
+    first, second, third = (
         WavePlan.from_record(json.loads((folder / "plan.json").read_text()))
-        for folder in (GOLDEN, SECOND)
+        for folder in (GOLDEN, SECOND, FIFTH)
     )
 
     assert first.world_model is None
     assert second.world_model.model == "Tiny-Cosmos-Predict2-Video2World"
+    assert [clip.asked for clip in second.clips] == [{}, {}]
+    assert third.clips[1].asked == {"season": "winter", "camera": "drone"}
 
 
 @pytest.mark.parametrize("name", sorted({*KINDS, "retractions"} - LATER))

@@ -32,7 +32,7 @@ def test_the_id_follows_the_scene_the_shape_and_the_version():
     others = (
         Recipe(make_scene("zoo", seed=8), recipe.shape),
         Recipe(recipe.scene, Shape(num_frames=6)),
-        Recipe(recipe.scene, recipe.shape, version="2"),
+        Recipe(recipe.scene, recipe.shape, version="next"),
     )
 
     assert len({recipe.recipe_id, *(other.recipe_id for other in others)}) == 4

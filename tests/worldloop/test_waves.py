@@ -213,8 +213,8 @@ def test_a_covering_wave_asks_for_every_dimension_and_gets_it():
 
 def test_the_least_covered_cities_and_institutions_come_first():
     history: list[PlannedClip] = []
-    for wave in range(len(ATLAS.cities) // 25):
-        history += covering(num_cities=25, history=history, seed=wave + 1).clips
+    for wave in range(len(ATLAS.cities) // 80):
+        history += covering(num_cities=80, history=history, seed=wave + 1).clips
     cities = Counter(clip.city for clip in history)
     kinds = Counter(clip.institution for clip in history)
     assert max(cities.values()) == 1

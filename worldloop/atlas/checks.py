@@ -7,11 +7,18 @@ from pathlib import Path
 
 from worldloop.atlas.atlas import Atlas
 from worldloop.atlas.csv_tables import DATA
-from worldloop.atlas.rules import cities, decorum, institutions, signs, tables
+from worldloop.atlas.rules import cities, decorum, institutions, names, signs, tables
 from worldloop.atlas.rules.registry import RULES
 from worldloop.errors import MalformedRecordError
 
-MODULES = (cities, institutions, decorum, signs, tables)  # importing them registers their rules
+MODULES = (
+    cities,
+    institutions,
+    decorum,
+    names,
+    signs,
+    tables,
+)  # importing them registers their rules
 
 
 def atlas_problems(atlas: Atlas, folder: Path = DATA) -> list[str]:

@@ -1,5 +1,7 @@
 """The atlas as polars frames, one per table, for people and for the graph."""
 
+from typing import Any
+
 import polars as pl
 
 from worldloop.atlas.atlas import Atlas
@@ -36,4 +38,11 @@ def atlas_tables(atlas: Atlas) -> dict[str, pl.DataFrame]:
         ],
         "sources": [{"source": key, **facts} for key, facts in record["sources"].items()],
     }
-    return {name: pl.DataFrame(table, infer_schema_length=None) for name, table in rows.items()}
+    return {name: _frame(table) for name, table in rows.items()}
+
+
+def _frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
+    """A frame; lists that are empty in every row are lists of text."""
+    frame = pl.DataFrame(rows, infer_schema_length=None)
+    bare = [name for name, kind in frame.schema.items() if kind == pl.List(pl.Null)]
+    return frame.with_columns(pl.col(bare).cast(pl.List(pl.String)))

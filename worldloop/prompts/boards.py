@@ -9,11 +9,40 @@ from worldloop.prompts.words import NAMES, joined
 from worldloop.scenes.scene import Scene
 
 SIGNS_QUOTED = 3
-_ONE = ("a sign", "a board", "one sign", "a notice", "a panel", "a plate", "the lettering", "a painted sign", "one board")
-_MANY = ("signs", "boards", "the signs", "notices", "panels", "several signs", "the lettering", "the boards")
-_SAYS = ("reads", "says", "is lettered", "bears the word", "shows", "carries", "announces")
-_SAY = ("read", "say", "bear the words", "show", "carry", "announce", "spell out")
-_HUNG = ("over the entrance", "at eye level", "on a board", "overhead", "beside the way", "in clear letters", "on a plate", "above a door")
+_ONE = (
+    "a sign",
+    "a board",
+    "one sign",
+    "a notice",
+    "a panel",
+    "a plate",
+    "the lettering",
+    "a painted sign",
+    "one board",
+)
+_FIRST = ("a sign", "a board", "one sign", "a notice", "a panel", "one board", "a plate")
+_MANY = (
+    "signs",
+    "boards",
+    "the signs",
+    "notices",
+    "panels",
+    "several signs",
+    "the lettering",
+    "the boards",
+)
+_SAYS = ("reads", "says", "is lettered", "bears the text", "shows", "carries", "announces")
+_SAY = ("read", "say", "bear the texts", "show", "carry", "announce", "spell out")
+_HUNG = (
+    "over the entrance",
+    "at eye level",
+    "on a board",
+    "overhead",
+    "beside the way",
+    "in clear letters",
+    "on a plate",
+    "above a door",
+)
 _SEEN = ("stands", "is written", "can be read", "is lettered", "appears", "is displayed")
 
 
@@ -36,9 +65,9 @@ def sign_clause(signs: Sequence[Sign], atlas: Atlas, dice: Dice, *, glossed: boo
         case 2:
             return f"one reads {said}{tongue} {dice.pick(_HUNG)}"
         case 3 if not one:
-            return f"{dice.pick(_ONE)} {dice.pick(_SAYS)} {quotes[0]}{tongue}, {dice.pick(('another', 'a second', 'the next'))} {joined(quotes[1:])}"
+            return f"{dice.pick(_FIRST)} {dice.pick(_SAYS)} {quotes[0]}{tongue}, {_others(len(signs) - 1, dice)} {joined(quotes[1:])}"
         case 4:
-            return f"{dice.pick(('letters', 'words', 'characters', 'painted letters'))}{tongue} {dice.pick(('spell', 'give', 'form', 'make up'))} {said}"
+            return f"{dice.pick(('letters', 'clear letters', 'characters', 'painted letters'))}{tongue} {dice.pick(('spell', 'give', 'form', 'say'))} {said}"
         case 5:
             return f"{dice.pick(_HUNG)} {'is' if one else 'are'} {said}{tongue}"
     if one:
@@ -47,6 +76,15 @@ def sign_clause(signs: Sequence[Sign], atlas: Atlas, dice: Dice, *, glossed: boo
         subject = dice.pick(_MANY)
         verb = dice.pick(_SAYS[:2] if subject == "the lettering" else _SAY)
     return f"{subject}{tongue} {verb} {said}"
+
+
+def _others(count: int, dice: Dice) -> str:
+    """Who carries the other texts."""
+    return (
+        dice.pick(("another", "a second", "the next"))
+        if count == 1
+        else dice.pick(("others", "the rest"))
+    )
 
 
 def _quote(sign: Sign, atlas: Atlas, *, glossed: bool) -> str:

@@ -1,9 +1,9 @@
 """A scene in one line of 10 to 25 words, as somebody would search for it."""
 
-from collections.abc import Sequence
-from typing import TypeVar
-
 from worldloop.atlas.atlas import Atlas
+from worldloop.atlas.records import Institution
+from worldloop.prompts.dice import Dice, dice_of
+from worldloop.prompts.places import where, words_of
 from worldloop.prompts.words import (
     CROWDS,
     an,
@@ -15,12 +15,11 @@ from worldloop.prompts.words import (
     thing,
     weather_word,
 )
-from worldloop.scenes.scene import Role, Scene, Subject
-from worldloop.seeds import stream
-
-Choice = TypeVar("Choice")
+from worldloop.prompts.words import KINDS as NOUNS
+from worldloop.scenes.scene import Scene, Subject
 
 MIN_WORDS, MAX_WORDS = 10, 25
+MOST_THINGS = 3
 KINDS: dict[str, tuple[str, ...]] = {
     "street": ("city street", "street", "street", "shopping street"),
     "hospital": ("hospital ward", "hospital", "hospital ward"),
@@ -49,24 +48,35 @@ UNSAID = ("curtain", "tree", "bench", "balloon")  # too common to name
 
 
 def short_caption(scene: Scene, atlas: Atlas, *, variant: int = 0) -> str:
-    """One line about a scene.
+    """One line about a scene that says only what a sketch of it shows too.
 
     Args:
-        scene: A scene of one of the castable institutions.
-        atlas: For the names of city and country.
+        scene: A scene of any institution.
+        atlas: For the names of city, country and languages.
         variant: Another number gives, as a rule, another true line about the same scene.
 
     Returns:
-        10 to 25 words without a full stop.
+        10 to 25 words without a full stop. Details, script and drive are never said.
     """
-    indoors = atlas.institution(scene.institution).setting == "indoor"
-    forms = [
-        form for form in (INDOORS if indoors else OUTDOORS) if scene.roles or "people" not in form
-    ]
-    facts = _facts(scene, atlas, variant)
-    order = stream(scene.seed, "caption", scene.place, variant, "form").permutation(len(forms))
-    drawn = [forms[int(index)].format(**facts) for index in order]
-    caption = next((text for text in drawn if num_words(text) <= MAX_WORDS), drawn[0])
+    kind = atlas.institution(scene.institution)
+    dice = dice_of(scene, "caption", variant)
+    forms = dice.shuffled(
+        [
+            form
+            for form in (INDOORS if kind.setting == "indoor" else OUTDOORS)
+            if scene.roles or "people" not in form
+        ]
+    )
+    facts = _facts(scene, atlas, kind, dice)
+    caption = next(
+        (
+            text
+            for most in range(MOST_THINGS, 0, -1)
+            for text in (form.format(**facts, things=_things(scene, most, dice)) for form in forms)
+            if num_words(text) <= MAX_WORDS
+        ),
+        f"{facts['a_crowd']} {facts['kind']} in {facts['place']} {facts['time']}, {facts['weather']} weather",
+    )
     extras = (
         f", with {facts['detail']}",
         f", where it is {facts['crowd']}",
@@ -78,20 +88,18 @@ def short_caption(scene: Scene, atlas: Atlas, *, variant: int = 0) -> str:
     return caption
 
 
-def _facts(scene: Scene, atlas: Atlas, variant: int) -> dict[str, str]:
-    """Everything that a form may name."""
+def _facts(scene: Scene, atlas: Atlas, place: Institution, dice: Dice) -> dict[str, str]:
+    """Everything that a form may name, but for the things."""
     city = atlas.city(scene.city)
-    kind = _pick(scene, variant, "kind", KINDS[scene.institution])
+    kind = dice.pick(KINDS.get(scene.institution) or words_of(place).names)
     weather, crowd = weather_word(scene), CROWDS[scene.crowd]
-    time = _time(scene, variant)
+    time = _time(scene, dice)
     return {
         "kind": kind,
         "a_kind": an(kind),
         "city": city.name,
-        "country": city.country_name,
-        "place": city.name
-        if city.name == city.country_name
-        else f"{city.name}, {city.country_name}",
+        "country": atlas.country(city.key).name,
+        "place": where(atlas, city.key),
         "weather": weather,
         "a_weather": an(weather),
         "crowd": crowd,
@@ -99,38 +107,41 @@ def _facts(scene: Scene, atlas: Atlas, variant: int) -> dict[str, str]:
         "time": time,
         "part": "night" if scene.is_night else time.split()[-1],
         "at": "on" if scene.institution == "street" else "at",
-        "things": _things(scene, variant),
-        "people": _people(scene, variant),
+        "people": _people(scene, dice),
         "detail": _detail(scene, atlas),
     }
 
 
-def _time(scene: Scene, variant: int) -> str:
+def _time(scene: Scene, dice: Dice) -> str:
     """Night whenever the sun is down, else a part of the day."""
     if scene.is_night:
-        return _pick(scene, variant, "night", ("at night", "after dark", "at night"))
+        return dice.pick(("at night", "after dark", "at night"))
     limits = ((11.0, "in the morning"), (13.5, "at midday"), (17.0, "in the afternoon"))
     return next((name for limit, name in limits if scene.hour < limit), "in the evening")
 
 
-def _things(scene: Scene, variant: int) -> str:
-    """Up to three things that are shown, counted or only in the plural."""
-    shown = [subject for subject in scene.subjects if subject.kind not in UNSAID][:3]
-    exact = _pick(scene, variant, "exact", ("exact", "loose")) == "exact"
+def _things(scene: Scene, most: int, dice: Dice) -> str:
+    """Some things that are shown, counted or only in the plural."""
+    shown = [subject for subject in scene.subjects if subject.kind not in UNSAID][:most]
+    exact = dice.chance(50)
     return joined([_thing(subject, exact=exact) for subject in shown])
 
 
 def _thing(subject: Subject, *, exact: bool) -> str:
     """One kind of thing."""
     loose = subject.count > 1 and not exact
-    return plural(f"{subject.trait} {subject.kind}".strip()) if loose else thing(subject)
+    if not loose:
+        return thing(subject)
+    return (
+        plural(f"{subject.trait} {subject.kind}".strip()) if subject.kind in NOUNS else subject.kind
+    )
 
 
-def _people(scene: Scene, variant: int) -> str:
+def _people(scene: Scene, dice: Dice) -> str:
     """One of the roles, with clothes if they tell what somebody does."""
     if not scene.roles:
         return "nobody"
-    role: Role = _pick(scene, variant, "role", scene.roles)
+    role = dice.pick(scene.roles)
     told = counted(role.name, role.count)
     return f"{told} in {clothes(role)}" if role.dress.color else told
 
@@ -139,16 +150,10 @@ def _detail(scene: Scene, atlas: Atlas) -> str:
     """Something of the setting that one sees: a colour, a material, or the language of signs."""
     style = scene.style
     if "wall" in style:
-        return f"{style['wall'].replace('grey', 'gray')} walls"
+        return f"{style['wall']} walls"
     if "accent" in style:
         return f"{style['accent']} curtains"
     if "facade" in style:
         return f"{style['facade']} buildings"
     languages = [atlas.languages[sign.language].name for sign in scene.signs]
     return f"signs in {languages[0]}" if languages else "people about"
-
-
-def _pick(scene: Scene, variant: int, purpose: str, choices: Sequence[Choice]) -> Choice:
-    """One choice by scene, variant and purpose."""
-    rng = stream(scene.seed, "caption", scene.place, variant, purpose)
-    return choices[int(rng.integers(len(choices)))]

@@ -8,8 +8,19 @@ from worldloop.prompts.words import an, compass
 from worldloop.scenes.scene import Scene
 
 AERIAL = ("drone", "birds_eye")
-_ROOFS = ("roofs", "rooftops", "towers and low roofs", "blocks of buildings", "house fronts and roofs")
-_REACH = ("reach toward the horizon", "fade into the distance", "fill the frame to its edges", "spread out to the rim of the sky")
+_ROOFS = (
+    "roofs",
+    "rooftops",
+    "towers and low roofs",
+    "blocks of buildings",
+    "house fronts and roofs",
+)
+_REACH = (
+    "reach toward the horizon",
+    "fade into the distance",
+    "fill the frame to its edges",
+    "spread out to the rim of the sky",
+)
 _ROADS = ("roads", "streets", "a web of streets", "a mesh of roads and paths")
 
 
@@ -27,9 +38,15 @@ def cinematic_opening(scene: Scene, atlas: Atlas, time: str, dice: Dice) -> list
     """
     if scene.camera not in AERIAL:
         raise MalformedRecordError(
-            "camera of a cinematic text", scene.camera, f"one of {', '.join(AERIAL)}", "Choose the plain style."
+            "camera of a cinematic text",
+            scene.camera,
+            f"one of {', '.join(AERIAL)}",
+            "Choose the plain style.",
         )
-    city, name = where(atlas, scene.city), dice.pick(words_of(atlas.institution(scene.institution)).names)
+    city, name = (
+        where(atlas, scene.city),
+        dice.pick(words_of(atlas.institution(scene.institution)).names),
+    )
     high = "a bird's-eye view" if scene.camera == "birds_eye" else "a drone in smooth, level flight"
     width = dice.pick(("sweeping", "wide", "vast", "grand"))
     panorama = dice.pick(("aerial panorama", "aerial view", "panorama from the air"))
@@ -38,13 +55,15 @@ def cinematic_opening(scene: Scene, atlas: Atlas, time: str, dice: Dice) -> list
     first = dice.pick(
         (
             f"{an(width)} {panorama} opens over {city}, {time}, taken from {high}",
-            f"{time}, {high} unfolds {an(width)} {panorama} of {city}" if scene.camera == "birds_eye" else f"{time}, {high} reveals {an(width)} {panorama} of {city}",
+            f"{time}, {high} unfolds {an(width)} {panorama} of {city}"
+            if scene.camera == "birds_eye"
+            else f"{time}, {high} reveals {an(width)} {panorama} of {city}",
             f"{high} shows {city} {time} in {an(width)} {panorama}",
         )
     )
     skyline = dice.pick(
         (
-            f"the skyline of {roofs} {'reaches' if False else 'seems to'} {reach}",
+            f"the skyline of {roofs} seems to {reach}",
             f"{roofs} make up a skyline whose lines {reach}",
             f"along the skyline, {roofs} {reach}",
         )
@@ -70,8 +89,24 @@ def _sky(scene: Scene, dice: Dice) -> str:
         }[scene.weather]
         return f"under {dice.pick(sky)}"
     if scene.is_night:
-        return dice.pick(("lights glittering beneath a clear night sky", "strings of lamps under a clear, dark sky"))
+        return dice.pick(
+            (
+                "lights glittering beneath a clear night sky",
+                "strings of lamps under a clear, dark sky",
+            )
+        )
     if scene.sun_elevation_deg < 12:
         side = compass(scene.sun_azimuth_deg)
-        return dice.pick((f"glass and stone glowing in golden light from the {side}, under a clear sky", f"a clear sky turning gold in the {side}"))
-    return dice.pick(("beneath a clear, soft blue sky", "under a cloudless blue sky", "with a clear sky above and crisp shadows on every roof"))
+        return dice.pick(
+            (
+                f"glass and stone glowing in golden light from the {side}, under a clear sky",
+                f"a clear sky turning gold in the {side}",
+            )
+        )
+    return dice.pick(
+        (
+            "beneath a clear, soft blue sky",
+            "under a cloudless blue sky",
+            "with a clear sky above and crisp shadows on every roof",
+        )
+    )

@@ -5,14 +5,20 @@ fact of the scene. Lengths are in frames and seconds of the clip that is asked f
 """
 
 import itertools
+from functools import cache, lru_cache
 from math import gcd
 from typing import Any
 
-from worldloop.atlas.atlas import Atlas, City
-from worldloop.prompts.captions import short_caption
-from worldloop.prompts.prose import write_prose
+from worldloop.atlas.atlas import Atlas
+from worldloop.atlas.records import Institution, Sign
+from worldloop.prompts.cameras import camera_phrase
+from worldloop.prompts.dice import dice_of
+from worldloop.prompts.places import where, words_of
+from worldloop.prompts.prose import activity_of, told_details, write_prose
+from worldloop.prompts.roads import DENSITY_WORDS, speed_text
 from worldloop.prompts.words import (
     CROWDS,
+    KINDS,
     NAMES,
     an,
     capital,
@@ -27,60 +33,83 @@ from worldloop.prompts.words import (
     when,
 )
 from worldloop.recipes import Shape
-from worldloop.scenes.scene import Role, Scene, Sign, Subject
+from worldloop.scenes.scene import Role, Scene, Subject
 
 CAMERAS = {
     "stroll": "Slow, steady walk forward at eye level",
     "tour": "Slow walk forward at eye level, turning gently to both sides",
     "wander": "Free first-person movement at eye level, as a player would walk and look around",
+    "still": "Static shot, no camera movement",
+    "drive": "Smooth forward motion of a car, seen through its windscreen",
+    "drone": "Slow, level drone flight at low height",
+    "birds_eye": "Slow glide high above, looking down",
 }
+ANGLES = {
+    "drone": ("Wide aerial shot", "High-angle"),
+    "birds_eye": ("Extreme wide aerial shot", "Bird's-eye"),
+    "drive": ("Wide shot", "From the driver's seat"),
+}
+"""Framing and angle of cameras that are not at eye level."""
 STILL = ("tree", "bench", "lamp", "stall", "balloon")
+ANIMALS_AT = "zoo"
 WINDOW_S = 2.0  # about how long one entry of `actions` lasts
 PERSON = {"number_of_arms": 2, "number_of_legs": 2, "number_of_hands": 2, "number_of_fingers": 10}
 LOCATIONS = {
-    "street": "along the sidewalks",
+    "street": "along the pavements",
     "hospital": "between the rows of beds",
     "zoo": "on the visitors' path",
     "museum": "in the galleries",
     "amusement_park": "on the paths between the rides",
 }
+_ENDINGS = (
+    "Over {s} seconds the shot stays continuous, and every sign keeps its letters.",
+    "The shot runs for {s} seconds without a cut; light and weather stay as they are.",
+    "Nothing is cut in these {s} seconds, and letters on signs do not change.",
+    "It lasts {s} seconds in a single take, under the same light throughout.",
+)
+_CACHED = 4096  # records of people and things; a few hundred bytes each
 
 
-def cosmos3_prompt(scene: Scene, atlas: Atlas, shape: Shape) -> dict[str, Any]:
+def cosmos3_prompt(scene: Scene, atlas: Atlas, shape: Shape, *, prose: str = "") -> dict[str, Any]:
     """The structured prompt of a scene.
 
     Args:
-        scene: A scene of one of the castable institutions.
+        scene: A scene of any institution.
         atlas: For names and scripts.
         shape: Size, length and rate of the clip that is asked for.
+        prose: The scene in prose; `write_prose` is asked when it is empty.
 
     Returns:
         JSON values only; the same scene and shape give the same object.
     """
-    prose = write_prose(scene, atlas)
-    windows = _windows(shape.duration_s)
+    prose = prose or write_prose(scene, atlas)
+    kind, activity = atlas.institution(scene.institution), activity_of(scene, atlas)
+    told = f"{capital(an(CROWDS[scene.crowd]))} {kind.name} in {where(atlas, scene.city)}, {when(scene)}."
+    happens = capital(f"{activity.says}.") if activity else told
+    indoors = kind.setting == "indoor"
     divisor = gcd(shape.width_px, shape.height_px)
+    framing, angle = ANGLES.get(scene.camera, ("Wide shot", "Eye-level"))
+    duration = f"{round(shape.duration_s, 1):g}"
+    dice = dice_of(scene, "cosmos3")
+    place = words_of(kind).short[0]
     return {
-        "subjects": [_people(scene, role) for role in scene.roles]
-        + [_thing(scene, subject) for subject in scene.subjects],
-        "background_setting": _background(scene, atlas.city(scene.city), atlas),
-        "lighting": _lighting(scene, indoors=_indoors(scene, atlas)),
-        "aesthetics": _aesthetics(scene, indoors=_indoors(scene, atlas)),
+        "subjects": [_people(scene.crowd, scene.institution, place, role) for role in scene.roles]
+        + [_thing(scene.institution, scene.driving_side, subject) for subject in scene.subjects],
+        "background_setting": _background(scene, kind, atlas),
+        "lighting": _lighting(scene, indoors=indoors),
+        "aesthetics": _aesthetics(scene, indoors=indoors),
         "cinematography": {
             "camera_motion": CAMERAS[scene.camera],
-            "framing": "Wide shot",
-            "camera_angle": "Eye-level",
+            "framing": framing,
+            "camera_angle": angle,
             "depth_of_field": "Deep",
             "focus": "Everything from the foreground to the distance is in focus",
             "lens_focal_length": "Wide-angle",
         },
         "style_medium": "Live-action video",
-        "artistic_style": "Realistic, documentary, first-person exploration",
-        "context": capital(f"{short_caption(scene, atlas)}."),
-        "actions": [
-            {"time": time, "description": _action(scene, index)}
-            for index, time in enumerate(windows)
-        ],
+        "artistic_style": _artistic_style(scene),
+        "context": f"{told} {happens}" if activity else told,
+        "actions": _actions(scene, shape.duration_s),
         "text_and_signage_elements": [
             _sign(scene, sign, atlas) for sign in scene.signs if sign.text
         ],
@@ -88,38 +117,46 @@ def cosmos3_prompt(scene: Scene, atlas: Atlas, shape: Shape) -> dict[str, Any]:
             {
                 "segment_index": 0,
                 "time_range": f"0:00-{_stamp(shape.duration_s)}",
-                "description": capital(f"{short_caption(scene, atlas, variant=1)}."),
+                "description": happens,
                 "key_changes": "One continuous shot; people and things keep moving as they did",
-                "camera": CAMERAS[scene.camera],
+                "camera": f"{CAMERAS[scene.camera]}; {camera_phrase(scene, dice)}",
             }
         ],
         "transitions": [],
-        "temporal_caption": f"{prose} {_ending(scene, shape.duration_s)}",
+        "temporal_caption": f"{prose} {dice.pick(_ENDINGS).replace('{s}', duration)}",
         "resolution": {"H": shape.height_px, "W": shape.width_px},
         "aspect_ratio": f"{shape.width_px // divisor},{shape.height_px // divisor}",
-        "duration": f"{round(shape.duration_s, 1):g}s",
+        "duration": f"{duration}s",
         "fps": shape.rate_fps,
     }
 
 
-def _indoors(scene: Scene, atlas: Atlas) -> bool:
-    """Whether there is a roof over it."""
-    return atlas.institution(scene.institution).setting == "indoor"
+def _artistic_style(scene: Scene) -> str:
+    """How it looks, after the camera."""
+    if scene.camera in ("drone", "birds_eye"):
+        return "Realistic, documentary, aerial"
+    return f"Realistic, documentary, {'observational' if scene.camera == 'still' else 'first-person exploration'}"
 
 
-def _people(scene: Scene, role: Role) -> dict[str, Any]:
+def _people(crowd: str, institution: str, place: str, role: Role) -> dict[str, Any]:
     """The people of one role as one subject."""
+    return _person_record(crowd, institution, place, role).copy()
+
+
+@lru_cache(_CACHED)
+def _person_record(crowd: str, institution: str, place: str, role: Role) -> dict[str, Any]:
+    worn = clothes(role)
     return {
         "description": capital(person(role)),
-        "appearance_details": f"{_age(role, many=True)} in {clothes(role)}, natural proportions",
-        "relationship": f"Among the people of {an(CROWDS[scene.crowd])} {scene.institution.replace('_', ' ')}",
-        "location": capital(LOCATIONS[scene.institution]),
+        "appearance_details": f"{_age(role, many=True)} in {worn}, natural proportions",
+        "relationship": f"Among the people of {an(CROWDS[crowd])} {institution.replace('_', ' ')}",
+        "location": capital(LOCATIONS.get(institution, f"in the {place}")),
         "relative_size": "Small to medium in the frame",
         "orientation": "Facing various directions" if role.count > 1 else "Varies",
         "pose": capital(role.action),
         "action": capital(role.action),
         "state_changes": "None",
-        "clothing": capital(clothes(role)),
+        "clothing": capital(worn),
         "expression": "Neutral",
         "gender": "",
         "age": _age(role, many=False),
@@ -132,22 +169,27 @@ def _people(scene: Scene, role: Role) -> dict[str, Any]:
 
 def _age(role: Role, *, many: bool) -> str:
     """Adults, but for children."""
-    if role.name == "child":
+    if role.name in ("child", "pupil"):
         return "Children" if many else "Child"
     return "Adults" if many else "Adult"
 
 
-def _thing(scene: Scene, subject: Subject) -> dict[str, Any]:
+def _thing(institution: str, side: str, subject: Subject) -> dict[str, Any]:
     """Animals, vehicles, rides or furniture of one kind as one subject."""
+    return _thing_record(institution, side, subject).copy()
+
+
+@lru_cache(_CACHED)
+def _thing_record(institution: str, side: str, subject: Subject) -> dict[str, Any]:
     return {
         "description": capital(thing(subject)),
-        "appearance_details": "True to its kind in shape, size and color",
-        "relationship": _relationship(scene, subject),
+        "appearance_details": "True to its kind in shape, size and colour",
+        "relationship": _relationship(institution, side, subject),
         "location": "",
         "relative_size": "",
         "orientation": "",
         "pose": capital(subject.trait),
-        "action": _motion_of(scene, subject),
+        "action": _motion_of(institution, side, subject),
         "state_changes": "None",
         "clothing": "",
         "expression": "",
@@ -160,39 +202,55 @@ def _thing(scene: Scene, subject: Subject) -> dict[str, Any]:
     }
 
 
-def _relationship(scene: Scene, subject: Subject) -> str:
+def _relationship(institution: str, side: str, subject: Subject) -> str:
     """How a thing belongs to the place."""
-    if scene.institution == "street":
-        side = scene.driving_side
+    if institution == "street":
         return "Beside the road" if subject.kind in STILL else f"Traffic that keeps to the {side}"
     return {
         "hospital": "Furnishing of the ward",
         "zoo": "Animals in an enclosure of their own",
         "museum": "On view in the galleries",
-    }.get(scene.institution, "Part of the amusement park")
+        "amusement_park": "Part of the amusement park",
+    }.get(institution, f"Part of the {institution.replace('_', ' ')}")
 
 
-def _motion_of(scene: Scene, subject: Subject) -> str:
+def _motion_of(institution: str, side: str, subject: Subject) -> str:
     """What a thing may do without contradicting the scene."""
-    if scene.institution == "zoo":
+    if institution == ANIMALS_AT and subject.kind in KINDS:
         return f"{capital(subject.trait or 'moving')} calmly inside the enclosure"
-    if scene.institution == "street" and subject.kind not in STILL:
-        return f"Driving or standing on the {scene.driving_side} side of its direction of travel"
-    moves = scene.institution == "amusement_park" and subject.kind not in STILL
+    if institution == "street" and subject.kind not in STILL and subject.kind in KINDS:
+        return f"Driving or standing on the {side} side of its direction of travel"
+    moves = institution == "amusement_park" and subject.kind in KINDS and subject.kind not in STILL
     return "Turning or running smoothly" if moves else "Still"
 
 
-def _background(scene: Scene, city: City, atlas: Atlas) -> str:
-    """Place, style and weather in a sentence or two."""
-    kind = atlas.institution(scene.institution)
-    traits = ", ".join(f"{key}: {value}" for key, value in sorted(scene.style.items()))
-    style = f" Materials and style: {traits}." if traits else ""
-    sky = "" if kind.setting == "indoor" else f" The weather is {weather_word(scene)}."
-    side = f" Traffic keeps to the {scene.driving_side}." if scene.institution == "street" else ""
-    return (
-        f"{capital(an(kind.name))} in {city.name}, {city.country_name}, {when(scene)} in "
-        f"{'the ' if ' ' in scene.season else ''}{scene.season}.{sky}{side}{style}"
-    )
+def _background(scene: Scene, kind: Institution, atlas: Atlas) -> str:
+    """Place, time, weather, style and decorum in a few sentences."""
+    season = f"the {scene.season}" if " " in scene.season else scene.season
+    said = [
+        f"{capital(an(kind.name))} in {where(atlas, scene.city)}, {when(scene)} in {season}, at {clock(scene)}"
+    ]
+    if scene.holiday:
+        said.append(f"The day is a public holiday, {scene.holiday}")
+    outside = "outside " if kind.setting == "indoor" else ""
+    said.append(f"The weather {outside}is {weather_word(scene)}")
+    if scene.institution == "street":
+        said.append(f"Traffic keeps to the {scene.driving_side}")
+    if scene.drive:
+        drive = scene.drive
+        structure = f"; ahead is {an(drive.structure)}" if drive.structure else ""
+        said.append(
+            f"The own car is on {an(atlas.roads[drive.road].name)} at {speed_text(atlas, scene, drive)}, "
+            f"{DENSITY_WORDS[drive.density][0]}, {drive.manoeuvre}{structure}; road markings: {drive.markings}"
+        )
+    if scene.style:
+        said.append(
+            f"Materials and style: {', '.join([f'{key}: {scene.style[key]}' for key in sorted(scene.style)])}"
+        )
+    said += [
+        f"{capital(detail.slot.replace('_', ' '))}: {detail.says}" for detail in told_details(scene)
+    ]
+    return f"{'. '.join(said)}."
 
 
 def _lighting(scene: Scene, *, indoors: bool) -> dict[str, str]:
@@ -219,7 +277,7 @@ def _lighting(scene: Scene, *, indoors: bool) -> dict[str, str]:
         if covered
         else f"Sun in the {where}, {max(0, round(height))} degrees above the horizon",
         "shadows": "Faint and soft" if covered else _shadows(height),
-        "illumination_effect": "Muted colors" if covered else "Bright sunlit surfaces",
+        "illumination_effect": "Muted colours" if covered else "Bright sunlit surfaces",
     }
 
 
@@ -243,8 +301,8 @@ def _aesthetics(scene: Scene, *, indoors: bool) -> dict[str, str]:
         colors = scene.style.get("wall") or scene.style.get("accent") or "neutral"
         scheme = f"{capital(colors)} and white" if colors != "white" else "White and wood tones"
     else:
-        scheme = "Warm lamp light on dark tones" if scene.is_night else "Natural daylight colors"
-        scheme = "Muted grays and greens" if scene.weather in ("fog", "snow") else scheme
+        scheme = "Warm lamp light on dark tones" if scene.is_night else "Natural daylight colours"
+        scheme = "Muted greys and greens" if scene.weather in ("fog", "snow") else scheme
     return {
         "composition": "Depth along a path, with near and far things in view",
         "color_scheme": scheme,
@@ -256,17 +314,19 @@ def _aesthetics(scene: Scene, *, indoors: bool) -> dict[str, str]:
 def _sign(scene: Scene, sign: Sign, atlas: Atlas) -> dict[str, str]:
     """One sign, letter for letter."""
     language = atlas.languages[sign.language]
+    look = next((d.says for d in scene.details if d.slot == "sign_style"), "")
     english = atlas.words.get(sign.word, sign.word)
     spatial = "Above a shop front" if scene.institution == "street" else "On a board by the way"
     return {
         "text": sign.text,
         "category": "sign",
-        "appearance": f"Bold sans-serif letters, {language.name} ({language.script})",
+        "appearance": f"{capital(look) or 'Bold sans-serif letters'}; {language.name} ({language.script})",
         "spatial": spatial,
         "context": f"It says {NAMES.get(english, english)}",
     }
 
 
+@cache
 def _windows(duration_s: float) -> list[str]:
     """Times of the actions: equal windows of about `WINDOW_S`."""
     count = max(1, round(duration_s / WINDOW_S))
@@ -274,6 +334,7 @@ def _windows(duration_s: float) -> list[str]:
     return [f"{start}-{end}" for start, end in itertools.pairwise(edges)]
 
 
+@cache
 def _stamp(seconds: float) -> str:
     """Minutes and seconds, with a tenth where it matters: `0:02.5`."""
     tenths = round(seconds * 10)
@@ -282,19 +343,29 @@ def _stamp(seconds: float) -> str:
     return f"{minutes}:{whole:02d}" + (f".{tenth}" if tenth else "")
 
 
-def _action(scene: Scene, index: int) -> str:
-    """What happens in one window: all roles and things in turn, whatever the length."""
-    told = [f"{capital(person(role))}: {role.action}" for role in scene.roles]
-    told += [
-        f"{capital(things([subject]))}: {_motion_of(scene, subject).lower()}"
-        for subject in scene.subjects
+def _actions(scene: Scene, duration_s: float) -> list[dict[str, str]]:
+    """What happens in each window: the steps of the script in order, else people and things in turn."""
+    times = _windows(duration_s)
+    if scene.script:
+        told = _spread([f"{capital(step)}." for step in scene.script], len(times))
+        if scene.drive:
+            told[-1] = f"{told[-1]} The own car is {scene.drive.manoeuvre}."
+    else:
+        parts = [f"{capital(person(role))}: {role.action}" for role in scene.roles]
+        parts += [
+            f"{capital(things([one]))}: {_motion_of(scene.institution, scene.driving_side, one).lower()}"
+            for one in scene.subjects
+        ]
+        told = [f"{parts[index % len(parts)]}." for index in range(len(times))]
+    return [
+        {"time": time, "description": f"{text} {CAMERAS[scene.camera]}."}
+        for time, text in zip(times, told, strict=True)
     ]
-    return f"{told[index % len(told)]}. {CAMERAS[scene.camera]}."
 
 
-def _ending(scene: Scene, duration_s: float) -> str:
-    """How it ends: as it began, since a clip is one moment."""
-    return (
-        f"Over {round(duration_s, 1):g} seconds the shot stays continuous, weather and light "
-        "do not change, and every sign keeps its letters."
-    )
+def _spread(steps: list[str], num: int) -> list[str]:
+    """Steps over some windows in their order; several in one, or one in several, as it comes out."""
+    if num >= len(steps):
+        return [steps[index * len(steps) // num] for index in range(num)]
+    edges = [len(steps) * index // num for index in range(num + 1)]
+    return [" ".join(steps[first:last]) for first, last in itertools.pairwise(edges)]

@@ -7,28 +7,56 @@ from worldloop.prompts.words import NUMBERS, an, clothes, number, plural
 from worldloop.scenes.scene import Role, Scene
 
 FULLNESS: dict[str, tuple[str, ...]] = {  # adjectives, before a noun and after a verb
-    "empty": ("deserted", "empty", "nearly empty", "unpeopled", "all but empty"),
-    "sparse": ("quiet", "calm", "half-empty", "uncrowded", "sparsely visited", "slow"),
-    "lively": ("lively", "busy", "bustling", "animated", "well-filled", "brisk"),
+    "empty": ("deserted", "empty", "nearly empty", "all but empty"),
+    "sparse": ("quiet", "calm", "half-empty", "uncrowded", "sparsely filled"),
+    "lively": ("lively", "busy", "bustling", "animated", "well-filled"),
     "crowded": ("crowded", "packed", "thronged", "teeming", "jam-packed", "very full"),
 }
 _PLACED: dict[str, tuple[str, ...]] = {
-    "sparse": ("only a few people are about", "there is plenty of room to spare", "few people have come"),
-    "lively": ("people come and go", "there is a good deal of coming and going", "a fair number of people are about"),
-    "crowded": ("hardly any room is left", "people stand close together", "a dense crowd fills {place}"),
+    "sparse": (
+        "only a few people are about",
+        "there is plenty of room to spare",
+        "few people have come",
+    ),
+    "lively": (
+        "people come and go",
+        "there is a good deal of coming and going",
+        "a fair number of people are about",
+    ),
+    "crowded": (
+        "hardly any room is left",
+        "people stand close together",
+        "a dense crowd fills {place}",
+    ),
 }
 CROWD_WORDS: dict[str, tuple[str, ...]] = {
     "empty": (*FULLNESS["empty"], "hardly a soul", "nobody", "no crowd"),
     "sparse": (*FULLNESS["sparse"], "few people", "a few", "room to spare", "sparse"),
-    "lively": (*FULLNESS["lively"], "come and go", "coming and going", "number of people", "active"),
+    "lively": (
+        *FULLNESS["lively"],
+        "come and go",
+        "coming and going",
+        "number of people",
+        "active",
+    ),
     "crowded": (*FULLNESS["crowded"], "any room is left", "close together", "crowd", "full"),
 }
 """Parts of a prompt that say each crowd."""
 
-_WALKING = ("walk", "stroll", "amble", "move", "wander", "step", "make their way", "go", "drift", "pace")
-_WALKING_ONE = ("walks", "strolls", "ambles", "moves", "wanders", "steps", "goes", "paces", "passes", "heads")
+_WALKING = (
+    "walk",
+    "stroll",
+    "amble",
+    "move",
+    "wander",
+    "step",
+    "make their way",
+    "drift",
+    "proceed",
+)
+_WALKING_ONE = ("walks", "strolls", "ambles", "moves", "wanders", "steps", "drifts", "proceeds")
 _STANDING = ("stand", "wait", "linger", "pause", "remain standing", "stop")
-_STANDING_ONE = ("stands", "waits", "lingers", "keeps watch", "remains", "is posted")
+_STANDING_ONE = ("stands", "waits", "lingers", "remains", "has paused", "has stopped")
 _SITTING = ("sit", "are seated", "have sat down", "rest on their seats")
 _SITTING_ONE = ("sits", "is seated", "has sat down", "rests on a seat")
 _QUEUEING = ("queue", "wait in line", "stand in line", "form a line")
@@ -37,21 +65,52 @@ _VERBS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "walking": (_WALKING_ONE, _WALKING),
     "standing": (_STANDING_ONE, _STANDING),
     "sitting": (_SITTING_ONE, _SITTING),
-    "lying": (("lies in bed", "rests in bed", "lies still in bed"), ("lie in bed", "rest in bed", "lie still in their beds")),
+    "lying": (
+        ("lies in bed", "rests in bed", "lies still in bed"),
+        ("lie in bed", "rest in bed", "lie still in their beds"),
+    ),
     "queueing": (_QUEUEING_ONE, _QUEUEING),
 }
 _NEAR = ("near", "close to", "beside", "not far from", "within sight of", "a few steps from")
-_PAST = ("past", "by", "toward", "alongside", "in the direction of", "around")
+_PAST = ("past", "by", "toward", "alongside", "in the direction of")
 _MANNERS = (
-    *("at an easy pace", "without haste", "in small groups", "singly and in pairs", "at their own speed"),
-    *("with short steps", "in both directions", "one after another", "in twos and threes", "as if time were plentiful"),
+    *(
+        "at an easy pace",
+        "without haste",
+        "in small groups",
+        "singly and in pairs",
+        "at their own speed",
+    ),
+    *(
+        "with short steps",
+        "in both directions",
+        "one after another",
+        "in twos and threes",
+        "as if time were plentiful",
+    ),
 )
 _MANNERS_ONE = (
     *("at an easy pace", "without haste", "with even steps", "with a calm stride", "in no hurry"),
     *("with measured steps", "at a steady pace", "alone"),
 )
-_STILL = ("in silence", "for a while", "with patience", "at ease", "facing different ways", "talking softly", "in loose groups")
-_STILL_ONE = ("in silence", "for a moment", "with patience", "at ease", "looking on", "a little apart", "ready to help")
+_STILL = (
+    "in silence",
+    "for a while",
+    "with patience",
+    "at ease",
+    "facing different ways",
+    "talking softly",
+    "in loose groups",
+)
+_STILL_ONE = (
+    "in silence",
+    "for a moment",
+    "with patience",
+    "at ease",
+    "looking on",
+    "a little apart",
+    "facing the way in",
+)
 _WEARING = ("in", "wearing", "dressed in", "in")
 
 
@@ -66,6 +125,19 @@ def crowd_clause(scene: Scene, short: str, dice: Dice) -> str:
         verb = dice.pick(("is", "feels", "looks", "stays"))
         return f"the {short} {verb} {dice.pick(FULLNESS[scene.crowd])}"
     return dice.pick(_PLACED[scene.crowd]).replace("{place}", f"the {short}")
+
+
+def roadside_clause(scene: Scene, dice: Dice) -> str:
+    """How full the sides of a road are, a finite clause."""
+    adjectives = FULLNESS[scene.crowd][:4]
+    return dice.pick(
+        (
+            f"along the road it is {dice.pick(adjectives)}",
+            f"the roadside is {dice.pick(adjectives)}",
+            f"the roadsides look {dice.pick(adjectives)}",
+            f"beside the road it is {dice.pick(adjectives)}",
+        )
+    )
 
 
 def people(role: Role, dice: Dice, *, dressed: bool) -> str:
@@ -96,7 +168,9 @@ def people_clause(role: Role, dice: Dice, near: str, *, dressed: bool) -> str:
     return f"{text} {dice.pick(_STILL_ONE if one else _STILL)}"
 
 
-def acted(says: str, roles: Sequence[Role], dice: Dice, *, dressed: bool) -> tuple[str, Role | None]:
+def acted(
+    says: str, roles: Sequence[Role], dice: Dice, *, dressed: bool
+) -> tuple[str, Role | None]:
     """The main activity with the number and clothes of whom it speaks, and that role.
 
     Example:

@@ -1,6 +1,6 @@
 """Choices of one text: a counter that a seed and a purpose start, cheap enough for thousands of texts a second."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import cache
 from typing import TypeVar
 
@@ -8,6 +8,7 @@ from worldloop.scenes.draws import draw_one, purpose_key
 from worldloop.scenes.scene import Scene
 
 Choice = TypeVar("Choice")
+Phrase = TypeVar("Phrase", bound=Hashable)
 _MASK = (1 << 64) - 1
 # Multiplier and increment of Knuth's MMIX generator (The Art of Computer Programming 2, 3.3.4, table 1).
 _MULTIPLIER, _INCREMENT = 6364136223846793005, 1442695040888963407
@@ -21,11 +22,12 @@ class Dice:
         True
     """
 
-    __slots__ = ("_state",)
+    __slots__ = ("_said", "_state")
 
     def __init__(self, start: int) -> None:
         """Begin at a number of 64 bits."""
         self._state = start & _MASK
+        self._said: set[Hashable] = set()
 
     def below(self, limit: int) -> int:
         """A whole number from 0 up to a limit."""
@@ -37,16 +39,32 @@ class Dice:
         self._state = (self._state * _MULTIPLIER + _INCREMENT) & _MASK
         return choices[((self._state >> 32) * len(choices)) >> 32]
 
+    def fresh(self, choices: Sequence[Phrase]) -> Phrase:
+        """One choice that this text has not had yet, as long as there is one."""
+        num, said = len(choices), self._said
+        first = self.below(num)
+        choice = choices[first]
+        while choice in said:
+            first += 1
+            if first == 2 * num:
+                break
+            choice = choices[first % num]
+        said.add(choice)
+        return choice
+
     def chance(self, percent: int) -> bool:
         """True for some per cent of all draws."""
-        return self.below(100) < percent
+        self._state = (self._state * _MULTIPLIER + _INCREMENT) & _MASK
+        return (self._state >> 32) * 100 < percent << 32
 
     def shuffled(self, items: Sequence[Choice]) -> list[Choice]:
         """The items in random order."""
-        left = list(items)
+        left, state = list(items), self._state
         for last in range(len(left) - 1, 0, -1):
-            other = self.below(last + 1)
+            state = (state * _MULTIPLIER + _INCREMENT) & _MASK
+            other = ((state >> 32) * (last + 1)) >> 32
             left[last], left[other] = left[other], left[last]
+        self._state = state
         return left
 
 

@@ -12,11 +12,27 @@ CLAUSE_SLOTS = ("queueing", "courtesy")
 NEEDS_PEOPLE = CLAUSE_SLOTS
 STILL_ON_STREETS = ("tree", "bench", "lamp")
 _WHERE = (
-    *("close by", "nearby", "off to one side", "in the middle distance", "farther back", "in the foreground"),
-    *("at the centre", "along one side", "here and there", "within reach", "at the edge of the view", "in plain view"),
+    *(
+        "close by",
+        "nearby",
+        "off to one side",
+        "in the middle distance",
+        "farther back",
+        "in the foreground",
+    ),
+    *(
+        "at the centre",
+        "along one side",
+        "here and there",
+        "within reach",
+        "at the edge of the view",
+        "in plain view",
+    ),
     *("in the background", "a little farther on", "at one end", "just ahead"),
 )
-_SUBJECT_FRAMES = (  # one or many; {x} what is there, {w} where, {s} the place
+_SUBJECT_FRAMES: tuple[
+    tuple[str, str], ...
+] = (  # one or many; {x} what is there, {w} where, {s} the place
     ("{x} is {w}", "{x} are {w}"),
     ("{x} can be seen {w}", "{x} can be seen {w}"),
     ("there is {x} {w}", "there are {x} {w}"),
@@ -33,10 +49,10 @@ _FRAMES: dict[str, tuple[tuple[str, str], ...]] = {
     "architecture": (
         ("the backdrop is {x}", "the backdrop consists of {x}"),
         ("{x} frames the scene", "{x} frame the scene"),
-        ("{x} surrounds the action", "{x} surround the action"),
+        ("{x} serves as the backdrop", "{x} serve as the backdrop"),
         ("the setting is {x}", "the setting consists of {x}"),
         ("behind it all is {x}", "behind it all are {x}"),
-        ("{x} gives the {s} its shape", "{x} give the {s} its shape"),
+        ("{x} sets the tone", "{x} set the tone"),
         ("the builders' choice was {x}", "the builders chose {x}"),
         ("{x} makes up the background", "{x} make up the background"),
     ),
@@ -47,7 +63,7 @@ _FRAMES: dict[str, tuple[tuple[str, str], ...]] = {
         ("{x} furnishes the {s}", "{x} furnish the {s}"),
         ("there is {x} to use", "there are {x} to use"),
         ("{w} is {x}", "{w} are {x}"),
-        ("{x} offers some comfort", "{x} offer some comfort"),
+        ("{x} has its place {w}", "{x} have their place {w}"),
     ),
     "fixtures": (
         ("{x} catches the eye", "{x} catch the eye"),
@@ -88,15 +104,15 @@ _FRAMES: dict[str, tuple[tuple[str, str], ...]] = {
         ("{w} one sees {x}", "{w} one sees {x}"),
     ),
 }
-_WITH = ("with {x} {w}", "with {x} {w}", "past {x}", "beside {x}", "near {x}", "among {x}", "within sight of {x}")
+
+
+_PAIR_FRAMES = (*_FRAMES[""], *_SUBJECT_FRAMES[2:8])
 
 
 def subject_clause(parts: Sequence[str], place: PlaceWords, dice: Dice) -> str:
     """That some subjects are there, a finite clause; each part is a phrase with number or article."""
-    many = len(parts) > 1 or is_many(parts[0]) or not parts[0].startswith(("a ", "an "))
-    if len(parts) == 1:
-        many = is_many(parts[0])
-    return _framed(dice.pick(_SUBJECT_FRAMES), joined(parts), many, place, dice)
+    many = len(parts) > 1 or is_many(parts[0])
+    return _framed(dice.fresh(_SUBJECT_FRAMES), joined(parts), many, place, dice)
 
 
 def detail_clause(detail: Detail, place: PlaceWords, dice: Dice) -> str:
@@ -104,36 +120,42 @@ def detail_clause(detail: Detail, place: PlaceWords, dice: Dice) -> str:
     if detail.slot in CLAUSE_SLOTS:
         return detail.says
     frames = _FRAMES.get(detail.slot, _FRAMES[""])
-    return _framed(dice.pick(frames), detail.says, is_many(detail.says), place, dice)
+    return _framed(dice.fresh(frames), detail.says, is_many(detail.says), place, dice)
 
 
 def pair_clause(details: Sequence[Detail], place: PlaceWords, dice: Dice) -> str:
     """Two details in one finite clause."""
     said = joined([detail.says for detail in details])
-    return _framed(dice.pick(_FRAMES[""] + _SUBJECT_FRAMES[2:8]), said, True, place, dice)
+    return _framed(dice.fresh(_PAIR_FRAMES), said, True, place, dice)
 
 
-def _framed(frame: tuple[str, str], said: str, many: bool, place: PlaceWords, dice: Dice) -> str:  # noqa: FBT001
-    text = frame[1 if many else 0].replace("{x}", said)
+def starts_with_place(text: str) -> bool:
+    """Whether a clause begins with where something is."""
+    return text.startswith(_WHERE)
+
+
+def _framed(frame: tuple[str, str], said: str, many: bool, place: PlaceWords, dice: Dice) -> str:
+    form = frame[1 if many else 0]
+    if said.endswith(" stand"):  # of a stadium
+        form = form.replace("{x} stand ", "{x} are ")
+    text = form.replace("{x}", said)
     if "{w}" in text:
-        text = text.replace("{w}", dice.pick(_WHERE))
+        text = text.replace("{w}", dice.fresh(_WHERE))
     return text.replace("{s}", dice.pick(place.short)) if "{s}" in text else text
-
-
-def with_phrase(said: str, dice: Dice) -> str:
-    """Things as an adverbial: `with a long counter nearby`."""
-    text = dice.pick(_WITH).replace("{x}", said)
-    return text.replace("{w}", dice.pick(_WHERE)) if "{w}" in text else text
 
 
 def style_phrases(scene: Scene) -> list[str]:
     """Traits that the grammars of worlds show, as noun phrases."""
     style, said = scene.style, []
     if "facade" in style:
-        era = {"old": "old ", "modern": "modern ", "highrise": "high-rise "}.get(style.get("era", ""), "")
+        era = {"old": "old ", "modern": "modern ", "highrise": "high-rise "}.get(
+            style.get("era", ""), ""
+        )
         said.append(f"{era}buildings with {style['facade']} facades")
     if "awnings" in style:
-        said.append("many shop awnings" if style["awnings"] == "many" else "few awnings over the shops")
+        said.append(
+            "many shop awnings" if style["awnings"] == "many" else "few awnings over the shops"
+        )
     if "accent" in style:
         said.append(f"{style['accent']} curtains and doors")
     if "theme" in style:
@@ -146,9 +168,15 @@ def style_phrases(scene: Scene) -> list[str]:
     if "wall" in style:
         said.append(f"{style['wall']} walls")
     if "ceiling" in style:
-        said.append("a skylight in the ceiling" if style["ceiling"] == "skylight" else "spotlights in the ceiling")
+        said.append(
+            "a skylight in the ceiling"
+            if style["ceiling"] == "skylight"
+            else "spotlights in the ceiling"
+        )
     if style.get("floor") in ("parquet", "stone"):
         said.append(an(f"{style['floor']} floor"))
     if "stalls" in style:
-        said.append("striped stall awnings" if style["stalls"] == "striped" else "plain stall awnings")
+        said.append(
+            "striped stall awnings" if style["stalls"] == "striped" else "plain stall awnings"
+        )
     return said

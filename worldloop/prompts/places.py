@@ -26,7 +26,7 @@ class PlaceWords:
 
 
 _IN = ("inside", "in", "within")
-_AT = ("at", "in", "inside")
+_AT = ("at", "in")
 _FLOORS = ("the floor", "the walls", "the far wall", "the doorway")
 
 
@@ -36,7 +36,9 @@ def _indoors(names: str, short: str, grounds: str = "", at: tuple[str, ...] = _I
 
 
 def _outdoors(names: str, short: str, grounds: str, at: tuple[str, ...] = _AT) -> PlaceWords:
-    return PlaceWords(tuple(names.split("|")), at, tuple(short.split("|")), tuple(grounds.split("|")))
+    return PlaceWords(
+        tuple(names.split("|")), at, tuple(short.split("|")), tuple(grounds.split("|"))
+    )
 
 
 WORDS: Mapping[str, PlaceWords] = {
@@ -52,7 +54,9 @@ WORDS: Mapping[str, PlaceWords] = {
         "the ward floor|the ceiling panels|the aisle",
     ),
     "zoo": _outdoors(
-        "zoo|zoological garden|city zoo", "zoo|grounds", "the paths|the railings|the trodden earth|the enclosures"
+        "zoo|zoological garden|city zoo",
+        "zoo|park",
+        "the paths|the railings|the trodden earth|the enclosures",
     ),
     "museum": _indoors(
         "museum gallery|museum|exhibition room of a museum",
@@ -61,11 +65,13 @@ WORDS: Mapping[str, PlaceWords] = {
     ),
     "amusement_park": _outdoors(
         "amusement park|fun park and its amusement rides|family amusement park",
-        "park|midway|grounds",
+        "park|midway",
         "the midway|the paving|the ride platforms|the painted steel",
     ),
     "park": _outdoors(
-        "city park|public park|park|urban park", "park|grounds", "the lawns|the paths|the grass|the gravel"
+        "city park|public park|park|urban park",
+        "park|green",
+        "the lawns|the paths|the grass|the gravel",
     ),
     "library": _indoors(
         "public library|library|lending library|municipal library",
@@ -73,15 +79,19 @@ WORDS: Mapping[str, PlaceWords] = {
         "the shelves|the tabletops|the book spines",
     ),
     "train_station": _indoors(
-        "train station|railway station|railway terminus hall of a train station",
+        "train station|railway station|big train station",
         "station|concourse|hall",
         "the platform edge|the concourse floor|the rails",
     ),
     "market": _outdoors(
-        "market|open-air market|street market", "market|square", "the paving|the stalls|the awnings|the narrow aisles"
+        "market|open-air market|street market",
+        "market|square",
+        "the paving|the stalls|the awnings|the narrow aisles",
     ),
     "school": _indoors(
-        "school|local school|school building", "school|classroom wing|building", "the corridor floor|the desks"
+        "school|local school|school building",
+        "school|classroom wing|building",
+        "the corridor floor|the desks",
     ),
     "airport": _indoors(
         "airport terminal|airport|passenger terminal of an airport",
@@ -89,30 +99,54 @@ WORDS: Mapping[str, PlaceWords] = {
         "the polished floor|the counters|the concourse",
         ("in", "inside", "at"),
     ),
-    "aquarium": _indoors("aquarium|public aquarium", "aquarium|hall", "the glass|the carpet|the tank fronts"),
-    "cafe": _indoors("cafe|small cafe|neighbourhood cafe", "cafe|room", "the tabletops|the counter|the chair backs"),
-    "bakery": _indoors("bakery|bread bakery|small bakery", "bakery|shop", "the counter|the floury boards|the shelves"),
+    "aquarium": _indoors(
+        "aquarium|public aquarium", "aquarium|hall", "the glass|the carpet|the tank fronts"
+    ),
+    "cafe": _indoors(
+        "cafe|small cafe|neighbourhood cafe",
+        "cafe|room",
+        "the tabletops|the counter|the chair backs",
+    ),
+    "bakery": _indoors(
+        "bakery|bread bakery|small bakery",
+        "bakery|shop",
+        "the counter|the floury boards|the shelves",
+    ),
     "clinic": _indoors(
-        "health clinic|clinic|medical clinic|outpatient clinic", "clinic|waiting room", "the desk|the linoleum"
+        "health clinic|clinic|medical clinic|outpatient clinic",
+        "clinic|waiting room",
+        "the desk|the linoleum",
     ),
     "botanical_garden": _outdoors(
-        "botanical garden|public botanical garden", "garden|grounds", "the leaves|the paths|the beds|the glasshouse roofs"
+        "botanical garden|public botanical garden",
+        "garden|park",
+        "the leaves|the paths|the beds|the glasshouse roofs",
     ),
     "gallery": _indoors(
-        "art gallery|gallery of art|contemporary art gallery", "gallery|room|space", "the pale floor|the hung works"
+        "art gallery|gallery of art|contemporary art gallery",
+        "gallery|room|space",
+        "the pale floor|the hung works",
     ),
     "science_centre": _indoors(
         "science centre|hands-on science centre", "centre|hall", "the exhibits|the polished panels"
     ),
-    "planetarium": _indoors("planetarium|domed planetarium", "planetarium|theatre|dome", "the dome|the carpet"),
+    "planetarium": _indoors(
+        "planetarium|domed planetarium", "planetarium|theatre|dome", "the dome|the carpet"
+    ),
     "water_park": _outdoors(
-        "water park|outdoor water park", "park|grounds", "the wet tiles|the pool edge|the slides|the water"
+        "water park|outdoor water park",
+        "park|bathing area",
+        "the wet tiles|the pool edge|the slides|the water",
     ),
     "university": _indoors(
-        "university|university building|university faculty", "university|faculty|building", "the benches|the corridor"
+        "university|university building|university faculty",
+        "university|faculty|building",
+        "the benches|the corridor",
     ),
     "metro_station": _indoors(
-        "metro station|underground metro station", "station|platform level", "the platform edge|the tiles|the tunnel mouth"
+        "metro station|underground metro station",
+        "station|platform level",
+        "the platform edge|the tiles|the tunnel mouth",
     ),
     "bus_station": _outdoors(
         "bus station|city bus station|intercity bus station",
@@ -120,20 +154,47 @@ WORDS: Mapping[str, PlaceWords] = {
         "the asphalt|the canopy|the bays|the kerbs",
     ),
     "stadium": _outdoors(
-        "stadium|sports stadium|city stadium", "stadium|ground|bowl", "the pitch|the tiers|the railings|the stands"
+        "stadium|sports stadium|city stadium",
+        "stadium|ground|bowl",
+        "the pitch|the tiers|the railings|the stands",
     ),
-    "mall": _indoors("shopping mall|mall|covered shopping mall", "mall|arcade", "the polished floor|the shopfronts"),
-    "theatre": _indoors("theatre|playhouse theatre|city theatre", "theatre|house", "the stage|the stalls|the aisle"),
+    "mall": _indoors(
+        "shopping mall|mall|covered shopping mall",
+        "mall|arcade",
+        "the polished floor|the shopfronts",
+    ),
+    "theatre": _indoors(
+        "theatre|playhouse theatre|city theatre", "theatre|house", "the stage|the stalls|the aisle"
+    ),
     "place_of_worship": _indoors(
-        "place of worship|house of worship", "hall|sanctuary|building", "the stone floor|the columns|the threshold"
+        "place of worship|house of worship",
+        "hall|sanctuary|building",
+        "the stone floor|the columns|the threshold",
     ),
     "harbour": _outdoors(
-        "harbour|working harbour|city harbour", "harbour|port|waterfront", "the quay|the water|the decks|the hulls", ("at", "in")
+        "harbour|working harbour|city harbour",
+        "harbour|port|waterfront",
+        "the quay|the water|the decks|the hulls",
+        ("at", "in"),
     ),
-    "town_hall": _indoors("town hall|municipal town hall", "hall|building|town hall", "the staircase|the counters"),
-    "court": _indoors("court building|courthouse|law court", "court|building|courthouse", "the benches|the panelled walls"),
-    "post_office": _indoors("post office|local post office|branch post office", "post office|hall|branch", "the counters|the scales"),
-    "fire_station": _indoors("fire station|city fire station", "station|hall|building", "the engine bays|the concrete floor"),
+    "town_hall": _indoors(
+        "town hall|municipal town hall", "hall|building|town hall", "the staircase|the counters"
+    ),
+    "court": _indoors(
+        "court building|courthouse|law court",
+        "court|building|courthouse",
+        "the benches|the panelled walls",
+    ),
+    "post_office": _indoors(
+        "post office|local post office|branch post office",
+        "post office|hall|branch",
+        "the counters|the scales",
+    ),
+    "fire_station": _indoors(
+        "fire station|city fire station",
+        "station|hall|building",
+        "the engine bays|the concrete floor",
+    ),
 }
 """By institution of the atlas; one that is not listed is called by its name there."""
 

@@ -5,7 +5,7 @@ begun in many ways, so that scenes differ in wording as well as in facts. No cla
 scene does not hold, and none that `facts.py` asks for is left out.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Literal
 
 from worldloop.atlas.atlas import Atlas
@@ -13,27 +13,35 @@ from worldloop.atlas.records import Activity
 from worldloop.prompts.boards import quoted_signs, sign_clause
 from worldloop.prompts.cameras import camera_clause, camera_phrase
 from worldloop.prompts.cinematic import cinematic_opening
-from worldloop.prompts.crowds import acted, crowd_clause, people_clause, place_adjective
-from worldloop.prompts.dice import Dice, dice_of
+from worldloop.prompts.crowds import (
+    acted,
+    crowd_clause,
+    people_clause,
+    place_adjective,
+    roadside_clause,
+)
+from worldloop.prompts.dice import dice_of
 from worldloop.prompts.furnishings import (
     CLAUSE_SLOTS,
     STILL_ON_STREETS,
     detail_clause,
     pair_clause,
+    starts_with_place,
     style_phrases,
     subject_clause,
 )
 from worldloop.prompts.places import PlaceWords, where, words_of
-from worldloop.prompts.roads import drive_clauses, side_phrase, traffic_clause
+from worldloop.prompts.roads import drive_clauses, traffic_clause
 from worldloop.prompts.skies import light_clause, sky_clause, under_weather, weather_outside
 from worldloop.prompts.times import holiday_clause, time_phrase
 from worldloop.prompts.words import an, capital, joined, thing
-from worldloop.scenes.scene import Detail, Role, Scene
+from worldloop.scenes.scene import Detail, Role, Scene, Subject
 
 MIN_WORDS, MAX_WORDS = 100, 140
 ROLES_TOLD, SUBJECTS_TOLD, DETAILS_TOLD = 3, 4, 3
+DRIVE_TOLD = 2  # roles and subjects of a scene from a car, which has the road to tell
 ProseStyle = Literal["plain", "cinematic"]
-_AIM = (110, 128)  # words after which nothing optional is added
+_AIM = (104, 122)  # words after which nothing optional is added
 _SHORT = 13  # words of a clause that may be fused with another
 _FULLEST, _LEANEST = 0, 3
 _LINKS = (", and ", ", and ", "; ", "; ", ", while ")
@@ -50,12 +58,19 @@ _SEQUENCES = (  # three steps of the script
     ("at first {0}", "next, {1}, until {2}"),
     ("{0}", "a moment later {1}; {2}"),
 )
-_PAIRS = (("{0}, and {1}",), ("{0}", "then {1}"), ("{0}; {1}",), ("{0} before {1}",), ("first {0}, then {1}",), ("{0}", "soon {1}"))
+_PAIRS = (
+    ("{0}, and {1}",),
+    ("{0}", "then {1}"),
+    ("{0}; {1}",),
+    ("{0} before {1}",),
+    ("first {0}, then {1}",),
+    ("{0}", "soon {1}"),
+)
 _ENTRANCES = (  # the place as the subject of a sentence, {p} where, {t} when
     "the scene is set {p}, {t}",
     "this is a moment {p}, {t}",
     "{t}, the day takes its course {p}",
-    "life goes on {p} {t}",
+    "the moment is found {p}, {t}",
     "we are {p}, {t}",
     "everything happens {p}, {t}",
 )
@@ -94,25 +109,44 @@ def activity_of(scene: Scene, atlas: Atlas) -> Activity | None:
     return next((one for one in known if one.key == scene.activity), None)
 
 
+def told_roles(scene: Scene) -> tuple[Role, ...]:
+    """Roles that prose counts."""
+    return scene.roles[: DRIVE_TOLD if scene.drive else ROLES_TOLD]
+
+
+def told_subjects(scene: Scene) -> tuple[Subject, ...]:
+    """Subjects that prose counts."""
+    return scene.subjects[: DRIVE_TOLD if scene.drive else SUBJECTS_TOLD]
+
+
 def told_details(scene: Scene) -> list[Detail]:
-    """Details that prose may state: nobody queues in an empty place."""
-    if scene.crowd == "empty" or not scene.roles:
-        return [detail for detail in scene.details if detail.slot not in CLAUSE_SLOTS]
-    return list(scene.details)
+    """Details that prose may state: nobody queues in an empty place, and no thing is said twice."""
+    kinds = {subject.kind for subject in scene.subjects}
+    is_empty = scene.crowd == "empty" or not scene.roles
+    return [
+        detail
+        for detail in scene.details
+        if detail.says not in kinds and not (is_empty and detail.slot in CLAUSE_SLOTS)
+    ]
 
 
-@dataclass
 class _Unit:
     """A finite clause without capital and full stop, and sentences that must follow it."""
 
-    text: str
-    shown: bool = False  # it speaks of somebody or something in view
-    after: list[str] = field(default_factory=list)
+    __slots__ = ("after", "num_words", "shown", "text")
 
-    @property
-    def num_words(self) -> int:
-        """Words of the clause and of what follows it."""
-        return self.text.count(" ") + 1 + sum(text.count(" ") + 1 for text in self.after)
+    def __init__(self, text: str, *, shown: bool = False, after: Sequence[str] = ()) -> None:
+        """Keep the clause; `shown` says that it speaks of somebody or something in view."""
+        self.text, self.shown = text, shown
+        self.num_words = text.count(" ") + 1
+        self.after: list[str] = []
+        for line in after:
+            self.follow(line)
+
+    def follow(self, line: str) -> None:
+        """Let a sentence follow."""
+        self.after.append(line)
+        self.num_words += line.count(" ") + 1
 
 
 class _Writer:
@@ -121,14 +155,20 @@ class _Writer:
     def __init__(
         self, scene: Scene, atlas: Atlas, style: ProseStyle, leanness: int, *, seen: bool
     ) -> None:
-        self.scene, self.atlas, self.style, self.leanness, self.seen = scene, atlas, style, leanness, seen
+        self.scene, self.atlas, self.style, self.leanness, self.seen = (
+            scene,
+            atlas,
+            style,
+            leanness,
+            seen,
+        )
         kind = atlas.institution(scene.institution)
         self.words: PlaceWords = words_of(kind)
         self.indoors = kind.setting == "indoor"
         self.dice = dice_of(scene, "prose", leanness)
         self.activity = None if seen else activity_of(scene, atlas)
         self.drive = None if seen else scene.drive
-        self.subjects = [thing(subject) for subject in scene.subjects[:SUBJECTS_TOLD]]
+        self.subjects = [thing(subject) for subject in told_subjects(scene)]
         self.spare: list[_Unit] = []
 
     def text(self) -> str:
@@ -140,8 +180,10 @@ class _Writer:
         units = [*people, *things, *self._light(), *self._signs(), *self._road(), *self._details()]
         if self.scene.holiday:
             units.append(_Unit(holiday_clause(self.scene, dice)))
-        crowd_told = dice.chance(30)
-        if crowd_told:
+        crowd_told = bool(self.drive) or (self.leanness < 2 and dice.chance(30))
+        if self.drive:
+            units.append(_Unit(roadside_clause(self.scene, dice)))
+        elif crowd_told:
             units.append(_Unit(crowd_clause(self.scene, dice.pick(self.words.short), dice)))
         place = self._place(with_crowd=not crowd_told)
         time = time_phrase(self.scene, dice)
@@ -164,10 +206,13 @@ class _Writer:
         dice, city = self.dice, where(self.atlas, self.scene.city, self.dice)
         crowd = place_adjective(self.scene, dice)
         if self.drive:
-            streets = f"the {crowd} streets" if with_crowd else "the streets"
-            return dice.pick((f"on {streets} of {city}", f"in {streets} of {city}"))
+            return dice.pick(
+                (f"in {city}", f"in the city of {city}" if " in " not in city else f"in {city}")
+            )
         name = dice.pick(self.words.names)
-        return f"{dice.pick(self.words.at)} {an(f'{crowd} {name}' if with_crowd else name)} in {city}"
+        return (
+            f"{dice.pick(self.words.at)} {an(f'{crowd} {name}' if with_crowd else name)} in {city}"
+        )
 
     def _script(self) -> _Unit | None:
         """The main activity; its steps are added when it is known how many fit."""
@@ -175,17 +220,21 @@ class _Writer:
         if self.activity is None:
             return None
         dressed = self.leanness < 2
-        says, self.merged = acted(self.activity.says, self.scene.roles[:ROLES_TOLD], self.dice, dressed=dressed)
+        says, self.merged = acted(
+            self.activity.says, told_roles(self.scene), self.dice, dressed=dressed
+        )
         return _Unit(says, shown=True)
 
     def _people(self, merged: Role | None) -> list[_Unit]:
         """A clause of each role that the main activity does not name."""
         units = []
-        for role in self.scene.roles[:ROLES_TOLD]:
+        for role in told_roles(self.scene):
             if role is merged:
                 continue
             near = self.subjects.pop() if len(self.subjects) > 1 and self.dice.chance(60) else ""
-            text = people_clause(role, self.dice, near, dressed=self.leanness < 1 + (role.dress.color != ""))
+            text = people_clause(
+                role, self.dice, near, dressed=self.leanness < 1 + (role.dress.color != "")
+            )
             units.append(_Unit(text, shown=True))
         return units
 
@@ -194,22 +243,30 @@ class _Writer:
         dice, left = self.dice, self.subjects
         units = []
         if self.scene.institution == "street":
-            kinds = {thing(one): one for one in self.scene.subjects[:SUBJECTS_TOLD]}
-            vehicles = [said for said in left if said in kinds and kinds[said].kind not in STILL_ON_STREETS]
+            kinds = {thing(one): one for one in told_subjects(self.scene)}
+            vehicles = [
+                said for said in left if said in kinds and kinds[said].kind not in STILL_ON_STREETS
+            ]
             left = [said for said in left if said not in vehicles]
             if vehicles and not self.drive:
                 many = len(vehicles) > 1 or kinds[vehicles[0]].count > 1
-                units.append(_Unit(traffic_clause(joined(vehicles), self.scene, dice, many=many), shown=True))
+                units.append(
+                    _Unit(traffic_clause(joined(vehicles), self.scene, dice, many=many), shown=True)
+                )
             elif vehicles:
                 left = [*vehicles, *left]
             else:
                 self.spare_side = True
-        if len(left) > 2 and dice.chance(50):
-            units.append(_Unit(subject_clause(left[:2], self.words, dice), shown=True))
+        if len(left) > 2 and self.leanness < 2 and dice.chance(50):
+            units.append(self._subjects(left[:2]))
             left = left[2:]
         if left:
-            units.append(_Unit(subject_clause(left, self.words, dice), shown=True))
+            units.append(self._subjects(left))
         return units
+
+    def _subjects(self, parts: list[str]) -> _Unit:
+        text = subject_clause(parts, self.words, self.dice)
+        return _Unit(text, shown=not starts_with_place(text))
 
     def _light(self) -> list[_Unit]:
         """Weather and light."""
@@ -249,11 +306,17 @@ class _Writer:
             told: list[Detail] = []
         else:
             told = dice.shuffled(told_details(self.scene))
-            if self.scene.crowd == "sparse":
+            if self.leanness > 2:
+                told.sort(key=lambda detail: detail.says.count(" "))
+            elif self.scene.crowd == "sparse":
                 told.sort(key=lambda detail: detail.slot in CLAUSE_SLOTS)
         chosen, others = told[:DETAILS_TOLD], told[DETAILS_TOLD:]
-        nouns = [detail for detail in chosen if detail.slot not in CLAUSE_SLOTS and "," not in detail.says]
-        if len(nouns) > 1 and dice.chance(40):
+        nouns = [
+            detail
+            for detail in chosen
+            if detail.slot not in CLAUSE_SLOTS and "," not in detail.says
+        ]
+        if len(nouns) > 1 and (self.leanness > 2 or dice.chance(40)):
             units.append(_Unit(pair_clause(nouns[:2], self.words, dice)))
             chosen = [detail for detail in chosen if detail not in nouns[:2]]
         units += [_Unit(detail_clause(detail, self.words, dice)) for detail in chosen]
@@ -266,7 +329,7 @@ class _Writer:
 
     def _view(self, units: list[_Unit]) -> str:
         """The camera as an adverbial, or empty after it became a clause."""
-        if self.dice.chance(70):
+        if self.leanness > 1 or self.dice.chance(70):
             return camera_phrase(self.scene, self.dice)
         units.append(_Unit(camera_clause(self.scene, self.dice)))
         return ""
@@ -279,8 +342,10 @@ class _Writer:
             steps = list(self.scene.script)
             while steps and known + sum(map(_count, steps)) > aim + 6:
                 steps.pop()
-            script.after = self._steps(steps)
-            known += sum(map(_count, script.after))
+            known -= script.num_words
+            for line in self._steps(steps):
+                script.follow(line)
+            known += script.num_words
         for unit in self.spare:
             if known < aim - 4 and known + unit.num_words < MAX_WORDS - 6:
                 units.append(unit)
@@ -320,7 +385,11 @@ class _Writer:
             case 4:
                 lines = [f"{place}, {clause}", time]
             case 5:
-                lines = [f"{time}, {clause} {place}"] if not first.after else [f"{time}, {clause}", place]
+                lines = (
+                    [f"{time}, {clause} {place}"]
+                    if not first.after
+                    else [f"{time}, {clause}", place]
+                )
             case 6:
                 lines = [f"{clause} {place}, {time}"]
             case _:
@@ -343,7 +412,12 @@ class _Writer:
                 waiting = ""
             elif not unit.after and index < len(units):
                 following = units[index]
-                if _fits(unit) and _fits(following) and not (waiting and following.shown) and dice.chance(50):
+                if (
+                    _fits(unit)
+                    and _fits(following)
+                    and not (waiting and following.shown)
+                    and dice.chance(50)
+                ):
                     text = f"{text}{dice.pick(_LINKS)}{following.text}"
                     index += 1
                     unit = following
@@ -359,4 +433,9 @@ def _count(text: str) -> int:
 
 def _fits(unit: _Unit) -> bool:
     """Whether a clause may be joined to another."""
-    return not unit.after and unit.num_words <= _SHORT and ";" not in unit.text and ":" not in unit.text
+    return (
+        not unit.after
+        and unit.num_words <= _SHORT
+        and ";" not in unit.text
+        and ":" not in unit.text
+    )

@@ -2,7 +2,7 @@
 
 from worldloop.atlas.atlas import Atlas
 from worldloop.prompts.dice import Dice
-from worldloop.prompts.words import an, is_many
+from worldloop.prompts.words import an
 from worldloop.scenes.scene import Drive, Scene
 
 KM_A_MILE = 1.609344
@@ -45,9 +45,9 @@ def side_phrase(scene: Scene, dice: Dice) -> str:
 def traffic_clause(said: str, scene: Scene, dice: Dice, *, many: bool) -> str:
     """Vehicles on their side of the road, a finite clause."""
     side, keep = scene.driving_side, "keep" if many else "keeps"
-    roll = dice.pick(("roll", "drive", "move", "pass", "travel")) if many else dice.pick(("rolls", "drives", "moves", "passes", "travels"))
-    if roll == "passes" or roll == "pass":
-        roll += " by"
+    roll = dice.pick(
+        ("roll", "drive", "move", "travel") if many else ("rolls", "drives", "moves", "travels")
+    )
     return dice.pick(
         (
             f"{said} {keep} to the {side} of the road",
@@ -71,7 +71,7 @@ def drive_clauses(scene: Scene, drive: Drive, atlas: Atlas, dice: Dice) -> tuple
             f"{dense}, {car} {goes} on the {side} of {road} at {speed}",
             f"{car} keeps to the {side} of {road}, at {speed} {dense}",
             f"at {speed} {car} follows {road} {dense}, on the {side}",
-            f"{road} is driven on the {side}, at {speed} and {dense}",
+            f"{car} {goes} on the {side} of {road} {dense}, at {speed}",
         )
     )
     act = drive.manoeuvre
@@ -84,12 +84,18 @@ def drive_clauses(scene: Scene, drive: Drive, atlas: Atlas, dice: Dice) -> tuple
             f"the shot shows it {act}",
         )
     )
-    marks, many = drive.markings, is_many(drive.markings)
-    if drive.structure and marks:
-        thing = an(drive.structure)
-        second += dice.pick((f", with {thing} ahead and {marks} on the surface", f" near {thing}, along {marks}", f", guided by {marks}, and {thing} comes nearer"))
-    elif marks:
-        second += dice.pick((f", along {marks}", f", with {marks} on the surface", f", and {marks} {'run' if many else 'runs'} ahead", f", guided by {marks}"))
-    elif drive.structure:
-        second += f", with {an(drive.structure)} ahead"
+    thing = an(drive.structure) if drive.structure else ""
+    if thing:
+        second += dice.pick(
+            (f", with {thing} ahead", f" near {thing}", f" as {thing} comes nearer")
+        )
+    if drive.markings:
+        mark = dice.pick(
+            (
+                f", {drive.markings} on the surface",
+                f", past {drive.markings}",
+                f", {drive.markings} underneath",
+            )
+        )
+        second += mark
     return first, second

@@ -30,6 +30,8 @@ def prompts_table(plan: WavePlan, atlas: Atlas, city: str) -> pl.DataFrame:
     rows, seen_shape = [], _structured_shape(plan)
     for index, scene in scenes_of(plan, atlas, city):
         recipe = Recipe(scene, plan.shape, plan.generator)
+        prose = write_prose(scene, atlas)
+        structured = cosmos3_prompt(scene, atlas, seen_shape, prose=prose)
         rows.append(
             {
                 "wave": plan.wave,
@@ -39,8 +41,8 @@ def prompts_table(plan: WavePlan, atlas: Atlas, city: str) -> pl.DataFrame:
                 "scene_id": scene.scene_id,
                 "recipe_id": recipe.recipe_id,
                 "recipe": canonical_json(recipe.to_record()).decode(),
-                "prose": write_prose(scene, atlas),
-                "cosmos3": canonical_json(cosmos3_prompt(scene, atlas, seen_shape)).decode(),
+                "prose": prose,
+                "cosmos3": canonical_json(structured).decode(),
                 "caption": short_caption(scene, atlas),
             }
         )

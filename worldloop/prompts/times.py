@@ -17,12 +17,16 @@ SEASON_WORDS: dict[str, tuple[str, ...]] = {
     "dry season": ("dry season", "dry-season"),
     **{name: (name,) for name in ("spring", "summer", "autumn", "winter")},
 }
+_PARTS = (
+    *((4, "at night"), (12, "in the morning"), (18, "in the afternoon")),
+    *((21, "in the evening"), (24, "at night")),
+)
 PART_WORDS: dict[str, tuple[str, ...]] = {
     "dawn": ("dawn", "daybreak", "first light", "morning"),
     "morning": ("morning", "forenoon", "midday"),
     "afternoon": ("afternoon", "midday", "evening"),
     "dusk": ("dusk", "nightfall", "twilight", "evening", "afternoon", "last light"),
-    "night": ("night", "dark", "evening", "before dawn"),
+    "night": ("night", "dark", "evening", "before dawn", "before sunrise"),
 }
 """Words of a prompt that say each part of the day; by the clock, some parts share words."""
 
@@ -35,30 +39,39 @@ def clock_forms(minutes: int) -> tuple[str, ...]:
         >>> clock_forms(15 * 60 + 15)
         ('3:15 pm', '15:15', '3:15 in the afternoon', 'a quarter past three in the afternoon')
     """
+    part = next(name for limit, name in _PARTS if minutes < limit * 60)
+    digits, *words = short_clock_forms(minutes)
+    if not digits.endswith("m"):  # noon and midnight
+        return (digits, *words)
+    whole = [
+        word if "noon" in word or "midnight" in word else f"{word} {part}" for word in words[1:]
+    ]
+    return (digits, words[0], f"{digits[:-3]} {part}", *whole)
+
+
+@cache
+def short_clock_forms(minutes: int) -> tuple[str, ...]:
+    """Ways to say a time where the part of the day is said beside it.
+
+    Example:
+        >>> short_clock_forms(15 * 60 + 15)
+        ('3:15 pm', '15:15', 'a quarter past three')
+    """
     hour, minute = divmod(minutes, 60)
-    half, twelve = "am" if hour < 12 else "pm", hour % 12 or 12
+    twelve = hour % 12 or 12
     if minutes in (0, 720):
-        return ("noon", "12 noon", "12:00") if minutes else ("midnight", "12 midnight", "00:00")
-    part = next(
-        name
-        for limit, name in ((4, "at night"), (12, "in the morning"), (18, "in the afternoon"), (21, "in the evening"), (24, "at night"))
-        if hour < limit
-    )
+        return ("12 noon", "noon", "12:00") if minutes else ("12 midnight", "midnight", "00:00")
     digits = f"{twelve}:{minute:02d}" if minute else str(twelve)
-    forms = [f"{digits} {half}", f"{hour:02d}:{minute:02d}", f"{digits} {part}"]
-    following = hour % 12 + 1
-    past = {12: "noon", 0: "midnight"}.get(hour, f"{NUMBERS[twelve]} {part}")
-    until = {11: "noon", 23: "midnight"}.get(hour, f"{NUMBERS[following]} {part}")
-    match minute:
-        case 0:
-            forms.append(f"{NUMBERS[twelve]} o'clock {part}")
-        case 15:
-            forms.append(f"a quarter past {past}")
-        case 30:
-            forms.append(f"half past {past}")
-        case 45:
-            forms.append(f"a quarter to {until}")
-    return tuple(forms)
+    past = {12: "noon", 0: "midnight"}.get(hour, NUMBERS[twelve])
+    until = {11: "noon", 23: "midnight"}.get(hour, NUMBERS[hour % 12 + 1])
+    words = {
+        0: f"{NUMBERS[twelve]} o'clock",
+        15: f"a quarter past {past}",
+        30: f"half past {past}",
+        45: f"a quarter to {until}",
+    }.get(minute)
+    numerals = (f"{digits} {'am' if hour < 12 else 'pm'}", f"{hour:02d}:{minute:02d}")
+    return (*numerals, words) if words else numerals
 
 
 def minutes_of(scene: Scene) -> int:
@@ -66,21 +79,29 @@ def minutes_of(scene: Scene) -> int:
     return round(scene.hour * 60) % (24 * 60)
 
 
-def part_noun(scene: Scene) -> str:
-    """The part of the day that one says after a season: `evening`."""
+def part_noun(scene: Scene) -> tuple[str, str]:
+    """The part of the day by itself and after an adjective: `late afternoon`, `afternoon`."""
     hour = scene.hour
     match scene.daypart:
         case "night":
             if 4 <= hour < 12:
-                return "early morning"
-            return "evening" if 12 <= hour < 21 else "night"
+                return "early morning before sunrise", "morning before sunrise"
+            return ("dark evening", "evening") if 12 <= hour < 21 else ("night", "night")
         case "dawn":
-            return "early morning" if hour < 8 else "morning"
+            return ("early morning", "morning") if hour < 8 else ("morning", "morning")
         case "dusk":
-            return "evening" if hour >= 17 else "late afternoon"
-    limits = ((8.0, "early morning"), (11.0, "morning"), (12.0, "late morning"), (14.0, "early afternoon"))
+            return ("evening", "evening") if hour >= 17 else ("late afternoon", "afternoon")
+    limits = (
+        (8.0, "early morning"),
+        (11.0, "morning"),
+        (12.0, "late morning"),
+        (14.0, "early afternoon"),
+    )
     late = "late afternoon" if hour < 18 else "evening"
-    return next((name for limit, name in limits if hour < limit), "afternoon" if hour < 16.5 else late)
+    found = next(
+        (name for limit, name in limits if hour < limit), "afternoon" if hour < 16.5 else late
+    )
+    return found, found.rpartition(" ")[2]
 
 
 def season_noun(scene: Scene, dice: Dice) -> str:
@@ -94,6 +115,12 @@ def season_adjective(scene: Scene, dice: Dice) -> str:
     return dice.pick(SEASON_WORDS[scene.season][:2]).replace(" ", "-")
 
 
+_MOMENTS = {
+    "dawn": ("at daybreak", "at dawn", "at first light"),
+    "dusk": ("at dusk", "in the twilight", "at nightfall"),
+}
+
+
 def _third(day: int) -> str:
     return "early" if day <= 10 else "mid-" if day <= 20 else "late"
 
@@ -104,29 +131,30 @@ def time_phrase(scene: Scene, dice: Dice) -> str:
     weekday, month = WEEKDAYS[date.weekday()], MONTHS[date.month - 1]
     third = _third(date.day)
     when = f"{third}{month}" if third.endswith("-") else f"{third} {month}"
-    clock = dice.pick(clock_forms(minutes_of(scene)))
+    minutes = minutes_of(scene)
+    clock, short = dice.pick(clock_forms(minutes)), dice.pick(short_clock_forms(minutes))
     adjective, noun = season_adjective(scene, dice), season_noun(scene, dice)
-    part = part_noun(scene)
-    special = {"dawn": ("at daybreak", "at dawn", "at first light"), "dusk": ("at dusk", "in the twilight")}.get(scene.daypart)
-    if special and dice.chance(45):
-        moment = dice.pick(special)
-        return dice.pick(
-            (
-                f"{moment} on {an(f'{adjective} {weekday}')}",
-                f"{moment}, {clock}, in {noun}",
-                f"{moment} one {month} {weekday} in {noun}",
-                f"{moment} in {noun}, around {clock}",
-            )
-        )
-    match dice.below(13):
+    part, base = part_noun(scene)
+    if scene.daypart in _MOMENTS and dice.chance(45):
+        moment = dice.pick(_MOMENTS[scene.daypart])
+        match dice.below(4):
+            case 0:
+                return f"{moment} on {an(f'{adjective} {weekday}')}"
+            case 1:
+                return f"{moment}, {clock}, in {noun}"
+            case 2:
+                return f"{moment} one {month} {weekday} in {noun}"
+            case _:
+                return f"{moment} in {noun}, around {clock}"
+    match dice.below(15):
         case 0:
             return f"at {clock} on {an(f'{adjective} {weekday}')}"
         case 1:
-            return f"on {an(f'{adjective} {part}')}, {clock}"
+            return f"on {an(f'{adjective} {base}')} at {short}"
         case 2:
-            return f"one {adjective} {part} around {clock}"
+            return f"one {adjective} {base} around {short}"
         case 3:
-            return f"on a {weekday} {part} in {noun}"
+            return f"on a {weekday} {base} in {noun}"
         case 4:
             return f"at {clock} in {noun}"
         case 5:
@@ -136,15 +164,19 @@ def time_phrase(scene: Scene, dice: Dice) -> str:
         case 7:
             return f"in {noun}, {clock} on a {weekday}"
         case 8:
-            return f"during {an(f'{adjective} {part}')} in {when}"
+            return f"during {an(f'{adjective} {base}')} in {when}"
         case 9:
             return f"in {when}, at {clock} on {an(f'{adjective} day')}"
         case 10:
-            return f"as {an(f'{adjective} {part}')} {dice.pick(('passes', 'goes by', 'runs its course'))}"
+            return f"as {an(f'{adjective} {base}')} {dice.pick(('passes', 'goes by', 'runs its course'))}"
         case 11:
             return f"this {adjective} {weekday} at {clock}"
-        case _:
+        case 12:
             return f"one {part} in {noun}, a {weekday} in {month}"
+        case 13:
+            return f"on the {base} of {date.day} {month}, in {noun}"
+        case _:
+            return f"at {short} on the {base} of {date.day} {month}, in {noun}"
 
 
 def holiday_clause(scene: Scene, dice: Dice) -> str:
@@ -154,10 +186,10 @@ def holiday_clause(scene: Scene, dice: Dice) -> str:
         (
             f"the day is a public holiday, {name}",
             f"it is a public holiday, {name}",
-            f"{name} makes it a public holiday",
+            f"people keep {name}, a public holiday",
             f"the calendar marks {name}, a public holiday",
             f"people have the day off for {name}",
             f"today's public holiday is {name}",
-            f"{name} is being kept as a holiday",
+            f"the country keeps {name} as a public holiday",
         )
     )

@@ -30,12 +30,17 @@ COMPASS = (
 KINDS = frozenset({"lamp"}).union(*VOCABULARY.values())
 """Kinds of subjects that are bare nouns; all others are phrases that carry their article."""
 _HEAD_ENDS = frozenset(
-    "of in on for to from with under along by at between beside above below behind over around across "
-    "through against after before without near beneath inside outside into onto like that which who "
-    "where as".split()
+    {
+        *("of", "in", "on", "for", "to", "from", "with", "under", "along", "by", "at", "between"),
+        *("beside", "above", "below", "behind", "over", "around", "across", "through", "against"),
+        *("after", "before", "without", "near", "beneath", "inside", "outside", "into", "onto"),
+        *("like", "that", "which", "who", "where", "as"),
+    }
 )
+"""Words after which a noun phrase only describes what it names."""
 
 
+@cache
 def an(words: str) -> str:
     """Words with their indefinite article.
 
@@ -167,8 +172,8 @@ def clothes(role: Role) -> str:
 
 
 @cache
-def _clothes(top: str, bottom: str, head: str, color: str, one: bool) -> str:  # noqa: FBT001
-    garments = [f"{color} {top}".strip()]
+def _clothes(top: str, bottom: str, head: str, color: str, one: bool) -> str:
+    garments = [f"{color.replace('gray', 'grey')} {top}".strip()]
     garments += [bottom] if bottom in ("shorts", "skirt") else []
     garments += [head] if head != "none" else []
     pairs = ("shorts", "scrubs")

@@ -33,11 +33,10 @@ from worldloop.scenes.dimensions import (
     names_of,
     space_of,
 )
-from worldloop.scenes.draws import Words, draw, pick_true, pick_weighted, purpose_key
+from worldloop.scenes.draws import Words, draw, pick, pick_true, pick_weighted, purpose_key
 from worldloop.scenes.people import roles_of
-from worldloop.scenes.places import pick
 from worldloop.scenes.scene import SCENE_VERSION, SKETCH_CAMERAS, Scene
-from worldloop.scenes.seasons import SEASONS, temperature_of
+from worldloop.scenes.seasons import SEASONS
 from worldloop.scenes.sun import sun_position, utc_offsets_h
 from worldloop.scenes.things import details_of, drive_of, signs_of, style_of, subjects_of
 from worldloop.worlds.grammar import GRAMMARS
@@ -51,7 +50,9 @@ _CAMERA_WEIGHTS = np.array([2 if camera == "stroll" else 1 for camera in CAMERAS
 _CROWDS = np.array(CROWD_OF_LEVEL, np.uint8)
 _BLOCKS = {"people": 14, "subjects": 9, "signs": 2, "style": 4, "details": 8, "drive": 7}
 _NUM_EXTRAS = 1 + sum(_BLOCKS.values())  # the first one chooses the activity
-_EXTRAS = np.array([purpose_key("casting", "extra", k) for k in range(_NUM_EXTRAS)], np.uint64)
+_EXTRAS = np.array(  # each gives two numbers of 32 bits
+    [purpose_key("casting", "extra", k) for k in range((_NUM_EXTRAS + 1) // 2)], np.uint64
+)
 
 
 def cast_scene(
@@ -390,7 +391,8 @@ def _assemble(
     weights = space.weather[columns.city, season] * _masks(space, columns, "weather")
     weather = pick_weighted(draw(columns.seeds, purpose_key("casting", "weather")), weights)
     elevation, azimuth = _sun(space, columns)
-    extras = draw(columns.seeds[:, None], _EXTRAS[None]) >> np.uint64(32)
+    halves = draw(columns.seeds[:, None], _EXTRAS[None])
+    extras = np.concatenate([halves >> np.uint64(32), halves & np.uint64(0xFFFFFFFF)], axis=1)
     making = zip(
         seeds,
         columns.city.tolist(),
@@ -461,13 +463,14 @@ class _Maker:
         )
         fullness, time_of_year = CROWDS[crowd], SEASONS[season]
         roles = roles_of(
-            facts,
+            facts.company,
+            facts.dress,
             fullness,
-            temperature_of(facts.city, time_of_year),
+            facts.temperatures[time_of_year],
             activity.roles,
             extras[parts["people"]],
         )
-        num_patients = sum(role.count for role in roles if role.action == "lying")
+        num_patients = roles[0].count if roles and roles[0].action == "lying" else 0
         subjects = subjects_of(facts, fullness, num_patients, extras[parts["subjects"]])
         path = CAMERAS[camera]
         fields = {

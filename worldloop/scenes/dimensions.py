@@ -348,7 +348,7 @@ def valid_values(
     Example:
         >>> from worldloop.atlas.atlas import load_atlas
         >>> valid_values(load_atlas(), "tokyo/museum")["daypart"]
-        ('morning', 'afternoon', 'dusk', 'night')
+        ('night', 'morning', 'afternoon', 'dusk')
     """
     city, kind = atlas.parse_place(place)
     space = space_of(atlas)

@@ -6,13 +6,16 @@ plain Python agree to the last bit, on any machine.
 """
 
 import hashlib
+from collections.abc import Sequence
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from worldloop.seeds import canonical_json
 
+Choice = TypeVar("Choice")
 Words = NDArray[np.uint64]
 _MASK = (1 << 64) - 1
 # Finalizer of SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number
@@ -96,3 +99,28 @@ def _mix_one(bits: int) -> int:
     for shift, multiplier in zip(_SHIFTS, _MULTIPLIERS, strict=False):
         bits = ((bits ^ (bits >> shift)) * multiplier) & _MASK
     return bits ^ (bits >> _SHIFTS[2])
+
+
+def pick(number: int, choices: Sequence[Choice]) -> Choice:
+    """One choice, evenly, by a number below 2**32."""
+    return choices[(number * len(choices)) >> 32]
+
+
+def span(number: int, low: int, high: int) -> int:
+    """A whole number from `low` to `high`, both included."""
+    return low + ((number * (high - low + 1)) >> 32)
+
+
+def chance(number: int, percent: int) -> bool:
+    """True for some per cent of all numbers."""
+    return number * 100 < percent << 32
+
+
+def sample(number: int, choices: Sequence[Choice], count: int) -> list[Choice]:
+    """Some choices without repetition, in random order; `len(choices)**count` stays below 2**32."""
+    left = list(choices)
+    chosen = []
+    for _ in range(min(count, len(left))):
+        number, index = divmod(number, len(left))
+        chosen.append(left.pop(index))
+    return chosen

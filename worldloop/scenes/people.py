@@ -1,8 +1,11 @@
 """Who is in a scene: the public as the crowd has it, those who work there, and what they wear."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 
-from worldloop.scenes.places import PlaceFacts, chance, pick, span
+from worldloop.atlas.records import Institution
+from worldloop.scenes.draws import chance, pick, span
 from worldloop.scenes.scene import Crowd, Dress, Role
 from worldloop.scenes.seasons import Temperature
 
@@ -80,42 +83,72 @@ _SKETCHED_STAFF: Mapping[str, tuple[str, str]] = {  # one who is always there, a
 _ROLES: dict[tuple[str, int, str, int], Role] = {}  # equal people are one record
 
 
-def public_role(roles: Sequence[str]) -> str:
-    """Those for whom a place is there: patients of a hospital, else the first of its roles."""
-    return "patient" if "patient" in roles else roles[0]
+@dataclass(frozen=True)
+class Company:
+    """Who may be at an institution.
+
+    Attributes:
+        kind: Key of the institution.
+        outdoors: Whether the public dresses for the weather.
+        public: The role for which the place is there.
+        spans: How many of the public each crowd is, fewest and most.
+        actions: What the public does.
+        companions: Who else comes along.
+        staff: Roles of those who work there.
+    """
+
+    kind: str
+    outdoors: bool
+    public: str
+    spans: Mapping[Crowd, Span]
+    actions: tuple[str, ...]
+    companions: tuple[str, ...]
+    staff: tuple[str, ...]
 
 
-def public_span(institution: str, setting: str, crowd: Crowd) -> Span:
-    """Fewest and most of the public that a crowd is."""
-    return PUBLIC.get(institution, ELSEWHERE[setting]).get(crowd, NOBODY)
+def company_of(kind: Institution) -> Company:
+    """Who may be at an institution: patients are the public of a hospital, else its first role is."""
+    public = "patient" if "patient" in kind.roles else kind.roles[0]
+    others = [role for role in kind.roles if role in PUBLIC_ROLES and role != public]
+    return Company(
+        kind.key,
+        kind.setting == "outdoor",
+        public,
+        {"empty": NOBODY, **PUBLIC.get(kind.key, ELSEWHERE[kind.setting])},
+        ACTIONS.get(kind.key, ("walking",)),
+        COMPANIONS.get(kind.key, tuple(others)),
+        tuple(role for role in kind.roles if role not in PUBLIC_ROLES),
+    )
 
 
 def roles_of(
-    facts: PlaceFacts,
+    company: Company,
+    wardrobe: Mapping[str, Sequence[Dress]],
     crowd: Crowd,
     temperature: Temperature,
-    needed: Sequence[str],
+    needed: tuple[str, ...],
     numbers: Sequence[int],
 ) -> tuple[Role, ...]:
     """Everybody who is there.
 
     Args:
-        facts: Of the place.
+        company: Who may be there.
+        wardrobe: What each role may wear there.
         crowd: How full it is.
         temperature: How warmly the public dresses outdoors.
         needed: Roles that the activity needs.
         numbers: At least 14 random numbers below 2**32.
     """
-    kind = facts.kind
-    cast = _public(facts, crowd, needed, numbers)
-    cast += _staff(facts, crowd, needed, numbers[5:])
-    outdoors = kind.setting == "outdoor"
-    roles, visitors = [], public_role(kind.roles)
-    for (name, count, action), number in zip(cast, numbers[7:], strict=False):
-        if outdoors and name in PUBLIC_ROLES:
-            dress = pick(number, CLOTHES[temperature])
+    guests, workers = _split(needed)
+    cast = _public(company, crowd, guests, numbers)
+    cast += _staff(company, crowd, workers, numbers)
+    roles, place = [], 7
+    for name, count, action in cast:
+        if company.outdoors and name in PUBLIC_ROLES:
+            dress = pick(numbers[place], CLOTHES[temperature])
         else:
-            dress = pick(number, facts.dress.get(name) or facts.dress[visitors])
+            dress = pick(numbers[place], wardrobe.get(name) or wardrobe[company.public])
+        place += 1
         key = name, count, action, id(dress)
         role = _ROLES.get(key)
         if role is None or role.dress is not dress:
@@ -124,53 +157,51 @@ def roles_of(
     return tuple(roles)
 
 
+@cache
+def _split(needed: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Roles of the public, and of those who work."""
+    guests = tuple(role for role in needed if role in PUBLIC_ROLES)
+    return guests, tuple(role for role in needed if role not in PUBLIC_ROLES)
+
+
 def _public(
-    facts: PlaceFacts, crowd: Crowd, needed: Sequence[str], numbers: Sequence[int]
+    company: Company, crowd: Crowd, guests: tuple[str, ...], numbers: Sequence[int]
 ) -> list[tuple[str, int, str]]:
     """Those for whom the place is there, of which up to a third are companions of one kind."""
-    kind = facts.kind
-    low, high = public_span(kind.key, kind.setting, crowd)
-    count = span(numbers[0], low, high)
+    count = span(numbers[0], *company.spans[crowd])
     if not count:
         return []
-    name = public_role(kind.roles)
-    action = pick(numbers[1], ACTIONS.get(kind.key, ("walking",)))
-    others = [role for role in needed if role in PUBLIC_ROLES and role != name]
-    if kind.key == "hospital":  # every patient has a bed
-        return [(name, count, action), *((role, 1, "walking") for role in others)]
-    if others:
-        few = min(len(others), count - 1)
-        return [(name, count - few, action), *((role, 1, "walking") for role in others)]
-    known = COMPANIONS.get(kind.key) or [
-        role for role in kind.roles if role in PUBLIC_ROLES and role != name
-    ]
+    name, action = company.public, pick(numbers[1], company.actions)
+    others = [role for role in guests if role != name]
+    if others:  # every patient has a bed, so nobody of them is left out
+        few = 0 if company.kind == "hospital" else min(len(others), count - 1)
+        return [(name, count - few, action), *[(role, 1, "walking") for role in others]]
     most = count // 3
-    if not most or not known or chance(numbers[2], 40):
+    if not most or not company.companions or company.kind == "hospital" or chance(numbers[2], 40):
         return [(name, count, action)]
     few = span(numbers[3], 1, most)
-    return [(name, count - few, action), (pick(numbers[4], known), few, "walking")]
+    return [(name, count - few, action), (pick(numbers[4], company.companions), few, "walking")]
 
 
 def _staff(
-    facts: PlaceFacts, crowd: Crowd, needed: Sequence[str], numbers: Sequence[int]
+    company: Company, crowd: Crowd, workers: tuple[str, ...], numbers: Sequence[int]
 ) -> list[tuple[str, int, str]]:
     """Those who work there."""
-    kind = facts.kind
-    wanted = [role for role in needed if role not in PUBLIC_ROLES]
-    match kind.key:
-        case "street":
-            on_duty = crowd in ("lively", "crowded") and chance(numbers[0], 40)
-            cast = [("police officer", 1, "standing")] if on_duty else []
-        case "hospital":
-            cast = [("nurse", span(numbers[0], 1, 3), "walking")]
-            cast += [("doctor", 1, "standing")] if chance(numbers[1], 60) else []
-        case "zoo" | "museum" | "amusement_park":
-            name, action = _SKETCHED_STAFF[kind.key]
-            cast = [(name, 1 + (name == "ride attendant" and crowd == "crowded"), action)]
-        case _:
-            cast = []
-            spare = [r for r in kind.roles if r not in PUBLIC_ROLES and r not in wanted]
-            if spare and (not wanted or chance(numbers[0], 35)):
-                cast = [(pick(numbers[1], spare), 1, "standing")]
+    cast: list[tuple[str, int, str]] = []
+    if company.kind == "street":
+        if crowd in ("lively", "crowded") and chance(numbers[5], 40):
+            cast = [("police officer", 1, "standing")]
+    elif company.kind == "hospital":
+        cast = [("nurse", span(numbers[5], 1, 3), "walking")]
+        if chance(numbers[6], 60):
+            cast.append(("doctor", 1, "standing"))
+    elif company.kind in _SKETCHED_STAFF:
+        name, action = _SKETCHED_STAFF[company.kind]
+        cast = [(name, 1 + (name == "ride attendant" and crowd == "crowded"), action)]
+    elif company.staff and (not workers or chance(numbers[5], 35)):
+        role = pick(numbers[6], company.staff)
+        cast = [] if role in workers else [(role, 1, "standing")]
+    if not workers:
+        return cast
     known = {name for name, _, _ in cast}
-    return cast + [(role, 1, "standing") for role in wanted if role not in known]
+    return cast + [(role, 1, "standing") for role in workers if role not in known]

@@ -1,15 +1,16 @@
 """What casting needs to know about a place, looked up in the atlas once: dress, signs, decorum, species."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 from worldloop.atlas.atlas import Atlas
 from worldloop.atlas.records import City, Institution, RoadType, Sign
-from worldloop.scenes.scene import Detail, Dress
+from worldloop.scenes.people import Company, company_of
+from worldloop.scenes.scene import Detail, Dress, Subject
+from worldloop.scenes.seasons import SEASONS, Temperature, temperature_of
 
-Choice = TypeVar("Choice")
 DETAIL_SLOTS = ("architecture", "furniture", "fixtures", "queueing", "courtesy", "sign_style")
+_PARTITIVES = (" of ", " in ", " on ", " for ", " to ", " from ", " with ", " under ")
 PLANTS, ANIMALS = "plants", "animals"
 PLANT_KINDS = ("tree", "shrub", "flower", "grass")
 LABELLED = ("zoo", "amusement_park")
@@ -33,7 +34,10 @@ class PlaceFacts:
     Attributes:
         city: Its city.
         kind: Its institution.
+        company: Who may be there.
         dress: Alternatives of each role.
+        temperatures: How warm each season is there.
+        props: Each prop as a subject, 2 to 6 times or once.
         own_sign: Sign of the institution itself, or none.
         signs: The others by word.
         signs_always: Those that are always there.
@@ -48,7 +52,10 @@ class PlaceFacts:
 
     city: City
     kind: Institution
-    dress: dict[str, tuple[Dress, ...]]
+    company: Company
+    dress: Mapping[str, tuple[Dress, ...]]
+    temperatures: Mapping[str, Temperature]
+    props: tuple[tuple[Subject, ...], ...]
     own_sign: tuple[Sign, ...]
     signs: dict[str, Sign]
     signs_always: tuple[Sign, ...]
@@ -68,6 +75,9 @@ class PlaceBook:
         self._places: dict[tuple[str, str], PlaceFacts] = {}
         self._dress: dict[tuple[str, ...], tuple[Dress, ...]] = {}
         self._details: dict[tuple[str, tuple[str, ...]], tuple[Detail, ...]] = {}
+        self._companies: dict[str, Company] = {}
+        self._props: dict[str, tuple[tuple[Subject, ...], ...]] = {}
+        self._temperatures: dict[str, dict[str, Temperature]] = {}
         self._signs: dict[tuple[str, str], Sign] = {}
 
     def facts(self, atlas: Atlas, city: str, institution: str) -> PlaceFacts:
@@ -79,6 +89,13 @@ class PlaceBook:
         return found
 
     def _look_up(self, atlas: Atlas, city: City, kind: Institution) -> PlaceFacts:
+        if kind.key not in self._companies:
+            self._companies[kind.key] = company_of(kind)
+            self._props[kind.key] = tuple(_counted(prop) for prop in kind.props)
+        if city.key not in self._temperatures:
+            warmth = {season: temperature_of(city, season) for season in SEASONS}
+            self._temperatures[city.key] = warmth
+
         def values(slot: str, institution: str = kind.key) -> tuple[str, ...]:
             return atlas.decorum(city.key, institution, slot).values
 
@@ -97,7 +114,10 @@ class PlaceBook:
         return PlaceFacts(
             city,
             kind,
+            self._companies[kind.key],
             {role: self._dresses(values(f"dress:{role}")) for role in kind.roles},
+            self._temperatures[city.key],
+            self._props[kind.key],
             tuple(self._sign(atlas, city.key, word) for word in own),
             signs,
             tuple(signs[word] for word in always),
@@ -139,26 +159,19 @@ def _roads(
     )
 
 
-def pick(number: int, choices: Sequence[Choice]) -> Choice:
-    """One choice, evenly, by a number below 2**32."""
-    return choices[(number * len(choices)) >> 32]
+def _counted(prop: str) -> tuple[Subject, ...]:
+    """A prop as a subject: 2 to 6 of a plural, else one."""
+    return tuple(Subject(prop, count) for count in (range(2, 7) if is_plural(prop) else (1,)))
 
 
-def span(number: int, low: int, high: int) -> int:
-    """A whole number from `low` to `high`, both included."""
-    return low + ((number * (high - low + 1)) >> 32)
+def is_plural(phrase: str) -> bool:
+    """Whether a prop is more than one thing, so that it can be counted.
 
-
-def chance(number: int, percent: int) -> bool:
-    """True for some per cent of all numbers."""
-    return number * 100 < percent << 32
-
-
-def sample(number: int, choices: Sequence[Choice], count: int) -> list[Choice]:
-    """Some choices without repetition, in random order; `len(choices)**count` stays below 2**32."""
-    left = list(choices)
-    chosen = []
-    for _ in range(min(count, len(left))):
-        number, index = divmod(number, len(left))
-        chosen.append(left.pop(index))
-    return chosen
+    Example:
+        >>> [is_plural(p) for p in ("a fountain", "rows of seats", "wood panelling", "benches")]
+        [False, True, False, True]
+    """
+    if phrase.startswith(("a ", "an ")):
+        return False
+    head = min((phrase.partition(word)[0] for word in _PARTITIVES), key=len)
+    return head.endswith("s") and not head.endswith(("ss", "us"))

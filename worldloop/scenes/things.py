@@ -1,11 +1,10 @@
 """What is in a scene beside people: subjects, signs, style, details, and the road of a drive."""
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 
 from worldloop.atlas.records import Sign
-from worldloop.scenes.people import public_span
-from worldloop.scenes.places import LABELLED, PlaceFacts, chance, pick, sample, span
+from worldloop.scenes.draws import chance, pick, sample, span
+from worldloop.scenes.places import LABELLED, PlaceFacts
 from worldloop.scenes.scene import Crowd, Detail, Drive, Subject
 
 SPECIES = (
@@ -55,7 +54,6 @@ SHARE_OF_SPEED: Mapping[str, tuple[int, int]] = {  # per cent of a road's range 
     "dense": (10, 55),
     "queueing": (0, 15),
 }
-_PARTITIVES = (" of ", " in ", " on ", " for ", " to ", " from ", " with ", " under ")
 
 
 def subjects_of(
@@ -73,7 +71,7 @@ def subjects_of(
         case "street":
             return _traffic_and_trees(facts, crowd, numbers)
         case "hospital":
-            most = max(public_span("hospital", "indoor", crowd)[1], num_patients, 2)
+            most = max(facts.company.spans[crowd][1], num_patients, 2)
             beds = span(numbers[0], most, 8)
             stands = span(numbers[1], 2, min(6, beds))
             ward = Subject("bed", beds), Subject("infusion stand", stands), Subject("curtain", beds)
@@ -94,28 +92,9 @@ def subjects_of(
                 *(Subject(kind, span(number, low, high)) for (kind, low, high), number in counted),
             )
         case _:
-            props = sample(numbers[0], facts.kind.props, span(numbers[1], 3, 5))
+            props = sample(numbers[0], facts.props, span(numbers[1], 3, 5))
             things = zip(props, numbers[2:], strict=False)
-            return tuple([_prop(prop, span(number, 2, 6)) for prop, number in things])
-
-
-@cache
-def _prop(phrase: str, count: int) -> Subject:
-    """A prop, as often as it can be counted."""
-    return Subject(phrase, count if is_plural(phrase) else 1)
-
-
-def is_plural(phrase: str) -> bool:
-    """Whether a prop is more than one thing, so that it can be counted.
-
-    Example:
-        >>> [is_plural(p) for p in ("a fountain", "rows of seats", "wood panelling", "benches")]
-        [False, True, False, True]
-    """
-    if phrase.startswith(("a ", "an ")):
-        return False
-    head = min((phrase.partition(word)[0] for word in _PARTITIVES), key=len)
-    return head.endswith("s") and not head.endswith(("ss", "us"))
+            return tuple([pick(number, counts) for counts, number in things])
 
 
 def _traffic_and_trees(

@@ -1,6 +1,8 @@
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -18,6 +20,7 @@ from worldloop.atlas.records import (
     Species,
     WeatherRule,
 )
+from worldloop.atlas.rules.names import BLOCKLIST
 from worldloop.atlas.rules.registry import RULES
 from worldloop.errors import MalformedRecordError
 
@@ -185,6 +188,7 @@ PLANTED = {  # one error of every kind
     "weather_is_covered": without(weather_rules=ATLAS.weather_rules[:3]),
     "snow_falls_in_cold_winters": weather("A.*", ("winter",), (1, 1, 1, 1, 1)),
     "no_rain_falls_in_deep_frost": weather("D..", ("winter",), (1, 1, 1, 1, 1)),
+    "no_name_is_blocked": decorum(values=("the boards of Acme",)),
     "data_is_small": ATLAS,
 }
 
@@ -201,6 +205,15 @@ def test_an_error_of_every_kind_is_planted():
     assert PLANTED.keys() == RULES.keys()
 
 
+@pytest.fixture
+def acme_is_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block list of one name."""
+    blocklist = ModuleType(BLOCKLIST)
+    blocklist.blocked_names = lambda text: tuple({"Acme"} & set(text.split()))
+    monkeypatch.setitem(sys.modules, BLOCKLIST, blocklist)
+
+
+@pytest.mark.usefixtures("acme_is_blocked")
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_planted_error_is_caught_by_its_rule(name, tmp_path):
     if name == "data_is_small":
