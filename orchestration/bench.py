@@ -31,6 +31,7 @@ def main() -> None:
         "chain": _bench_chain,
         "render": _bench_render,
         "catalog": _bench_catalog,
+        "prompts": _bench_prompts,
         "scenes": _bench_scenes,
     }
     parser = argparse.ArgumentParser(prog="orchestration.bench", description=__doc__)
@@ -98,6 +99,12 @@ def _bench_catalog(full: bool) -> None:
 def _bench_scenes(full: bool) -> None:
     num = 10_000 if full else 1_000
     command = [sys.executable, "-m", "orchestration.bench_scenes", "--plan", str(num)]
+    subprocess.run(command, check=True)
+
+
+def _bench_prompts(full: bool) -> None:
+    num = 10_000 if full else 2_000
+    command = [sys.executable, "-m", "orchestration.bench_prompts", "--num", str(num)]
     subprocess.run(command, check=True)
 
 

@@ -9,6 +9,7 @@ higher Vendi score are more variety; one prompt repeated has 1.0 and 1.
 """
 
 import argparse
+import itertools
 import math
 import re
 import time
@@ -77,7 +78,7 @@ def vendi(texts: Sequence[str]) -> float:
     """Exponential of the entropy of the eigenvalues of the similarities, at most the number of texts."""
     documents = [re.findall(r"\b\w\w+\b", text.lower()) for text in texts]
     counts = [
-        Counter([*words, *map(" ".join, zip(words, words[1:], strict=False))])
+        Counter([*words, *map(" ".join, itertools.pairwise(words))])
         for words in documents
     ]
     frequency = Counter(gram for grams in counts for gram in grams)

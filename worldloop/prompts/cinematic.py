@@ -24,13 +24,16 @@ _REACH = (
 _ROADS = ("roads", "streets", "a web of streets", "a mesh of roads and paths")
 
 
-def cinematic_opening(scene: Scene, atlas: Atlas, time: str, dice: Dice) -> list[str]:
+def cinematic_opening(
+    scene: Scene, atlas: Atlas, time: str, fullness: str, dice: Dice
+) -> list[str]:
     """Sentences without capital and full stop.
 
     Args:
         scene: A scene outdoors that is seen from the air.
         atlas: For names.
         time: When it is, as an adverbial.
+        fullness: How full it is, an adjective.
         dice: Of the text.
 
     Raises:
@@ -43,22 +46,25 @@ def cinematic_opening(scene: Scene, atlas: Atlas, time: str, dice: Dice) -> list
             f"one of {', '.join(AERIAL)}",
             "Choose the plain style.",
         )
-    city, name = (
-        where(atlas, scene.city),
-        dice.pick(words_of(atlas.institution(scene.institution)).names),
-    )
+    city, kind = where(atlas, scene.city), atlas.institution(scene.institution)
+    name = an(f"{fullness} {dice.pick(words_of(kind).names)}")
     high = "a bird's-eye view" if scene.camera == "birds_eye" else "a drone in smooth, level flight"
+    taken = (
+        "from a bird's-eye view"
+        if scene.camera == "birds_eye"
+        else "by a drone in smooth, level flight"
+    )
     width = dice.pick(("sweeping", "wide", "vast", "grand"))
     panorama = dice.pick(("aerial panorama", "aerial view", "panorama from the air"))
     roofs, reach, roads = dice.pick(_ROOFS), dice.pick(_REACH), dice.pick(_ROADS)
     network = "weaves" if roads.startswith("a ") else "weave"
     first = dice.pick(
         (
-            f"{an(width)} {panorama} opens over {city}, {time}, taken from {high}",
+            f"{an(width)} {panorama} opens over {city}, {time}, taken {taken}",
             f"{time}, {high} unfolds {an(width)} {panorama} of {city}"
             if scene.camera == "birds_eye"
             else f"{time}, {high} reveals {an(width)} {panorama} of {city}",
-            f"{high} shows {city} {time} in {an(width)} {panorama}",
+            f"{high} shows {city}, {time}, in {an(width)} {panorama}",
         )
     )
     skyline = dice.pick(
@@ -70,9 +76,9 @@ def cinematic_opening(scene: Scene, atlas: Atlas, time: str, dice: Dice) -> list
     )
     below = dice.pick(
         (
-            f"below, {roads} {network} around {an(name)}",
-            f"far below, {roads} {network} past {an(name)}",
-            f"{roads} {network} below, and among them lies {an(name)}",
+            f"below, {roads} {network} around {name}",
+            f"far below, {roads} {network} past {name}",
+            f"{roads} {network} below, and among them lies {name}",
         )
     )
     return [first, skyline, f"{below}, {_sky(scene, dice)}"]

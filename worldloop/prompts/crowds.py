@@ -96,21 +96,31 @@ _MANNERS_ONE = (
 _STILL = (
     "in silence",
     "for a while",
-    "with patience",
+    "without a word",
     "at ease",
     "facing different ways",
-    "talking softly",
+    "in quiet talk",
     "in loose groups",
 )
 _STILL_ONE = (
     "in silence",
     "for a moment",
-    "with patience",
+    "without a word",
     "at ease",
     "looking on",
     "a little apart",
-    "facing the way in",
+    "close to the entrance",
 )
+GROUP = 4  # people, of whom more fall into groups
+_MANNERS_FEW = (
+    "side by side",
+    "without haste",
+    "at an easy pace",
+    "one after another",
+    "with even steps",
+    "together",
+)
+_STILL_FEW = ("in silence", "for a while", "at ease", "side by side", "in quiet talk", "together")
 _WEARING = ("in", "wearing", "dressed in", "in")
 
 
@@ -164,8 +174,10 @@ def people_clause(role: Role, dice: Dice, near: str, *, dressed: bool) -> str:
     if near:
         return f"{text} {dice.pick(_PAST if role.action == 'walking' else _NEAR)} {near}"
     if role.action == "walking":
-        return f"{text} {dice.pick(_MANNERS_ONE if one else _MANNERS)}"
-    return f"{text} {dice.pick(_STILL_ONE if one else _STILL)}"
+        return f"{text} {dice.pick(_MANNERS_ONE if one else _MANNERS if role.count > GROUP else _MANNERS_FEW)}"
+    return (
+        f"{text} {dice.pick(_STILL_ONE if one else _STILL if role.count > GROUP else _STILL_FEW)}"
+    )
 
 
 def acted(

@@ -92,7 +92,7 @@ def missing_facts(text: str, scene: Scene, atlas: Atlas, *, seen: bool = False) 
     stems = _stems(told)
     missing = [
         *_missing_place(told, scene, atlas),
-        *_missing_time(told, scene),
+        *_missing_time(told, scene, seen=seen),
         *_missing_cast(told, scene),
     ]
     missing += [f"sign: {sign.text}" for sign in quoted_signs(scene) if sign.text not in text]
@@ -129,7 +129,7 @@ def _missing_place(told: str, scene: Scene, atlas: Atlas) -> list[str]:
     return missing
 
 
-def _missing_time(told: str, scene: Scene) -> list[str]:
+def _missing_time(told: str, scene: Scene, *, seen: bool) -> list[str]:
     """Season, hour or part of the day, weather, crowd, camera and holiday."""
     hours = (*clock_forms(minutes_of(scene)), *PART_WORDS[scene.daypart])
     kinds: Iterable[tuple[str, str, Sequence[str]]] = (
@@ -138,7 +138,7 @@ def _missing_time(told: str, scene: Scene) -> list[str]:
         ("weather", scene.weather, WEATHER_WORDS[scene.weather]),
         ("crowd", scene.crowd, CROWD_WORDS[scene.crowd]),
         ("camera", scene.camera, CAMERA_WORDS[scene.camera]),
-        ("holiday", scene.holiday, (scene.holiday.lower(),)),
+        ("holiday", "" if seen else scene.holiday, (scene.holiday.lower(),)),
     )
     return [
         f"{kind}: {name}"

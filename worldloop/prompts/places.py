@@ -64,7 +64,7 @@ WORDS: Mapping[str, PlaceWords] = {
         "the gallery floor|the picture frames",
     ),
     "amusement_park": _outdoors(
-        "amusement park|fun park and its amusement rides|family amusement park",
+        "amusement park|theme park|family amusement park",
         "park|midway",
         "the midway|the paving|the ride platforms|the painted steel",
     ),

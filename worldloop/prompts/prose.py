@@ -41,9 +41,9 @@ MIN_WORDS, MAX_WORDS = 100, 140
 ROLES_TOLD, SUBJECTS_TOLD, DETAILS_TOLD = 3, 4, 3
 DRIVE_TOLD = 2  # roles and subjects of a scene from a car, which has the road to tell
 ProseStyle = Literal["plain", "cinematic"]
-_AIM = (104, 122)  # words after which nothing optional is added
+_AIM = (98, 118)  # words after which nothing optional is added
 _SHORT = 13  # words of a clause that may be fused with another
-_FULLEST, _LEANEST = 0, 3
+_MOST_TRIES = 8  # each with other dice; from the fourth on as lean as can be
 _LINKS = (", and ", ", and ", "; ", "; ", ", while ")
 _SEQUENCES = (  # three steps of the script
     ("{0}", "{1}", "{2}"),
@@ -65,6 +65,15 @@ _PAIRS = (
     ("{0} before {1}",),
     ("first {0}, then {1}",),
     ("{0}", "soon {1}"),
+)
+_WHOEVER = ("every movement", "all motion", "each gesture", "whatever stirs here", "every step")
+_MOVES = (
+    *(
+        "looks natural and unhurried",
+        "keeps an even pace",
+        "is calm and steady",
+    ),
+    *("goes on without a jerk", "takes its natural time"),
 )
 _ENTRANCES = (  # the place as the subject of a sentence, {p} where, {t} when
     "the scene is set {p}, {t}",
@@ -94,7 +103,7 @@ def write_prose(
     Raises:
         MalformedRecordError: If a cinematic text of a scene that is not seen from the air is asked for.
     """
-    for leanness in range(_FULLEST, _LEANEST + 1):
+    for leanness in range(_MOST_TRIES):
         text = _Writer(scene, atlas, style, leanness, seen=seen).text()
         if text.count(" ") < MAX_WORDS:
             break
@@ -173,31 +182,50 @@ class _Writer:
 
     def text(self) -> str:
         """The whole text."""
-        dice = self.dice
         script = self._script()
-        people = self._people(None if script is None else self.merged)
-        things = self._things()
-        units = [*people, *things, *self._light(), *self._signs(), *self._road(), *self._details()]
-        if self.scene.holiday:
-            units.append(_Unit(holiday_clause(self.scene, dice)))
-        crowd_told = bool(self.drive) or (self.leanness < 2 and dice.chance(30))
-        if self.drive:
-            units.append(_Unit(roadside_clause(self.scene, dice)))
-        elif crowd_told:
-            units.append(_Unit(crowd_clause(self.scene, dice.pick(self.words.short), dice)))
-        place = self._place(with_crowd=not crowd_told)
-        time = time_phrase(self.scene, dice)
-        view = self._view(units)
-        known = sum(unit.num_words for unit in units) + _count(place) + _count(time) + _count(view)
-        known += script.num_words if script else 0
+        units = [*self._people(), *self._things(), *self._signs(), *self._road(), *self._details()]
+        if self.scene.holiday and not self.seen:
+            units.append(_Unit(holiday_clause(self.scene, self.dice)))
+        if self.style == "cinematic":
+            place, view, time = "", "", time_phrase(self.scene, self.dice)
+            opening = self._panorama(time)
+        else:
+            place, time = self._setting(units)
+            view, opening = self._view(units), []
+        known = sum([unit.num_words for unit in units]) + sum(
+            map(_count, (place, time, view, *opening))
+        )
         self._fill(units, script, known)
         if script:
             units.append(script)
-        dice_units = dice.shuffled(units)
-        first = next((unit for unit in dice_units if unit.shown), dice_units[0])
-        rest = [unit for unit in dice_units if unit is not first]
-        sentences = [*self._opening(first, place, time), *self._body(rest, view)]
+        units = self.dice.shuffled(units)
+        if not opening:
+            first = next((unit for unit in units if unit.shown), units[0])
+            units = [unit for unit in units if unit is not first]
+            opening = self._opening(first, place, time)
+        sentences = [*opening, *self._body(units, view)]
         return " ".join([f"{capital(sentence)}." for sentence in sentences])
+
+    def _setting(self, units: list[_Unit]) -> tuple[str, str]:
+        """Where and when it is, two adverbials; crowd, weather and light become clauses or part of them."""
+        scene, dice = self.scene, self.dice
+        crowd_told = self.drive is not None or (self.leanness < 2 and dice.chance(30))
+        if self.drive:
+            units.append(_Unit(roadside_clause(scene, dice)))
+        elif crowd_told:
+            units.append(_Unit(crowd_clause(scene, dice.pick(self.words.short), dice)))
+        place, time = self._place(with_crowd=not crowd_told), time_phrase(scene, dice)
+        weather = self._weather(units)
+        if not weather:
+            return place, time
+        if dice.chance(50):
+            return f"{place}, {weather}", time
+        return place, (f"{time}, {weather}" if dice.chance(50) else f"{weather}, {time}")
+
+    def _panorama(self, time: str) -> list[str]:
+        """The opening of the cinematic style, which also tells crowd, camera, weather and light."""
+        fullness = place_adjective(self.scene, self.dice)
+        return cinematic_opening(self.scene, self.atlas, time, fullness, self.dice)
 
     # ------------------------------------------------------------------------- facts as clauses
 
@@ -225,11 +253,11 @@ class _Writer:
         )
         return _Unit(says, shown=True)
 
-    def _people(self, merged: Role | None) -> list[_Unit]:
+    def _people(self) -> list[_Unit]:
         """A clause of each role that the main activity does not name."""
         units = []
         for role in told_roles(self.scene):
-            if role is merged:
+            if role is self.merged:
                 continue
             near = self.subjects.pop() if len(self.subjects) > 1 and self.dice.chance(60) else ""
             text = people_clause(
@@ -266,26 +294,24 @@ class _Writer:
 
     def _subjects(self, parts: list[str]) -> _Unit:
         text = subject_clause(parts, self.words, self.dice)
-        return _Unit(text, shown=not starts_with_place(text))
+        named = any(f"the {short}" in text for short in self.words.short)
+        return _Unit(text, shown=not named and not starts_with_place(text))
 
-    def _light(self) -> list[_Unit]:
-        """Weather and light."""
+    def _weather(self, units: list[_Unit]) -> str:
+        """Add clauses of weather and light; the weather as an adverbial if no clause says it."""
         scene, dice, words = self.scene, self.dice, self.words
+        light = _Unit(light_clause(scene, words, dice, indoors=self.indoors))
         if self.indoors:
-            units = [_Unit(weather_outside(scene, dice))]
-            lamps = _Unit(light_clause(scene, words, dice, indoors=True))
-            (self.spare if self.leanness else units).append(lamps)
-            return units
-        light = _Unit(light_clause(scene, words, dice, indoors=False))
+            units.append(_Unit(weather_outside(scene, dice)))
+            (self.spare if self.leanness else units).append(light)
+            return ""
         sky = sky_clause(scene, words, dice)
-        self.weather = under_weather(scene, dice)
-        if not sky:
-            return [light]
-        if dice.chance(55):
-            self.weather = ""
+        if sky and dice.chance(55):
+            units.append(_Unit(sky))
             self.spare.append(light)
-            return [_Unit(sky)]
-        return [light]
+            return ""
+        units.append(light)
+        return under_weather(scene, dice)
 
     def _signs(self) -> list[_Unit]:
         signs = quoted_signs(self.scene)
@@ -351,7 +377,7 @@ class _Writer:
                 units.append(unit)
                 known += unit.num_words
         while known < MIN_WORDS + 4:
-            text = light_clause(self.scene, self.words, self.dice, indoors=self.indoors)
+            text = f"{self.dice.fresh(_WHOEVER)} {self.dice.fresh(_MOVES)}"
             units.append(_Unit(text))
             known += _count(text)
 
@@ -368,35 +394,18 @@ class _Writer:
     def _opening(self, first: _Unit, place: str, time: str) -> list[str]:
         """Sentences that say where and when it is, and something in view."""
         dice, clause = self.dice, first.text
-        weather = getattr(self, "weather", "")
-        self.weather = ""
-        if self.style == "cinematic":
-            return [*cinematic_opening(self.scene, self.atlas, time, dice), clause, *first.after]
-        if weather:
-            if dice.chance(50):
-                time = f"{time}, {weather}" if dice.chance(50) else f"{weather}, {time}"
-            else:
-                place = f"{place}, {weather}"
         match dice.below(8):
             case 0 | 1:
                 lines = [f"{place}, {time}, {clause}"]
             case 2 | 3:
                 lines = [f"{time}, {place}, {clause}"]
             case 4:
-                lines = [f"{place}, {clause}", time]
-            case 5:
-                lines = (
-                    [f"{time}, {clause} {place}"]
-                    if not first.after
-                    else [f"{time}, {clause}", place]
-                )
-            case 6:
+                lines = [f"{time}, {clause} {place}"]
+            case 5 | 6:
                 lines = [f"{clause} {place}, {time}"]
             case _:
                 entrance = dice.pick(_ENTRANCES).replace("{p}", place).replace("{t}", time)
                 lines = [entrance, clause]
-        if len(lines) == 2 and lines[1] in (time, place):
-            lines = [f"{place}, {time}, {clause}"]
         return [*lines, *first.after]
 
     def _body(self, units: list[_Unit], view: str) -> list[str]:

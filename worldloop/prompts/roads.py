@@ -52,10 +52,10 @@ def traffic_clause(said: str, scene: Scene, dice: Dice, *, many: bool) -> str:
         (
             f"{said} {keep} to the {side} of the road",
             f"{said} {roll} on the {side}",
-            f"on the {side}, as is the rule here, {roll} {said}",
+            f"keeping to the {side}, {said} {roll} along",
             f"traffic keeps to the {side}: {said}",
             f"{said} {roll} along, each on the {side}",
-            f"driving is on the {side}, and {said} {roll}",
+            f"{said} {roll} in the lane on the {side}",
         )
     )
 

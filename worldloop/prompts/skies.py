@@ -375,10 +375,10 @@ def light_clause(scene: Scene, place: PlaceWords, dice: Dice, *, indoors: bool) 
     """Where the light comes from and what it does, a finite clause."""
     if indoors:
         sources, verbs = _CEILING["dim" if scene.institution in _DIM else ""]
-        return f"{dice.pick(sources)} {_at(dice.pick(verbs), place, dice)}"
+        return f"{dice.fresh(sources)} {_at(dice.fresh(verbs), place, dice)}"
     sources, verbs = _outdoor_light(scene)
-    source = dice.pick(sources)
-    verb = _at(dice.pick(verbs), place, dice)
+    source = dice.fresh(sources)
+    verb = _at(dice.fresh(verbs), place, dice)
     if scene.is_night or scene.weather != "clear":
         return f"{source} {verb}"
     if scene.sun_elevation_deg < HORIZON_DEG:

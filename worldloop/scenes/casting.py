@@ -33,7 +33,7 @@ from worldloop.scenes.dimensions import (
     names_of,
     space_of,
 )
-from worldloop.scenes.draws import Words, draw, pick, pick_true, pick_weighted, purpose_key
+from worldloop.scenes.draws import Words, below, draw, pick, pick_true, pick_weighted, purpose_key
 from worldloop.scenes.people import roles_of
 from worldloop.scenes.scene import SCENE_VERSION, SKETCH_CAMERAS, Scene
 from worldloop.scenes.seasons import SEASONS
@@ -146,16 +146,12 @@ class _Columns:
     daypart: NDArray[np.int64] = field(init=False)
     crowd: NDArray[np.int64] = field(init=False)
 
-    def part(self, rows: slice) -> "_Columns":
-        """Some of the scenes."""
+    def take(self, rows: NDArray[np.int64]) -> "_Columns":
+        """Some of the scenes, without what was chosen."""
         pins = {name: codes[rows] for name, codes in self.pins.items()}
+        when = [self.when[row] for row in rows.tolist()] if self.when else ()
         return _Columns(
-            self.city[rows],
-            self.institution[rows],
-            self.seeds[rows],
-            pins,
-            self.when[rows],
-            self.sketch,
+            self.city[rows], self.institution[rows], self.seeds[rows], pins, when, self.sketch
         )
 
 
@@ -180,8 +176,9 @@ def _cast(
     columns = _Columns(pairs[:, 0], pairs[:, 1], bases, pins, when, sketch)
     scenes: list[Scene] = []
     for first in range(0, len(places), _BATCH):
-        rows = slice(first, first + _BATCH)
-        scenes += _assemble(atlas, space, columns.part(rows), seeds[rows], asked[rows])
+        rows = np.arange(first, min(first + _BATCH, len(places)))
+        part = slice(first, first + _BATCH)
+        scenes += _assemble(atlas, space, columns.take(rows), seeds[part], asked[part])
     return scenes
 
 
@@ -268,23 +265,47 @@ def _choose_time(
         )
         bits = np.uint32(1) << np.arange(len(DAYPARTS) * len(CROWDS), dtype=np.uint32)
         wanted &= (pairs.reshape(len(pairs), -1) * bits).sum(axis=1, dtype=np.uint32)
-    cells = space.cells[columns.city, columns.institution]
-    exact = _asked_hours(space, columns, cells)
-    days = (cells & wanted[:, None]) != 0
-    _keep_seasons(space, columns, days)
-    for row, wish in enumerate(columns.when):
-        if wish and wish.date:
-            days[row] &= np.arange(days.shape[1]) == wish.date.toordinal() - space.first_day
-    if not days.any(axis=1).all():
-        row = int(np.argmin(days.any(axis=1)))
-        raise _no_time(space, columns, row, asked[row])
-    columns.day = pick_true(draw(columns.seeds, purpose_key("casting", "day")), days)
+    exact = _choose_days(space, columns, wanted, asked)
     quarters, codes = _open_quarters(space, columns, wanted)
     chosen = pick_weighted(draw(columns.seeds, purpose_key("casting", "hour")), quarters)
     columns.hour, cell = chosen / 4, codes[np.arange(len(chosen)), chosen].astype(np.int64)
     for row, found in exact.items():
         columns.hour[row], cell[row] = columns.when[row].hour, found[columns.day[row]]  # type: ignore[union-attr]
     columns.daypart, columns.crowd = np.divmod(cell, len(CROWDS))
+
+
+def _choose_days(
+    space: Space, columns: _Columns, wanted: NDArray[np.uint32], asked: Sequence[Asked]
+) -> dict[int, NDArray[np.int64]]:
+    """A day of each scene, evenly among those that fit; the cells of all days at hours that were asked for."""
+    numbers = draw(columns.seeds, purpose_key("casting", "day"))
+    place = columns.city, columns.institution
+    num_open = space.num_open[place]
+    columns.day = space.open_days[*place, below(numbers, np.maximum(num_open, 1))].astype(np.int64)
+    whole_year = np.bitwise_or.reduce(space.season_cells[place], axis=1)
+    is_picky = ((whole_year & ~wanted) != 0) | (num_open == 0)
+    for name in ("season", "weather"):
+        if name in columns.pins:
+            is_picky |= columns.pins[name] != _ANY
+    if columns.when:
+        is_picky[:] = True
+    rows = np.nonzero(is_picky)[0]
+    if not len(rows):
+        return {}
+    some = columns.take(rows)
+    cells = space.cells[some.city, some.institution]
+    exact = _asked_hours(space, some, cells)
+    days = (cells & wanted[rows][:, None]) != 0
+    _keep_seasons(space, some, days)
+    for row, wish in enumerate(some.when):
+        if wish and wish.date:
+            days[row] &= np.arange(days.shape[1]) == wish.date.toordinal() - space.first_day
+    fits = days.any(axis=1)
+    if not fits.all():
+        row = int(rows[np.argmin(fits)])
+        raise _no_time(space, columns, row, asked[row])
+    columns.day[rows] = pick_true(numbers[rows], days)
+    return {int(rows[row]): found for row, found in exact.items()}
 
 
 def _keep_seasons(space: Space, columns: _Columns, days: NDArray[np.bool_]) -> None:
@@ -472,6 +493,7 @@ class _Maker:
         )
         num_patients = roles[0].count if roles and roles[0].action == "lying" else 0
         subjects = subjects_of(facts, fullness, num_patients, extras[parts["subjects"]])
+        details = details_of(facts, extras[parts["details"]])
         path = CAMERAS[camera]
         fields = {
             "city": facts.city.key,
@@ -489,7 +511,7 @@ class _Maker:
             "roles": roles,
             "subjects": subjects,
             "signs": signs_of(facts, subjects, extras[parts["signs"]]),
-            "style": style_of(facts, extras[parts["style"]]),
+            "style": style_of(facts, details, time_of_year, extras[parts["style"]]),
             "camera": path,
             "day": DAY_KINDS[space.day_kinds[city, day]],
             "holiday": space.holidays[city][day],
@@ -497,7 +519,7 @@ class _Maker:
             "category": activity.category,
             "activity": activity.key,
             "script": activity.beats if activity.key else (),
-            "details": details_of(facts, extras[parts["details"]]),
+            "details": details,
             "drive": drive_of(facts, extras[parts["drive"]]) if path == "drive" else None,
             "scene_version": SCENE_VERSION,
         }

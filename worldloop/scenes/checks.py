@@ -23,6 +23,7 @@ from worldloop.atlas.records import (
     SCOPES,
     Activity,
     City,
+    DayKind,
     Institution,
 )
 from worldloop.atlas.sign_checks import off_script
@@ -111,8 +112,7 @@ class _Place:
         self.opens, self.closes = (int(text[:2]) + int(text[3:]) / 60 for text in (opens, closes))
         self.closing = set(judge.ruled(city, kind.key, "closed_on")[0].split("+")) - {"never"}
         self.weekend = atlas.countries[city.country].weekend
-        profile = atlas.crowd_profiles[kind.crowd].levels
-        self.levels = {name: profile[name] for name in ("workday", "weekend", "holiday")}
+        self.levels = atlas.crowd_profiles[kind.crowd].levels
         slots = [slot for slot in kind.decorum_slots if slot not in _SLOTS_UNSAID]
         said = [slot for slot in slots if not slot.startswith("dress:")]
         self.details: dict[str, Collection[str]] = {
@@ -276,7 +276,8 @@ class _Judge:
         """Calendar, opening hours and crowd."""
         weekday = _weekday(scene.date)
         names = self._holidays.get(place.city.country, {}).get(scene.date)
-        day = "holiday" if names else "weekend" if weekday in place.weekend else "workday"
+        day: DayKind = "weekend" if weekday in place.weekend else "workday"
+        day = "holiday" if names else day
         if scene.day != day:
             add(("kind of day", scene.day, day))
         if scene.holiday not in (names or ("",)):

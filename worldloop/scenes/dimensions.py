@@ -75,6 +75,8 @@ class Space:
         offsets: (cities, days), hours ahead of UTC, NaN on days when clocks change; filled by `prepare`.
         cells: uint32 (cities, institutions, days), a bit for each cell that has an open quarter of an
             hour; 0 on days on which the place is closed; filled by `prepare`.
+        open_days: uint16 (cities, institutions, days), the days with cells, those first; filled by `prepare`.
+        num_open: uint16 (cities, institutions), how many these are.
         season_cells: uint32 (cities, institutions, seasons), the cells that a season has.
         levels: uint8 (profiles, day kinds, 24), crowd profiles.
         book: Facts of places, looked up once.
@@ -111,6 +113,8 @@ class Space:
         self.offsets = np.zeros((places[0], num_days))
         self.cells = np.zeros((*places, num_days), np.uint32)
         self.season_cells = np.zeros((*places, len(SEASONS)), np.uint32)
+        self.open_days = np.zeros((*places, num_days), np.uint16)
+        self.num_open = np.zeros(places, np.uint16)
         self.opens, self.closes = np.zeros(places, np.uint8), np.zeros(places, np.uint8)
         profiles = list(atlas.crowd_profiles)
         self.levels = np.array(
@@ -171,6 +175,9 @@ class Space:
         self.cells[city, ~self.has[city]] = 0
         for code in (self.institution_codes[k] for k in WARM_ONLY if k in self.institution_codes):
             self.cells[city, code, ~self._is_warm(city)] = 0
+        for code in range(len(self.institutions)):
+            days = np.nonzero(self.cells[city, code])[0]
+            self.open_days[city, code, : len(days)], self.num_open[city, code] = days, len(days)
         for season in range(len(SEASONS)):
             days = self.seasons[city] == season
             self.season_cells[city, :, season] = np.bitwise_or.reduce(

@@ -8,6 +8,7 @@ from worldloop.atlas.records import City, Institution, RoadType, Sign
 from worldloop.scenes.people import Company, company_of
 from worldloop.scenes.scene import Detail, Dress, Subject
 from worldloop.scenes.seasons import SEASONS, Temperature, temperature_of
+from worldloop.scenes.trees import Trees, trees_of
 
 DETAIL_SLOTS = ("architecture", "furniture", "fixtures", "queueing", "courtesy", "sign_style")
 _PARTITIVES = (" of ", " in ", " on ", " for ", " to ", " from ", " with ", " under ")
@@ -39,7 +40,7 @@ class PlaceFacts:
         temperatures: How warm each season is there.
         props: Each prop as a subject, 2 to 6 times or once.
         own_sign: Sign of the institution itself, or none.
-        signs: The others by word.
+        signs: The others by word, where they name what is shown.
         signs_always: Those that are always there.
         signs_sometimes: Those of which some are there.
         details: Alternatives of each slot that a prompt may state.
@@ -48,6 +49,8 @@ class PlaceFacts:
         traffic: Pairs of vehicle kinds, of a street.
         facades: Facades of a street.
         roads: Roads on which one may drive there, each with its markings.
+        trees: Trees that a sketch shows.
+        centre_lines: How the middle of a street may be painted, e.g. `double yellow`.
     """
 
     city: City
@@ -66,6 +69,8 @@ class PlaceFacts:
     traffic: tuple[tuple[str, str], ...]
     facades: tuple[str, ...]
     roads: tuple[tuple[RoadType, tuple[str, ...]], ...]
+    trees: Trees
+    centre_lines: tuple[str, ...]
 
 
 class PlaceBook:
@@ -119,7 +124,7 @@ class PlaceBook:
             self._temperatures[city.key],
             self._props[kind.key],
             tuple(self._sign(atlas, city.key, word) for word in own),
-            signs,
+            signs if kind.key in LABELLED else {},
             tuple(signs[word] for word in always),
             tuple(sign for word, sign in signs.items() if word not in always and fits(word)),
             tuple(self._alternatives(slot, values(slot)) for slot in said),
@@ -128,6 +133,8 @@ class PlaceBook:
             tuple((pair.split("+")[0], pair.split("+")[-1]) for pair in alternatives("traffic")),
             alternatives("facade"),
             _roads(atlas, city, kind),
+            trees_of(city, species),
+            _centre_lines(alternatives("road_markings")),
         )
 
     def _dresses(self, values: tuple[str, ...]) -> tuple[Dress, ...]:
@@ -157,6 +164,21 @@ def _roads(
         for road in atlas.roads.values()
         if city.waterfront != "none" or not road.key.startswith("waterfront")
     )
+
+
+def _centre_lines(markings: tuple[str, ...]) -> tuple[str, ...]:
+    """Centre lines among the markings of a street, as the grammar understands them.
+
+    Example:
+        >>> _centre_lines(("a double yellow centre line", "a broken white centre line", "lane arrows"))
+        ('double yellow', 'dashed white')
+    """
+    lines = []
+    for words in (set(value.split()) for value in markings if value.endswith(" centre line")):
+        forms = [name for name in ("double", "dashed", "broken") if name in words]
+        color = "yellow" if "yellow" in words else "white"
+        lines.append(f"{forms[0] if forms else 'solid'} {color}".replace("broken", "dashed"))
+    return tuple(lines)
 
 
 def _counted(prop: str) -> tuple[Subject, ...]:

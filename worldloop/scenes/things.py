@@ -28,6 +28,8 @@ STYLES: Mapping[
         "ceiling": ("skylight", "spots"),
     },
 }
+PLANTED = ("street", "zoo", "amusement_park")
+"""Institutions whose grammars plant trees."""
 ERAS: Mapping[str, tuple[str, ...]] = {  # of houses with a facade
     "brick": ("old", "old", "modern"),
     "plaster": ("old", "modern", "modern"),
@@ -141,7 +143,9 @@ def signs_of(
     return (*facts.own_sign, *named, *sample(numbers[1], facts.signs_sometimes, count))
 
 
-def style_of(facts: PlaceFacts, numbers: Sequence[int]) -> dict[str, str]:
+def style_of(
+    facts: PlaceFacts, details: Sequence[Detail], season: str, numbers: Sequence[int]
+) -> dict[str, str]:
     """Free traits of the grammar, and the facade that decorum gives a street; 4 numbers."""
     choices = STYLES.get(facts.kind.key, {})
     traits = zip(choices.items(), numbers, strict=False)
@@ -149,6 +153,10 @@ def style_of(facts: PlaceFacts, numbers: Sequence[int]) -> dict[str, str]:
     if facts.facades:
         style["facade"] = pick(numbers[2], facts.facades)
         style["era"] = pick(numbers[3], ERAS.get(style["facade"], ("modern",)))
+    if facts.kind.key in PLANTED:
+        style["trees"] = facts.trees.shown(details, season, numbers[1])
+    if facts.centre_lines:
+        style["centre_line"] = pick((numbers[1] << 8) & 0xFFFFFFFF, facts.centre_lines)
     return style
 
 
