@@ -29,6 +29,7 @@ from worldloop.federation.gates import evaluate_gates
 from worldloop.federation.model_card import checkpoint_files
 from worldloop.federation.outcomes import Ending, Outcome
 from worldloop.federation.rounds import RoundPlan
+from worldloop.plots import readable
 
 _HUB_TOKEN = {"token": "env:HF_TOKEN"}  # as the hub's own tools call it
 _PROMOTED = "it passed every gate"
@@ -171,8 +172,8 @@ def _describe(
         "is_shadow": registry.shadow(line) == plan.round,
         "in_use": dg.MetadataValue.md(line_table({line: registry.history(line)})),
         "adapter_sha256": outcome.adapter_sha256,
-        "loss_before": outcome.loss_before if outcome.loss_before is not None else "not measured",
-        "loss_after": outcome.loss_after if outcome.loss_after is not None else "not measured",
+        "loss_before": _shown(outcome.loss_before),
+        "loss_after": _shown(outcome.loss_after),
         "files": dg.MetadataValue.json(
             {name: len(content) for name, content in registry.files(line, plan.round).items()}
         ),
@@ -180,3 +181,7 @@ def _describe(
         **sheet_of(store, plan),
         "location": dg.MetadataValue.path(str(registry.local_folder(line, plan.round))),
     }
+
+
+def _shown(loss: float | None) -> float | str:
+    return readable(loss) if loss is not None else "not measured"
