@@ -134,6 +134,7 @@ def evaluation(
         end(*kit, "refused", why, failed_gates=names, **facts)
     elif END_TAG in context.run.tags:
         line = plan.base.model.lower()
+        registry.settle(line)
         if found is not None and plan.round in (
             registry.main(line),
             registry.shadow(line),

@@ -13,13 +13,12 @@ from resources.failpoints import reached
 from resources.federation import Federation
 from resources.ledger import Ledger
 from resources.round_files import (
-    end_round,
     read_adapter_record,
     read_outcome,
     read_round_adapter,
     read_round_plan,
 )
-from resources.round_verdicts import end
+from resources.round_verdicts import end, finish
 from resources.secure_rounds import forget_masks
 from resources.site_keys import SiteKeys
 from resources.site_log import SiteLog
@@ -66,7 +65,8 @@ def promoted_checkpoint(
         share = federation.site(federation.coordinator).training.shadow_share
         over = _promote(store, site_log, ledger, world_models, registry, plan, shadow_share=share)
     else:
-        end_round(store, site_log, over)  # rows that a kill kept out of the log
+        price = world_models.usd_per_gpu_hour
+        finish(store, site_log, ledger, plan, over, usd_per_gpu_hour=price)  # what a kill kept out
     forget_masks(SiteKeys(federation.home), plan)
     if over.outcome != "promoted":
         raise dg.Failure(
@@ -149,6 +149,7 @@ def _put_to_use(
     )
     decided = {one.round: one.event for one in registry.history(line)}
     if round_key in decided:
+        registry.settle(line)
         return tried if registry.shadow(line) == round_key else _PROMOTED
     if not shadow_share or not registry.main(line):
         registry.promote(line, round_key, reason=_PROMOTED)

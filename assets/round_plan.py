@@ -81,6 +81,8 @@ class TrainingConfig(dg.Config):
         precision: `bf16`, `fp32` or `fp8`.
         checkpoint_blocks: Whether activations are computed again in the backward pass.
         compile_blocks: Whether blocks are compiled, on a GPU only.
+        cosine_steps: Steps over which the learning rate falls to 0 along a cosine; 0: it stays.
+        ema_rate: Of weights averaged as Cosmos 3 is trained, in the place of `ema_decay`; 0: none.
         sequence_interval: Every so-manieth frame of a video makes a window.
         start_frame_interval: Frames from the start of one window to the next; 0: side by side.
     """
@@ -107,6 +109,8 @@ class TrainingConfig(dg.Config):
     precision: str = Training.precision
     checkpoint_blocks: bool = Training.checkpoint_blocks
     compile_blocks: bool = Training.compile_blocks
+    cosine_steps: int = Training.cosine_steps
+    ema_rate: float = Training.ema_rate
     sequence_interval: int = Training.sequence_interval
     start_frame_interval: int = Training.start_frame_interval
 

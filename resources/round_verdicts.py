@@ -96,24 +96,38 @@ def end(
         The outcome that stands; an earlier one stays.
     """
     clips = evaluation.clips if evaluation else ()
-    ended = end_round(
-        store,
-        site_log,
-        Outcome(
-            round=plan.round,
-            plan_id=plan.plan_id,
-            outcome=outcome,
-            reason=reason,
-            ended_at=now_text(),
-            adapter_sha256=adapter_sha256,
-            failed_gates=tuple(failed_gates),
-            loss_before=sum(row.before for row in clips) / len(clips) if clips else None,
-            loss_after=sum(row.after for row in clips) / len(clips) if clips else None,
-            participation=tuple(participation),
-        ),
+    ended = Outcome(
+        round=plan.round,
+        plan_id=plan.plan_id,
+        outcome=outcome,
+        reason=reason,
+        ended_at=now_text(),
+        adapter_sha256=adapter_sha256,
+        failed_gates=tuple(failed_gates),
+        loss_before=sum(row.before for row in clips) / len(clips) if clips else None,
+        loss_after=sum(row.after for row in clips) / len(clips) if clips else None,
+        participation=tuple(participation),
     )
+    return finish(store, site_log, ledger, plan, ended, usd_per_gpu_hour=usd_per_gpu_hour)
+
+
+def finish(
+    store: SiteStore,
+    site_log: SiteLog,
+    ledger: Ledger,
+    plan: RoundPlan,
+    outcome: Outcome,
+    *,
+    usd_per_gpu_hour: float = 0.0,
+) -> Outcome:
+    """Write an outcome and what belongs to it; after a kill in between, what is lacking.
+
+    Returns:
+        The outcome that stands; an earlier one stays.
+    """
+    ended = end_round(store, site_log, outcome)
     used = total(
-        *(work_of(one.took_s, one.gpu_s) for one in participation),
+        *(work_of(one.took_s, one.gpu_s) for one in ended.participation),
         *(work_of(one.wall_s, one.gpu_s) for one in _said(store, plan)),
         work_of_samples(store, plan.round),
     )

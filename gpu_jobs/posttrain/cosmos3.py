@@ -21,7 +21,6 @@ distillation to four steps; packing of several clips into one sequence, which ch
 # B batch, C channels, T latent frames, H height, W width, L tokens
 
 import contextlib
-import json
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -40,6 +39,7 @@ from gpu_jobs.posttrain.objectives import (
 )
 from worldloop.cosmos.families import ClipShape, Family
 from worldloop.cosmos.models import Model
+from worldloop.cosmos.requests import is_structured
 from worldloop.errors import MalformedRecordError
 from worldloop.seeds import content_id
 
@@ -80,21 +80,6 @@ def is_generators(parameter: str) -> bool:
         (False, False)
     """
     return bool(_GENERATOR.search(parameter))
-
-
-def is_structured(caption: str) -> bool:
-    """Whether a caption is a JSON object, the form that Cosmos 3 reads best.
-
-    Example:
-        >>> is_structured('{"subjects": []}'), is_structured("A street.")
-        (True, False)
-    """
-    if not caption.lstrip().startswith("{"):
-        return False
-    try:
-        return isinstance(json.loads(caption), dict)
-    except ValueError:
-        return False
 
 
 def caption_length(family: Family) -> int:

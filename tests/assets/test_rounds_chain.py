@@ -4,6 +4,7 @@ import dagster as dg
 import pytest
 
 from assets.evaluation import END_TAG
+from resources.checkpoint_registry import CheckpointRegistry
 from resources.round_files import read_adapter_record, read_participants, read_round_adapter
 from resources.round_samples import work_of_samples
 from tests.assets.rounds import ASKED, HOMES, LOOSE, MadeUpRounds, Rounds, files_of
@@ -347,6 +348,38 @@ def test_a_verdict_killed_before_its_outcome_is_ended_as_what_it_was(rounds, mon
 
     assert rounds.outcome().outcome == "promoted"
     assert rounds.federation.log("local").read("rounds").height == 1
+
+
+@pytest.mark.parametrize("tags", [{}, {END_TAG: "r0001"}])
+def test_a_promotion_killed_between_its_decision_and_its_ref_is_used(rounds, monkeypatch, tags):
+    def die(*_):
+        raise KilledError("between history and ref")
+
+    with monkeypatch.context() as killed:
+        killed.setattr(CheckpointRegistry, "_point", die)
+        assert not carry(rounds).success
+    rounds.definitions().resolve_job_def("verdict_job").execute_in_process(
+        instance=rounds.instance, partition_key="r0001", tags=tags
+    )
+
+    assert rounds.outcome().outcome == "promoted"
+    assert rounds.resources["registry"].main("tiny-cosmos-1.0-text2world") == "r0001"
+
+
+def test_an_outcome_killed_before_its_log_is_settled_by_the_next_run(rounds, monkeypatch):
+    from resources import failpoints
+
+    def die(name):
+        if name == "outcome.before_log":
+            raise KilledError(name)
+
+    with monkeypatch.context() as killed:
+        killed.setattr(failpoints, "_watchers", [die])
+        assert not carry(rounds).success
+    rounds.execute("verdict_job", "r0001")
+
+    assert rounds.federation.log("local").read("rounds").height == 1
+    assert rounds.resources["ledger"].settled_today("r0001")["cpu_s"] >= 3.0  # a second each
 
 
 def test_scores_of_clips_that_were_not_held_out_are_left_out(rounds):
