@@ -1,5 +1,6 @@
 """Adapters: what the deltas of a round's sites become."""
 
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from assets.partitions import every_site_of_the_round, rounds
+from resources.outbox import Outbox
 from resources.round_deltas import Gathered, gather, why_no_quorum
 from resources.round_files import (
     decide_participants,
@@ -18,7 +20,10 @@ from resources.round_files import (
 )
 from resources.site_store import SiteStore
 from worldloop import layout
+from worldloop.errors import MalformedRecordError
 from worldloop.federation.adapters import Arrays, adapter_sha256
+from worldloop.federation.envelopes import read_record
+from worldloop.federation.outbox import RECEIPT
 from worldloop.federation.outcomes import AdapterRecord, participation_table
 from worldloop.federation.privacy import privacy_spent
 from worldloop.federation.rounds import RoundPlan
@@ -28,6 +33,7 @@ from worldloop.federation.strategies import (
     aggregate,
     carried_state,
 )
+from worldloop.plots import readable, small_curves
 
 _ALL_SITES = "sum"  # of a secure round, in which no site has a share of its own
 
@@ -158,23 +164,40 @@ def _state(store: SiteStore, plan: RoundPlan) -> Arrays:
     return carried_state(read_optimizer(store, plan.base.adapter), plan.aggregation)
 
 
+def loss_curves(store: SiteStore, record: AdapterRecord) -> str:
+    """The training losses of the sites in one picture, as Markdown; empty if no site has told any."""
+    curves: dict[str, list[float]] = {}
+    longest = 0
+    for one in record.accepted:
+        receipt = Outbox(store).sent(record.round, one.site, RECEIPT)
+        if receipt is None:
+            continue
+        with contextlib.suppress(MalformedRecordError, KeyError, TypeError, ValueError):
+            points = read_record(receipt, what=RECEIPT)["losses"]
+            curves[one.site] = [float(point["loss"]) for point in points]
+            longest = max(longest, *(int(point["step"]) for point in points))
+    return small_curves(curves, under=f"step 1 to {longest}", alt="loss by step and site")
+
+
 def _describe(
     store: SiteStore, plan: RoundPlan, record: AdapterRecord, took_s: float
 ) -> dict[str, Any]:
     entries = record.accepted
     shares = {one.site: one.weight or 1.0 for one in entries}  # unknown in a secure round: alike
     weights = sum(shares.values()) or 1.0
+    curves = loss_curves(store, record)
     return {
+        "participation": dg.MetadataValue.md(participation_table(record.participation)),
+        **({"loss_curves": dg.MetadataValue.md(curves)} if curves else {}),
         "dagster/row_count": record.num_parameters,
         "took_s": round(took_s, 3),
         "strategy": record.strategy,
         "codec": plan.aggregation.codec,
-        "update_norm": record.update_norm,
-        "loss_before": sum(shares[e.site] * e.loss_before for e in entries) / weights,
-        "loss_after": sum(shares[e.site] * e.loss_after for e in entries) / weights,
+        "update_norm": readable(record.update_norm),
+        "loss_before": readable(sum(shares[e.site] * e.loss_before for e in entries) / weights),
+        "loss_after": readable(sum(shares[e.site] * e.loss_after for e in entries) / weights),
         "adapter_sha256": record.adapter_sha256,
         **record.facts,
-        "participation": dg.MetadataValue.md(participation_table(record.participation)),
         "location": dg.MetadataValue.path(
             f"{store.url}/{layout.adapter_key(plan.round, 'adapter.safetensors')}"
         ),

@@ -27,7 +27,7 @@ from resources.round_files import (
     read_round_plan,
 )
 from resources.round_samples import SampleMaker, Samples
-from resources.round_verdicts import end, gather_scores
+from resources.round_verdicts import end, gather_scores, settle_verdict
 from resources.secure_rounds import forget_masks
 from resources.site_keys import SiteKeys
 from resources.site_log import SiteLog
@@ -50,6 +50,7 @@ from worldloop.federation.evaluation import (
 from worldloop.federation.gates import GATES, Verdict, describe_gate, evaluate_gates
 from worldloop.federation.outcomes import AdapterRecord
 from worldloop.federation.rounds import RoundPlan
+from worldloop.plots import readable
 
 END_TAG = "worldloop/end_round"  # of a run that ends the round whatever there is
 SHEET = "sheet.png"
@@ -113,7 +114,8 @@ def evaluation(
         maker = SampleMaker(context, store, staging, launcher, world_models)
         with staging.lock(plan.round, "coordinator", "evaluation"):
             folder = staging.folder(plan.round, "evaluation")
-            made = _evaluate(context, federation, trainers, maker, plan, record, folder)
+            made, reports = _evaluate(context, federation, trainers, maker, plan, record, folder)
+            settle_verdict(ledger, plan, reports, usd_per_gpu_hour=price)
             reached("evaluation.made")
             publish_evaluation_record(store, plan.round, made.to_record())
             staging.clear(plan.round, "evaluation")
@@ -132,6 +134,7 @@ def evaluation(
         end(*kit, "refused", why, failed_gates=names, **facts)
     elif END_TAG in context.run.tags:
         line = plan.base.model.lower()
+        registry.settle(line)
         if found is not None and plan.round in (
             registry.main(line),
             registry.shadow(line),
@@ -174,7 +177,7 @@ def gates(
         verdict = verdicts.get(name) or Verdict(name, False, None, 0.0, why)
         metadata: dict[str, Any] = {"why": verdict.why, "limit": verdict.limit}
         if verdict.found is not None:
-            metadata["found"] = verdict.found
+            metadata["found"] = readable(verdict.found)
         yield dg.AssetCheckResult(check_name=name, passed=verdict.passed, metadata=metadata)
 
 
@@ -191,7 +194,16 @@ def sheet_of(store: SiteStore, plan: RoundPlan) -> dict[str, dg.MetadataValue]:
         return {}
     picture = as_markdown(small_picture(store.get(key)), alt=f"{plan.round}: before | after")
     prompts = "\n".join(f"1. {text}" for text in plan.trial.prompts)
-    return {"before_and_after": dg.MetadataValue.md(f"{picture}\n\nBefore | after\n\n{prompts}")}
+    legend = (
+        "First, middle and last frame of each sample: **before on the left, after on the right**."
+    )
+    samples = f"{store.url}/{layout.ROUNDS}/{plan.round}/samples"
+    return {
+        "before_and_after": dg.MetadataValue.md(
+            f"{legend}\n\n{picture}\n\nThe prompts, from the top:\n\n{prompts}"
+        ),
+        "samples": dg.MetadataValue.path(samples),
+    }
 
 
 def gate_table(verdicts: Sequence[Verdict]) -> str:
@@ -222,7 +234,8 @@ def _evaluate(
     plan: RoundPlan,
     record: AdapterRecord,
     folder: Path,
-) -> Evaluation:
+) -> tuple[Evaluation, list[Mapping[str, Any] | None]]:
+    """The evaluation, and the reports of the work that was done for it."""
     store = maker.store
     gathered = gather_scores(store, plan, adapter_sha256=record.adapter_sha256)
     for site, why in gathered.refused.items():
@@ -248,12 +261,13 @@ def _evaluate(
             _anchor_spec(store, plan, maker.world_models, folder),
             timeout_s=max(plan.terms.scores_deadline_s, _MIN_TIMEOUT_S),
         )
-    return merged.judged(
+    judged = merged.judged(
         report,
         guarded=samples.guarded if samples else None,
         size=AdapterSize(change=record.update_norm, num_parameters=record.num_parameters),
         anchor=anchor,
     )
+    return judged, [report, anchor]
 
 
 def _judge_spec(plan: RoundPlan, samples: Samples, machine: WorldModels, sheet: Path) -> JudgeSpec:
@@ -313,18 +327,20 @@ def _describe(
 ) -> Mapping[str, Any]:
     outcome = read_outcome(store, plan.round)
     facts: dict[str, Any] = {
-        "adapter_sha256": record.adapter_sha256,
         "outcome": outcome.outcome if outcome else "none yet",
         "reason": outcome.reason if outcome else "every gate was passed",
     }
     if found is None:
-        return facts
+        return {**facts, "adapter_sha256": record.adapter_sha256}
+    # what was decided stands, also where today's gates would say something else
+    failed = outcome.failed_gates if outcome else [one for one in verdicts if not one.passed]
+    facts["gates_passed"] = f"{len(verdicts) - len(failed)} of {len(verdicts)}"
     if found.clips and found.weights:
         change = overall_change(found)
         facts |= {
-            "held_out_change": change.mean,
-            "held_out_change_low": change.low,
-            "held_out_change_high": change.high,
+            "held_out_change": readable(change.mean),
+            "held_out_change_low": readable(change.low),
+            "held_out_change_high": readable(change.high),
         }
     rows = sorted(places(found), key=lambda row: row.change)[:_MAX_PLACES]
     lines = ["| place | clips | loss before | after | change |", "| --- | --- | --- | --- | --- |"]
@@ -339,5 +355,6 @@ def _describe(
         "gates": dg.MetadataValue.md(gate_table(verdicts)),
         "places": dg.MetadataValue.md("\n".join(lines)),
         **sheet_of(store, plan),
+        "adapter_sha256": record.adapter_sha256,
         "location": dg.MetadataValue.path(f"{store.url}/{layout.evaluation_key(plan.round)}"),
     }

@@ -13,13 +13,12 @@ from resources.failpoints import reached
 from resources.federation import Federation
 from resources.ledger import Ledger
 from resources.round_files import (
-    end_round,
     read_adapter_record,
     read_outcome,
     read_round_adapter,
     read_round_plan,
 )
-from resources.round_verdicts import end
+from resources.round_verdicts import end, finish
 from resources.secure_rounds import forget_masks
 from resources.site_keys import SiteKeys
 from resources.site_log import SiteLog
@@ -29,6 +28,7 @@ from worldloop.federation.gates import evaluate_gates
 from worldloop.federation.model_card import checkpoint_files
 from worldloop.federation.outcomes import Ending, Outcome
 from worldloop.federation.rounds import RoundPlan
+from worldloop.plots import readable
 
 _HUB_TOKEN = {"token": "env:HF_TOKEN"}  # as the hub's own tools call it
 _PROMOTED = "it passed every gate"
@@ -65,7 +65,8 @@ def promoted_checkpoint(
         share = federation.site(federation.coordinator).training.shadow_share
         over = _promote(store, site_log, ledger, world_models, registry, plan, shadow_share=share)
     else:
-        end_round(store, site_log, over)  # rows that a kill kept out of the log
+        price = world_models.usd_per_gpu_hour
+        finish(store, site_log, ledger, plan, over, usd_per_gpu_hour=price)  # what a kill kept out
     forget_masks(SiteKeys(federation.home), plan)
     if over.outcome != "promoted":
         raise dg.Failure(
@@ -148,6 +149,7 @@ def _put_to_use(
     )
     decided = {one.round: one.event for one in registry.history(line)}
     if round_key in decided:
+        registry.settle(line)
         return tried if registry.shadow(line) == round_key else _PROMOTED
     if not shadow_share or not registry.main(line):
         registry.promote(line, round_key, reason=_PROMOTED)
@@ -171,8 +173,8 @@ def _describe(
         "is_shadow": registry.shadow(line) == plan.round,
         "in_use": dg.MetadataValue.md(line_table({line: registry.history(line)})),
         "adapter_sha256": outcome.adapter_sha256,
-        "loss_before": outcome.loss_before if outcome.loss_before is not None else "not measured",
-        "loss_after": outcome.loss_after if outcome.loss_after is not None else "not measured",
+        "loss_before": _shown(outcome.loss_before),
+        "loss_after": _shown(outcome.loss_after),
         "files": dg.MetadataValue.json(
             {name: len(content) for name, content in registry.files(line, plan.round).items()}
         ),
@@ -180,3 +182,7 @@ def _describe(
         **sheet_of(store, plan),
         "location": dg.MetadataValue.path(str(registry.local_folder(line, plan.round))),
     }
+
+
+def _shown(loss: float | None) -> float | str:
+    return readable(loss) if loss is not None else "not measured"

@@ -17,7 +17,6 @@ from resources.round_files import (
     planned_rounds,
     publish_round_plan,
     read_adapter_record,
-    read_outcome,
     read_round_plan,
     released_clips,
     released_waves,
@@ -33,7 +32,7 @@ from resources.world_models import WorldModels
 from worldloop import layout
 from worldloop.atlas.atlas import load_atlas
 from worldloop.cosmos.families import ClipShape
-from worldloop.cosmos.models import model
+from worldloop.cosmos.models import Model, model
 from worldloop.errors import MalformedRecordError, UnknownKeyError
 from worldloop.federation.gates import LIMITS
 from worldloop.federation.held_out import neutral_scenes, pick_held_out
@@ -46,6 +45,7 @@ from worldloop.federation.rounds import (
     Terms,
     Training,
     Trial,
+    learned_waves,
 )
 from worldloop.prompts.prose import write_prose
 from worldloop.releases import read_release
@@ -62,6 +62,7 @@ class TrainingConfig(dg.Config):
         width_px: Width of a window; 0 takes the model's.
         height_px: Height of a window; 0 takes the model's.
         rate_fps: Frames per second; 0 takes the model's.
+        mode: `lora`; rounds carry adapters alone, so `full` is refused with a way round it.
         rank: Of the adapter.
         alpha: Its scale is alpha / rank.
         targets: Ends of the names of the adapted linear layers.
@@ -76,8 +77,11 @@ class TrainingConfig(dg.Config):
         caption_dropout: Share of windows without caption.
         conditioning_frames: First frames that a window may be given.
         max_clips: Clips of a site that are trained on; 0: all.
-        precision: `bf16` or `fp32`.
+        precision: `bf16`, `fp32` or `fp8`.
         checkpoint_blocks: Whether activations are computed again in the backward pass.
+        compile_blocks: Whether blocks are compiled, on a GPU only.
+        cosine_steps: Steps over which the learning rate falls to 0 along a cosine; 0: it stays.
+        ema_rate: Of weights averaged as Cosmos 3 is trained, in the place of `ema_decay`; 0: none.
         sequence_interval: Every so-manieth frame of a video makes a window.
         start_frame_interval: Frames from the start of one window to the next; 0: side by side.
     """
@@ -86,6 +90,7 @@ class TrainingConfig(dg.Config):
     width_px: int = 0
     height_px: int = 0
     rate_fps: int = 0
+    mode: str = Training.mode
     rank: int = Training.rank
     alpha: float = Training.alpha
     targets: list[str] = Field(default_factory=lambda: list(LORA_TARGETS))
@@ -102,6 +107,9 @@ class TrainingConfig(dg.Config):
     max_clips: int = Training.max_clips
     precision: str = Training.precision
     checkpoint_blocks: bool = Training.checkpoint_blocks
+    compile_blocks: bool = Training.compile_blocks
+    cosine_steps: int = Training.cosine_steps
+    ema_rate: float = Training.ema_rate
     sequence_interval: int = Training.sequence_interval
     start_frame_interval: int = Training.start_frame_interval
 
@@ -200,7 +208,8 @@ class RoundPlanConfig(dg.Config):
         revision: Revision of its weights; empty takes the one on disk, or the registered one.
         checkpoint: Folder of post-trained weights that is started from; empty: the model's own.
         base: Round whose adapter is gone on from; `main`: the one that is promoted now, if any; `new`: none.
-        waves: Released waves to train on; empty: all that no promoted round of this model was trained on.
+        waves: Released waves to train on; empty: all that the adapter that is gone on from has not learned,
+            those of rounds that failed, were refused or taken back included.
         sites: Members that are asked; empty: all that have clips to train on.
         training: What a site does.
         aggregation: How deltas become an adapter.
@@ -293,7 +302,8 @@ class _Planner:
     def plan(self, config: RoundPlanConfig, standing: RoundPlan | None) -> RoundPlan:
         """The plan; what a standing one has decided by the state of the world stays as it is."""
         which, training = model(config.model), config.training
-        waves = config.waves or (list(standing.waves) if standing else self._new_waves(which.name))
+        self._check_mode(which, training.mode)
+        waves = config.waves or (list(standing.waves) if standing else self._new_waves(config))
         releases = [self._root_hash(wave) for wave in waves]
         clips = released_clips(self.store, waves)
         held_out = self._held_out(config, clips)
@@ -318,21 +328,27 @@ class _Planner:
             reason=config.reason or (standing.reason if standing else ""),
         )
 
-    def _new_waves(self, name: str) -> list[str]:
-        """Released waves that no promoted round of this model was trained on."""
-        used = {
-            wave
-            for key, plan in self.earlier.items()
-            if plan.base.model == name
-            and (outcome := read_outcome(self.store, key)) is not None
-            and outcome.outcome == "promoted"
-            for wave in plan.waves
-        }
-        found = [wave for wave in released_waves(self.store) if wave not in used]
+    def _check_mode(self, which: Model, mode: str) -> None:
+        """Refuse rounds of all weights: a delta is as long as the model, and so is every checkpoint of a line."""
+        if mode != "lora":
+            raise MalformedRecordError(
+                f"round {self.key}, mode of its training",
+                mode,
+                f"'lora': all weights of {which.name} would be {4 * which.params_b:.3g} GB a site and round "
+                f"({which.params_b:.3g} GB in int8), where an adapter is a few MB",
+                "Train all weights at one place with `worldloop posttrain --full`, put them into the folder of "
+                "checkpoints, and plan rounds from there with `checkpoint`.",
+            )
+
+    def _new_waves(self, config: RoundPlanConfig) -> list[str]:
+        """Released waves that what is gone on from has not learned."""
+        base = self._base_round(config)
+        learned = learned_waves(self.earlier, base)
+        found = [wave for wave in released_waves(self.store) if wave not in learned]
         if not found:
             raise MalformedRecordError(
                 f"round {self.key}, waves",
-                f"no released wave that is new to {name}",
+                f"no released wave that is new to {base or model(config.model).name}",
                 "at least one",
                 "Film and release a wave, or name the waves to train on again.",
             )
@@ -400,6 +416,12 @@ class _Planner:
             )
         return list(sites)
 
+    def _base_round(self, config: RoundPlanConfig) -> str:
+        """The round whose adapter is gone on from; empty: none."""
+        if config.base == NEW:
+            return ""
+        return config.base if config.base != MAIN else self.registry.main(_line(config.model))
+
     def _base(self, config: RoundPlanConfig, waves: Sequence[str]) -> Base:
         which = model(config.model)
         fresh = Base(
@@ -408,9 +430,7 @@ class _Planner:
             checkpoint=config.checkpoint,
             lineage_depth=self._depth_of(waves),
         )
-        if config.base == NEW:
-            return fresh
-        named = config.base if config.base != MAIN else self.registry.main(_line(which.name))
+        named = self._base_round(config)
         if not named:
             return fresh
         record = read_adapter_record(self.store, named) if named in self.earlier else None

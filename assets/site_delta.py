@@ -58,7 +58,7 @@ from worldloop.federation.masking import DONE
 from worldloop.federation.outbox import DELTA, RECEIPT, facts
 from worldloop.federation.privacy import privatised
 from worldloop.federation.rounds import RoundPlan
-from worldloop.plots import line_chart, svg_as_markdown
+from worldloop.plots import readable, small_curves
 
 _NOT_ASKED = "The round does not ask this site."
 _OVER = "The round went on without this site's delta; a later one would not count."
@@ -136,11 +136,41 @@ and #secure-rounds.
 """
 
 
+@dg.op(pool="cpu", retry_policy=dg.RetryPolicy(max_retries=1, delay=3), out=dg.Out(dg.Nothing))
+def secure_phase(
+    context: dg.OpExecutionContext,
+    store: SiteStore,
+    federation: Federation,
+    staging: Staging,
+    trainers: Trainers,
+    world_models: WorldModels,
+) -> None:
+    """What a phase of a secure round after the first asks of a site: messages and a mask, no training.
+
+    The same as a run of `site_delta` in that phase, but it waits for no GPU. Of a site whose part an agent
+    carries it does nothing; it ends a phase that is late.
+    """
+    site, round_key = split_site_round(context.partition_key)
+    plan, outbox = read_round_plan(store, round_key), Outbox(store)
+    if federation.site(site).agent:
+        coordinator_turn(outbox, plan, now=datetime.now(UTC))
+        return
+    with staging.lock(round_key, site, "site_delta"):
+        kit = (context, store, federation, staging, trainers, world_models, plan, site)
+        note = _SiteAtWork(*kit, may_train=False).do_what_is_due(outbox)
+        if note or outbox.sent(round_key, site, DELTA) is not None:
+            staging.clear(round_key, site)
+    metadata = {"note": note} if note else _describe(outbox, plan, site)
+    context.log_event(
+        dg.AssetMaterialization("site_delta", partition=context.partition_key, metadata=metadata)
+    )
+
+
 @dataclass(frozen=True)
 class _SiteAtWork:
     """Everything that one site needs to make its delta."""
 
-    context: dg.AssetExecutionContext
+    context: dg.AssetExecutionContext | dg.OpExecutionContext
     store: SiteStore
     federation: Federation
     staging: Staging
@@ -148,6 +178,7 @@ class _SiteAtWork:
     world_models: WorldModels
     plan: RoundPlan
     site: str
+    may_train: bool = True
 
     def do_what_is_due(self, outbox: Outbox) -> str:
         """Send what can be sent now; answers with why nothing is, in words, else with nothing."""
@@ -195,6 +226,12 @@ class _SiteAtWork:
 
     def _train_to_mask(self, outbox: Outbox) -> tuple[DeltaHeader, Arrays]:
         """Train, and keep what is to be masked until it was sent: noise must not be drawn twice."""
+        if not self.may_train:
+            raise dg.Failure(
+                f"The delta of {self.site} in {self.plan.round} is not on this machine's disk; expected it since "
+                "phase 1. Materialise `site_delta` of this partition: it trains again and goes on.",
+                allow_retries=False,
+            )
         report, trained = self._train()
         reached("site_delta.trained")
         delta, residual = self._protected(trained) if trained else ({}, None)
@@ -317,7 +354,7 @@ def _added(delta: Arrays, residual: Arrays) -> Arrays:
 class _Teller:
     """Shows the step and the loss in Dagster now and then; nothing else of what a trainer tells."""
 
-    def __init__(self, context: dg.AssetExecutionContext):
+    def __init__(self, context: dg.AssetExecutionContext | dg.OpExecutionContext):
         self.context, self.told_s = context, time.monotonic()
 
     def __call__(self, event: Mapping[str, Any]) -> None:
@@ -416,12 +453,12 @@ def _describe(outbox: Outbox, plan: RoundPlan, site: str) -> dict[str, Any]:
         standing = read_standing(outbox, plan)
         told |= {"phase": standing.phase, "num_sites_waited_for": len(standing.waits_for)}
     told |= {name: receipt[name] for name in (*_REPORTED, "relative_error") if name in receipt}
-    shown = facts(told)
+    shown = facts({k: readable(v) if isinstance(v, float) else v for k, v in told.items()})
     points = receipt.get("losses", [])
     if points:
-        labels = [f"step {point['step']}" for point in points]
-        chart = line_chart("loss", labels, [point["loss"] for point in points])
-        shown["loss_curve"] = dg.MetadataValue.md(svg_as_markdown(chart, alt="loss by step"))
+        under = f"step {points[0]['step']} to {points[-1]['step']}"
+        curve = small_curves({"loss": [p["loss"] for p in points]}, under=under, alt="loss by step")
+        shown = {"loss_curve": dg.MetadataValue.md(curve), **shown}
     return shown
 
 

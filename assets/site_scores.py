@@ -41,6 +41,7 @@ from worldloop.federation.envelopes import read_record, sign_record
 from worldloop.federation.evaluation import AFTER, BEFORE, SiteScores, mean_interval
 from worldloop.federation.outbox import SCORES, facts
 from worldloop.federation.rounds import RoundPlan
+from worldloop.plots import readable
 
 _NOT_ASKED = "The round does not ask this site."
 _OVER = "The round was judged without this site's scores; later ones would not count."
@@ -235,6 +236,8 @@ def _describe(outbox: Outbox, plan: RoundPlan, site: str) -> dict[str, Any]:
         "num_training_clips": scores.num_training_clips,
         "num_samples": len(after),
         "size_bytes": len(content),
+        "wall_s": scores.wall_s,
+        "gpu_s": scores.gpu_s,
         "adapter_sha256": scores.adapter_sha256,
     }
     if scores.losses:
@@ -249,4 +252,4 @@ def _describe(outbox: Outbox, plan: RoundPlan, site: str) -> dict[str, Any]:
     if after:
         shown["nearest_similarity"] = max(row.similarity for row in after)
         shown["typical_similarity"] = after[0].typical
-    return facts(shown)
+    return facts({k: readable(v) if isinstance(v, float) else v for k, v in shown.items()})

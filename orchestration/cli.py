@@ -391,8 +391,8 @@ def _seconds(time: Any) -> str:
     "--retire-packs", is_flag=True, help="Over max_disk_gb, let packs of old releases go too."
 )
 def gc(dry_run: bool, keep_hours: float, retire_packs: bool) -> None:
-    """Remove leftovers of killed runs, and old packs if asked to; lineage rows always stay."""
-    from orchestration.deployments import local_site, resources
+    """Remove leftovers of killed runs and ended rounds, and old packs if asked to; lineage rows always stay."""
+    from orchestration.deployments import home, local_site, resources
     from resources.sweeper import disk_usage, sweep
 
     kit = resources()
@@ -401,6 +401,7 @@ def gc(dry_run: bool, keep_hours: float, retire_packs: bool) -> None:
     going = sweep(
         kit["store"],
         scratch=Path(kit["staging"].root),
+        home=home(),
         max_disk_gb=local_site().max_disk_gb if retire_packs else None,
         keep_hours=keep_hours,
         apply=not dry_run,

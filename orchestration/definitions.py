@@ -34,6 +34,7 @@ from orchestration.jobs import (
     adapter_job,
     atlas_job,
     build_catalogs_job,
+    build_phase_job,
     city_job,
     close_job,
     delta_job,
@@ -84,6 +85,7 @@ def build_definitions(kit: Mapping[str, Any]) -> dg.Definitions:
     sites = catalogs.federation.sites.all
     names = [site.name for site in sites]
     upkeep_job, nightly_upkeep = build_catalog_upkeep(sites)
+    phase_job = build_phase_job(names)
     return dg.Definitions(
         assets=[
             *dg.load_assets_from_modules(_NOUNS),
@@ -103,6 +105,7 @@ def build_definitions(kit: Mapping[str, Any]) -> dg.Definitions:
             close_job,
             round_job,
             delta_job,
+            phase_job,
             drift_job,
             adapter_job,
             scores_job,
@@ -116,7 +119,7 @@ def build_definitions(kit: Mapping[str, Any]) -> dg.Definitions:
             build_wave_conductor(city_job, close_job),
             build_continuous_generation(plan_job, local_site()),
             build_promoted_drafts(plan_job, local_site()),
-            build_round_conductor(delta_job, adapter_job, scores_job, verdict_job),
+            build_round_conductor(delta_job, phase_job, adapter_job, scores_job, verdict_job),
             build_retraining(round_job, drift_job, local_site()),
             build_regeneration(plan_job, local_site()),
             build_worse_checkpoints(lines_job, local_site()),

@@ -9,6 +9,7 @@ from dagster import DagsterEventType, DagsterRunStatus, RunsFilter
 from orchestration.metrics import write_metrics
 from resources.catalog_repair import heal
 from resources.catalog_upkeep import Catalogs
+from resources.federation import Federation
 from resources.ledger import Ledger
 from resources.site_store import SiteStore
 from resources.staging import Staging
@@ -66,9 +67,11 @@ def fill_holes(context: dg.OpExecutionContext, catalogs: Catalogs) -> None:
 
 
 @dg.op(ins={"after": dg.In(dg.Nothing)})
-def sweep_leftovers(context: dg.OpExecutionContext, store: SiteStore, staging: Staging) -> None:
-    """Remove what killed runs left behind at every site: old staging, packs that no table names."""
-    going = sweep(store, scratch=Path(staging.root), apply=True)
+def sweep_leftovers(
+    context: dg.OpExecutionContext, store: SiteStore, staging: Staging, federation: Federation
+) -> None:
+    """Remove what killed runs and ended rounds left behind at every site: old staging, packs that no table names."""
+    going = sweep(store, scratch=Path(staging.root), home=Path(federation.home), apply=True)
     context.log.info(
         "Swept %d objects, %d bytes", len(going), sum(found.size_bytes for found in going)
     )

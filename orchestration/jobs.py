@@ -1,6 +1,6 @@
 """The jobs of the graph: plan a wave, carry a city, close a wave, bring the catalogs up to date; the steps of a round."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -13,6 +13,7 @@ from assets.dedup_clusters import dedup_clusters
 from assets.embeddings import embeddings
 from assets.evaluation import evaluation
 from assets.gallery import gallery
+from assets.partitions import site_by_round
 from assets.place_atlas import place_atlas
 from assets.promoted_checkpoint import promoted_checkpoint
 from assets.prompts import prompts
@@ -21,6 +22,7 @@ from assets.rendered_clips import rendered_clips
 from assets.round_plan import round_plan
 from assets.signals import signals
 from assets.site_catalogs import asset_name
+from assets.site_delta import secure_phase
 from assets.throughput import throughput
 from assets.wave_plan import wave_plan
 from sensors.wave_conductor import MAX_RUNTIME_TAG, SKETCH_RUNTIME_S
@@ -95,6 +97,21 @@ lines_job = dg.define_asset_job(
     description="Show which checkpoints are used; take back those that clips show to be worse.",
     tags={MAX_RUNTIME_TAG: "600"},
 )
+
+
+def build_phase_job(sites: Iterable[str]) -> dg.JobDefinition:
+    """The job of the phases of secure rounds in which nobody trains; it takes no GPU."""
+
+    @dg.job(
+        name="phase_job",
+        description="One site of a secure round: what a phase after the first asks of it.",
+        partitions_def=site_by_round(sites),
+        tags={MAX_RUNTIME_TAG: "3600"},
+    )
+    def phase_job() -> None:
+        secure_phase()
+
+    return phase_job
 
 
 def build_catalogs_job(sites: Sequence[Site]) -> UnresolvedAssetJobDefinition:

@@ -20,7 +20,7 @@ from orchestration.cosmos_cli import default_checkpoints
 from orchestration.job_runs import job_command, watch
 from worldloop.cosmos.families import ClipShape
 from worldloop.errors import JobFailedError, MalformedRecordError, UnknownKeyError
-from worldloop.federation.rounds import Training
+from worldloop.federation.rounds import PRECISIONS, Training
 
 _console = Console()
 _JOB, _EMBEDDINGS_JOB = "gpu_jobs.posttrain.job", "gpu_jobs.posttrain.pickles"
@@ -30,6 +30,9 @@ RECIPES = (
     "predict1_video2world_full",
     "predict2_video2world_lora",
     "predict25_lora",
+    "cosmos3_nano",
+    "cosmos3_edge",
+    "cosmos3_super_lora",
     "tiny",
 )
 """Functions of `gpu_jobs.posttrain.recipes`."""
@@ -52,14 +55,20 @@ _TRAINING_FLAGS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--first_blocks",), {"type": int, "help": "Adapt so many leading blocks; 0 all."}),
     (("--learning_rate",), {"type": float, "help": "Peak of AdamW."}),
     (("--warmup_steps",), {"type": int, "help": "Steps of linear warm-up."}),
+    (("--cosine_steps",), {"type": int, "help": "Steps to a learning rate of 0; 0: it stays."}),
     (("--weight_decay",), {"type": float, "help": "Of AdamW."}),
     (("--ema_decay",), {"type": float, "help": "Of the averaged weights; 0: none."}),
+    (("--ema_rate",), {"type": float, "help": "Of an average as Cosmos 3 has it; 0: none."}),
     (("--caption_dropout",), {"type": float, "help": "Share of windows without caption."}),
     (("--max_clips",), {"type": int, "help": "Train on so many videos; 0 all."}),
-    (("--precision",), {"type": click.Choice(["bf16", "fp32"])}),
+    (("--precision",), {"type": click.Choice(PRECISIONS)}),
     (
         ("--checkpoint_blocks/--keep_activations",),
         {"default": None, "help": "Compute activations again in the backward pass: less memory."},
+    ),
+    (
+        ("--compile_blocks/--eager",),
+        {"default": None, "help": "Compile blocks with torch.compile; on a GPU."},
     ),
 )
 _FLAGS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
@@ -267,12 +276,14 @@ def _revision(checkpoint_dir: str, name: str) -> str:
 
 
 def _dataset(path: str) -> Path:
+    from gpu_jobs.posttrain.sft_dataset import DATASET_FILES, dataset_file
+
     folder = Path(path).absolute()
-    if not (folder / "videos").is_dir():
+    if dataset_file(folder) is None and not (folder / "videos").is_dir():
         raise MalformedRecordError(
             f"--dataset_dir {path}",
             "no folder videos/ in it" if folder.is_dir() else "no such folder",
-            "a folder with videos/NAME.mp4 and metas/NAME.txt",
+            f"a folder with videos/NAME.mp4 and metas/NAME.txt, or with {DATASET_FILES[0]}",
             "Put the videos there.",
         )
     return folder

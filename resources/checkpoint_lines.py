@@ -187,7 +187,7 @@ def since(history: Sequence[Decision], name: str) -> Decision | None:
 
 def line_table(lines: Mapping[str, Sequence[Decision]]) -> str:
     """What each line uses and tries, since when and why, as a Markdown table."""
-    rows = ["| line | is | round | since | share of the waves | why |"]
+    rows = ["| line | is | round | since (UTC) | of the waves | why |"]
     rows.append("| --- | --- | --- | --- | --- | --- |")
     for line, history in lines.items():
         last, shadow = history[-1], since(history, "shadow")
@@ -205,11 +205,11 @@ def history_table(lines: Mapping[str, Sequence[Decision]], *, num_rows: int = 20
     every = [(one.at, line, one) for line, history in lines.items() for one in history]
     newest = sorted(every, key=lambda each: each[:2], reverse=True)[:num_rows]
     rows = [
-        "| at | line | round | was | main after | why |",
+        "| at (UTC) | line | round | was | main after | why |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     rows += [
-        f"| {at} | {line} | {one.round} | {one.event} | {one.main or 'the base alone'} | {one.reason or '-'} |"
+        f"| {_moment(at)} | {line} | {one.round} | {one.event} | {one.main or 'the base alone'} | {one.reason or '-'} |"
         for at, line, one in newest
     ]
     return "\n".join(rows)
@@ -217,7 +217,12 @@ def history_table(lines: Mapping[str, Sequence[Decision]], *, num_rows: int = 20
 
 def _row(line: str, name: str, round_key: str, decision: Decision, share: float) -> str:
     why = f"{decision.event} {decision.round}: {decision.reason or '-'}"
-    return f"| {line} | {name} | {round_key} | {decision.at} | {share:.0%} | {why} |"
+    return f"| {line} | {name} | {round_key} | {_moment(decision.at)} | {share:.0%} | {why} |"
+
+
+def _moment(text: str) -> str:
+    """An ISO time to the minute, with a space and hyphens at which no narrow table breaks it."""
+    return text[:16].replace("T", "\u00a0").replace("-", "\u2011")
 
 
 def _counts(plan: WavePlan) -> bool:

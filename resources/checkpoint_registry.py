@@ -336,6 +336,10 @@ class CheckpointRegistry(dg.ConfigurableResource):  # type: ignore[type-arg]
         keys = self._numbers(line)
         return _decision(keys[-1], self.store.get(keys[-1])) if keys else None
 
+    def settle(self, line: str) -> None:
+        """Put the refs of a line right if a process was killed between its last decision and them."""
+        self._settled(line)
+
     def _settled(self, line: str) -> Decision | None:
         """The last decision, its refs put right if a killed process left them behind."""
         last = self._last(line)

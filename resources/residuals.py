@@ -7,6 +7,7 @@ rolled back with their residuals. A residual whose delta is not the one that was
 """
 
 import hashlib
+from typing import NamedTuple
 
 from resources.round_files import read_adapter_record, read_round_plan
 from resources.site_store import SiteStore
@@ -15,6 +16,18 @@ from worldloop.federation.adapters import Arrays, adapter_bytes, read_adapter
 from worldloop.federation.rounds import RoundPlan
 
 _HASH_BYTES = 64  # SHA-256 of the delta's file, hexadecimal, then a line break
+
+
+class SentDelta(NamedTuple):
+    """A delta that an adapter is made of.
+
+    Attributes:
+        round: Round that it was sent in, under which its residual lies.
+        sha256: Of its file.
+    """
+
+    round: str
+    sha256: str
 
 
 def keep_residual(
@@ -54,13 +67,23 @@ def carried_residual(
     Raises:
         MalformedRecordError: If the residual's file is damaged.
     """
-    base = plan.base.adapter
+    newest = sent_in(coordinator, plan.base.adapter, site)
+    return _read(own, *newest) if newest else None
+
+
+def sent_in(coordinator: SiteStore, base: str, site: str) -> SentDelta | None:
+    """The newest delta of a site in an adapter, or in what that goes on from; None if there is none.
+
+    Args:
+        coordinator: Where plans and adapters are.
+        base: Round of the adapter; empty: none.
+        site: Whose delta.
+    """
     while base:
         record = read_adapter_record(coordinator, base)
         mine = record.of(site) if record else None
         if mine is not None and mine.status == "accepted":
-            sent_in = f"r{int(base[1:]) - mine.staleness:04d}"
-            return _read(own, sent_in, mine.content_sha256)
+            return SentDelta(f"r{int(base[1:]) - mine.staleness:04d}", mine.content_sha256)
         base = read_round_plan(coordinator, base).base.adapter
     return None
 

@@ -7,6 +7,7 @@ distances from, while the sites' own stays with them.
 """
 
 import shutil
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from resources.tables import publish_record, read_record
 from resources.world_models import WorldModels
 from worldloop import layout
 from worldloop.atlas.atlas import load_atlas
+from worldloop.budgets import total, work_of
 from worldloop.cosmos.asking import nearest_shape
 from worldloop.cosmos.families import ClipShape
 from worldloop.cosmos.guards import UNGUARDED, default_guards, guards_of
@@ -116,7 +118,9 @@ class SampleMaker:
         record = read_adapter_record(self.store, plan.round)
         assert record is not None
         scratch = self.staging.folder(plan.round, "samples")
+        started_s = time.monotonic()
         sketches = self._render(plan, scratch / REFERENCE)
+        used = work_of(time.monotonic() - started_s)
         self._keep(plan, REFERENCE, dict(enumerate(sketches)))
         adapters = {AFTER: read_round_adapter(self.store, plan.round), BEFORE: {}}
         if plan.base.adapter:
@@ -127,7 +131,9 @@ class SampleMaker:
             "num_reference": len(sketches),
         }
         for group in GROUPS:
+            started_s = time.monotonic()
             report = self._generate(plan, group, adapters[group], sketches, scratch / group)
+            used = total(used, self._work(report, time.monotonic() - started_s))
             clips = {int(row["recipe_id"].rsplit("-", 1)[1]): row for row in report["clips"]}
             files = {i: scratch / group / row["recipe_id"] / "rgb.mp4" for i, row in clips.items()}
             self._keep(plan, group, files)
@@ -137,7 +143,12 @@ class SampleMaker:
                 "guards": _guards_that_ran(report),
             }
         self.staging.clear(plan.round, "samples")
-        return made
+        return {**made, "used": {kind: round(amount, 2) for kind, amount in used.items()}}
+
+    def _work(self, report: Mapping[str, Any], wall_s: float) -> dict[str, float]:
+        """What a job used: the GPUs are its own from the first to the last second."""
+        on_gpu = any(row["gpu_s"] for row in report.get("receipts", ()))
+        return work_of(wall_s, wall_s * self.world_models.cp_size if on_gpu else 0.0)
 
     def _generate(
         self,
@@ -251,6 +262,12 @@ class SampleMaker:
         for index, path in paths.items():
             path.write_bytes(self.store.get(layout.sample_key(plan.round, group, _name(index))))
         return tuple(paths.values())
+
+
+def work_of_samples(store: SiteStore, round_key: str) -> dict[str, float]:
+    """What making a round's samples used, by kind of the ledger; nothing if there are none."""
+    key = layout.sample_key(round_key, "all", _RECORD)
+    return dict(read_record(store, key).get("used", {})) if store.exists(key) else {}
 
 
 def requests(

@@ -1,7 +1,9 @@
 """What sites said of a round's candidate, verified, and the end of a round with everything that belongs to it."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
@@ -13,9 +15,11 @@ from resources.round_files import (
     released_clips,
     trial_waves,
 )
+from resources.round_samples import work_of_samples
 from resources.site_keys import public_key
 from resources.site_log import SiteLog
 from resources.site_store import SiteStore
+from worldloop.budgets import priced, total, work_of
 from worldloop.errors import (
     AccessError,
     MalformedRecordError,
@@ -85,33 +89,85 @@ def end(
 ) -> Outcome:
     """End a round: outcome, log rows, budget.
 
-    What training used is settled in the ledger; measuring and samples are not counted there.
+    Settled in the ledger is what training, samples and measuring used; the verdict's own part is there
+    already, see `settle_verdict`.
 
     Returns:
         The outcome that stands; an earlier one stays.
     """
     clips = evaluation.clips if evaluation else ()
-    ended = end_round(
-        store,
-        site_log,
-        Outcome(
-            round=plan.round,
-            plan_id=plan.plan_id,
-            outcome=outcome,
-            reason=reason,
-            ended_at=now_text(),
-            adapter_sha256=adapter_sha256,
-            failed_gates=tuple(failed_gates),
-            loss_before=sum(row.before for row in clips) / len(clips) if clips else None,
-            loss_after=sum(row.after for row in clips) / len(clips) if clips else None,
-            participation=tuple(participation),
-        ),
+    ended = Outcome(
+        round=plan.round,
+        plan_id=plan.plan_id,
+        outcome=outcome,
+        reason=reason,
+        ended_at=now_text(),
+        adapter_sha256=adapter_sha256,
+        failed_gates=tuple(failed_gates),
+        loss_before=sum(row.before for row in clips) / len(clips) if clips else None,
+        loss_after=sum(row.after for row in clips) / len(clips) if clips else None,
+        participation=tuple(participation),
     )
-    gpu_s = sum(one.gpu_s for one in participation)
-    cpu_s = sum(one.took_s for one in participation if not one.gpu_s)
-    usd = gpu_s / 3600 * usd_per_gpu_hour
-    ledger.settle(plan.round, {"cpu_s": cpu_s, "gpu_s": gpu_s, "usd": usd})
+    return finish(store, site_log, ledger, plan, ended, usd_per_gpu_hour=usd_per_gpu_hour)
+
+
+def finish(
+    store: SiteStore,
+    site_log: SiteLog,
+    ledger: Ledger,
+    plan: RoundPlan,
+    outcome: Outcome,
+    *,
+    usd_per_gpu_hour: float = 0.0,
+) -> Outcome:
+    """Write an outcome and what belongs to it; after a kill in between, what is lacking.
+
+    Returns:
+        The outcome that stands; an earlier one stays.
+    """
+    ended = end_round(store, site_log, outcome)
+    used = total(
+        *(work_of(one.took_s, one.gpu_s) for one in ended.participation),
+        *(work_of(one.wall_s, one.gpu_s) for one in _said(store, plan)),
+        work_of_samples(store, plan.round),
+    )
+    ledger.settle(plan.round, priced(used, usd_per_gpu_hour))
     return ended
+
+
+def settle_verdict(
+    ledger: Ledger,
+    plan: RoundPlan,
+    reports: Iterable[Mapping[str, Any] | None],
+    *,
+    usd_per_gpu_hour: float = 0.0,
+) -> None:
+    """Settle what judging a round's candidate used, under a key of its own: no record of the round has it.
+
+    Args:
+        ledger: The coordinator's.
+        plan: Of the round.
+        reports: Of the judge and of measuring the anchor, where there were any.
+        usd_per_gpu_hour: What a GPU costs.
+    """
+    used = total(
+        *(work_of(one.get("wall_s", 0.0), one.get("gpu_s", 0.0)) for one in reports if one)
+    )
+    ledger.settle(f"{plan.round}/verdict", priced(used, usd_per_gpu_hour))
+
+
+def _said(store: SiteStore, plan: RoundPlan) -> Iterator[SiteScores]:
+    """Signed scores of this round, whether or not they count: measuring was paid for."""
+    for site in plan.sites:
+        content = read_sent(store, plan.round, site, SCORES)
+        if content is None:
+            continue
+        what = f"{SCORES} of site {site}"
+        with contextlib.suppress(MalformedRecordError, StoreError):
+            key = public_key(store, site, plan.round)
+            scores = SiteScores.from_record(open_record(content, key, what=what))
+            if (scores.site, scores.plan_id) == (site, plan.plan_id):
+                yield scores
 
 
 def _verified(

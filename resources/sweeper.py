@@ -1,7 +1,6 @@
 """Sweeps a site: finds what may go, and removes it if asked to."""
 
 import contextlib
-import fcntl
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,6 +9,15 @@ from pathlib import Path
 
 from resources.clip_tables import generated_packs, read_every_clip
 from resources.federated_store import site_of, sites_of
+from resources.round_leftovers import (
+    RoundsNow,
+    is_held,
+    is_of_a_round,
+    local_leftovers,
+    scratch_leftovers,
+    size_of,
+    stored_leftovers,
+)
 from resources.site_log import SiteLog
 from resources.site_store import SiteStore
 from worldloop import layout
@@ -23,6 +31,7 @@ def sweep(
     store: SiteStore,
     *,
     scratch: Path | None = None,
+    home: Path | None = None,
     max_disk_gb: float | None = None,
     keep_waves: int = 3,
     keep_hours: float = 24.0,
@@ -34,25 +43,32 @@ def sweep(
     A claim that was lost makes its batch look like a leftover, so reconcile before (`heal`).
 
     Always: packs that no table names, log batches that no claim names, files that a killed writer
-    left half-written, scratch of shards that no job holds; all only if older than `keep_hours`.
+    left half-written, scratch of shards that no job holds; all only if older than `keep_hours`. Of rounds
+    that are over for so long also what `round_leftovers` finds.
 
     Args:
         store: The site, or the store of all.
         scratch: Root of the jobs' scratch (`Staging.root`).
+        home: Folder of all local data, with the footage and the trainers of rounds.
         max_disk_gb: If given and exceeded, procedural packs of the oldest released waves go too. Their
             rows stay, and they can be rendered again, bit for bit; packs of world models cannot, and stay.
-        keep_waves: The newest released waves keep their packs in any case.
+        keep_waves: The newest released waves keep their packs in any case; so many of the newest rounds
+            keep their samples and residuals.
         keep_hours: Younger things stay: what refers to them may still be on its way.
         apply: Remove what was found; otherwise only say it.
         now: The moment; the clock's when not given.
     """
     moment, keep = now or datetime.now(UTC), timedelta(hours=keep_hours)
+    rounds = RoundsNow.of(store, keep_rounds=keep_waves)
     removals = _orphans(store, moment, keep)
+    removals += stored_leftovers(store, rounds, now=moment, keep=keep, keep_rounds=keep_waves)
     retired = []
     if max_disk_gb is not None:
         retired = _retired(store, removals, max_disk_gb, keep_waves)
         removals += retired
-    files = [*_half_written(store, moment, keep), *_scratch(scratch, moment, keep)]
+    files = [*_half_written(store, moment, keep), *_scratch(scratch, rounds, moment, keep)]
+    if home is not None:
+        files += local_leftovers(home, rounds, now=moment, keep=keep)
     if apply:
         _mark_retired(store, retired)  # before: a missing pack is no loss then
         at_sites = sites_of(store)
@@ -125,27 +141,23 @@ def _half_written(store: SiteStore, now: datetime, keep: timedelta) -> Iterator[
             yield Removal(str(path), path.stat().st_size, "a killed writer left it half-written")
 
 
-def _scratch(root: Path | None, now: datetime, keep: timedelta) -> Iterator[Removal]:
-    """Scratch of shards whose newest file is old and whose locks nobody holds."""
+def _scratch(
+    root: Path | None, rounds: RoundsNow, now: datetime, keep: timedelta
+) -> Iterator[Removal]:
+    """Scratch of shards whose newest file is old and whose locks nobody holds, and of rounds that are over."""
     if root is None:
         return
+    locks = root / "locks"
+    of_rounds = []
     for folder in sorted((root / layout.STAGING).glob("*/*")):
-        files = [path for path in (folder, *folder.rglob("*")) if path.exists()]
-        newest = max(_modified_at(path) for path in files)
-        wave, city = folder.parent.name, folder.name
-        if now - newest > keep and not _is_locked(root, wave, city):
-            size_bytes = sum(path.stat().st_size for path in files if path.is_file())
-            yield Removal(str(folder), size_bytes, "no job has worked here lately")
-
-
-def _is_locked(root: Path, wave: str, city: str) -> bool:
-    for path in (root / "locks").glob(f"{wave}.{city}.*"):
-        with path.open("r") as held:
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-    return False
+        if is_of_a_round(folder):
+            of_rounds.append(folder)
+            continue
+        newest = max(_modified_at(path) for path in (folder, *folder.rglob("*")) if path.exists())
+        held = is_held(locks.glob(f"{folder.parent.name}.{folder.name}.*"))
+        if now - newest > keep and not held:
+            yield Removal(str(folder), size_of(folder), "no job has worked here lately")
+    yield from scratch_leftovers(of_rounds, locks, rounds, now=now, keep=keep)
 
 
 def _remove(path: Path) -> None:

@@ -27,13 +27,20 @@ _MODULE = "gpu_jobs.posttrain.trainer"
 _MOST_PATH = 100  # bytes; Linux takes 107 of a socket's path, macOS 103
 _ASK_TIMEOUT_S = 5.0
 _BUSY = "TrainerBusyError"
-_started: list["subprocess.Popen[bytes]"] = []  # by this process, to be reaped when they have ended
+_started: list["_Outliving"] = []  # by this process, to be reaped when they have ended
 
 OnEvent = Callable[[Mapping[str, Any]], None]
 
 
 class TrainerBusyError(WorldloopError):
     """The trainer of a site works for somebody else."""
+
+
+class _Outliving(subprocess.Popen[bytes]):
+    """A process that is meant to run on when this one ends: nobody is warned of it then."""
+
+    def __del__(self) -> None:
+        """Nothing: `_started` reaps it, and what is still at work at the end goes to init."""
 
 
 class Trainers(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -179,14 +186,14 @@ class Trainers(dg.ConfigurableResource):  # type: ignore[type-arg]
             raise
         return connection
 
-    def _start(self, site: str) -> "subprocess.Popen[bytes]":
+    def _start(self, site: str) -> _Outliving:
         """Start a trainer that no signal to this process group reaches."""
         path, log = self.socket_path(site), self.log_path(site)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         arguments = ["--socket", str(path), "--idle-s", str(self.idle_s), "--log", str(log)]
         _started[:] = [process for process in _started if process.poll() is None]
         with log.open("ab") as output:
-            process = subprocess.Popen(
+            process = _Outliving(
                 [sys.executable, "-m", _MODULE, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,

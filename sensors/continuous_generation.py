@@ -33,6 +33,7 @@ def build_continuous_generation(
 
     @dg.sensor(
         name="continuous_generation",
+        description="Opens the next wave of footage when none is open and the budget allows it.",
         job=plan_job,
         minimum_interval_seconds=15,
         default_status=dg.DefaultSensorStatus.STOPPED,

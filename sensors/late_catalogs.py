@@ -23,6 +23,7 @@ def build_late_catalogs(sites: Sequence[Site]) -> dg.SensorDefinition:
 
     @dg.sensor(
         name="late_catalogs",
+        description="Alerts once when a site's catalogs fall behind, and once when they are well again.",
         minimum_interval_seconds=int(min(max(shortest / 3, 60), 3600)),
         default_status=dg.DefaultSensorStatus.RUNNING,
     )

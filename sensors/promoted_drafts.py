@@ -40,6 +40,7 @@ def build_promoted_drafts(
 
     @dg.sensor(
         name="promoted_drafts",
+        description="Renders the best drafts of a released wave again at the next tier.",
         job=plan_job,
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.STOPPED,

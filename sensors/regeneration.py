@@ -60,6 +60,7 @@ def build_regeneration(plan_job: UnresolvedAssetJobDefinition, site: Site) -> dg
 
     @dg.sensor(
         name=_NAME,
+        description="Opens a wave with the promoted checkpoint for the weakest places first.",
         job=plan_job,
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.STOPPED,

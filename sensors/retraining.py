@@ -11,6 +11,8 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from assets.partitions import rounds
+from resources.checkpoint_lines import line_of
+from resources.checkpoint_registry import CheckpointRegistry
 from resources.federation import Federation
 from resources.ledger import Ledger
 from resources.round_files import planned_rounds, read_outcome, read_round_plan
@@ -22,13 +24,15 @@ from worldloop.errors import BudgetExceededError
 from worldloop.federation.held_out import pick_held_out
 from worldloop.federation.masking import MIN_SITES
 from worldloop.federation.outcomes import Outcome
-from worldloop.federation.rounds import RoundPlan, next_round_key
+from worldloop.federation.rounds import RoundPlan, learned_waves, next_round_key
 from worldloop.federation.triggers import (
+    Attempt,
     ReleasedWave,
     estimate_round,
     news_since,
     trainable_clips,
     wave_order,
+    why_again,
     why_no_quorum,
     why_not,
     why_train,
@@ -38,7 +42,6 @@ from worldloop.sites import Retraining, Site, Sites
 
 CURSOR_VERSION = 1
 _SHAPE = ("num_frames", "width_px", "height_px", "rate_fps")
-_JUDGED = ("promoted", "refused")
 _read: dict[tuple[str, str], ReleasedWave] = {}  # by store and wave; a release never changes
 
 
@@ -50,26 +53,34 @@ class Rounds:
         plans: By round.
         outcomes: Of those that are over.
         open: Rounds of any model without an outcome.
+        main: The one whose checkpoint is used; empty: none.
+        shadow: The one whose checkpoint is tried beside it; empty: none.
     """
 
     plans: Mapping[str, RoundPlan]
     outcomes: Mapping[str, Outcome]
     open: tuple[str, ...]
-
-    def waves_of(self, *endings: str) -> set[str]:
-        """Waves of the rounds that ended so."""
-        return {
-            wave
-            for key, outcome in self.outcomes.items()
-            if outcome.outcome in endings
-            for wave in self.plans[key].waves
-        }
+    main: str = ""
+    shadow: str = ""
 
     @property
-    def promoted(self) -> str:
-        """The newest that was promoted; empty: none."""
-        keys = [key for key, one in self.outcomes.items() if one.outcome == "promoted"]
-        return max(keys, key=wave_order, default="")
+    def learned(self) -> set[str]:
+        """Waves that the checkpoint that is used was trained on."""
+        return learned_waves(self.plans, self.main)
+
+    @property
+    def attempts(self) -> list[Attempt]:
+        """Rounds that started from what is used now and came to a verdict."""
+        return [
+            Attempt(key, self.plans[key].waves, self._fate(key, one))
+            for key, one in self.outcomes.items()
+            if one.outcome != "failed" and self.plans[key].base.adapter == self.main
+        ]
+
+    def _fate(self, key: str, outcome: Outcome) -> str:
+        if outcome.outcome == "refused":
+            return "was refused"
+        return "is tried as shadow" if key == self.shadow else "was taken back"
 
     @property
     def held_out(self) -> set[str]:
@@ -100,6 +111,7 @@ def build_retraining(
 
     @dg.sensor(
         name="retraining",
+        description="Opens a round of post-training when there is reason to, and nothing against it.",
         jobs=[round_job, drift_job],
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.STOPPED,
@@ -109,6 +121,7 @@ def build_retraining(
         store: SiteStore,
         ledger: Ledger,
         federation: Federation,
+        registry: CheckpointRegistry,
     ) -> dg.SensorResult | dg.SkipReason:
         """Open a round: adds its partition, reserves its budget, asks for its plan."""
         known = context.instance.get_dynamic_partitions(rounds_name())
@@ -118,7 +131,7 @@ def build_retraining(
             stuck = _why_unplanned(context.instance, unplanned[0], round_job.name, ledger)
             if stuck is not None:
                 return dg.SkipReason(stuck)
-        before = read_rounds(store, settings.model)
+        before = read_rounds(store, registry, settings.model)
         released = released_waves(store)
         sites = federation.sites
         held_out, num_clips = _trainable(released, before, sites, settings)
@@ -131,20 +144,23 @@ def build_retraining(
         if reason is not None:
             return dg.SkipReason(reason)
         drift, unasked = None, list[dg.RunRequest]()
-        if settings.max_drift and before.promoted:
+        if settings.max_drift and before.main:
             unasked = _drift_requests(context.instance, drift_job.name, released, before, num_clips)
-            drift = newest_drift(store, num_clips, base=before.promoted)
+            drift = newest_drift(store, num_clips, base=before.main)
         if unasked:
             return dg.SensorResult(run_requests=unasked)
         news = news_since(
             released,
-            judged_waves=before.waves_of(*_JUDGED),
+            learned_waves=before.learned,
             gap_clips=settings.gap_clips,
             drift=drift,
         )
         answer = why_train(news, settings)
         if not answer.yes:
             return dg.SkipReason(answer.reason)
+        again = why_again(news, before.attempts)
+        if again is not None:
+            return dg.SkipReason(f"There is reason to train ({answer.reason}), but: {again}")
         least = MIN_SITES if settings.aggregation.secure else 1
         few = why_no_quorum(num_clips, max(settings.terms.quorum, least))
         if few is not None:
@@ -221,8 +237,9 @@ def round_config(settings: Retraining, *, held_out: Iterable[str], reason: str) 
     }
 
 
-def read_rounds(store: SiteStore, model: str) -> Rounds:
+def read_rounds(store: SiteStore, registry: CheckpointRegistry, model: str) -> Rounds:
     """Every planned round of a model, with what became of it."""
+    line = line_of(model)
     plans = {key: read_round_plan(store, key) for key in planned_rounds(store)}
     ended = {key: read_outcome(store, key) for key in plans}
     mine = {key: plan for key, plan in plans.items() if plan.base.model == model}
@@ -230,6 +247,8 @@ def read_rounds(store: SiteStore, model: str) -> Rounds:
         plans=mine,
         outcomes={key: one for key, one in ended.items() if one is not None and key in mine},
         open=tuple(key for key, one in ended.items() if one is None),
+        main=registry.main(line) if line else "",
+        shadow=registry.shadow(line) if line else "",
     )
 
 
@@ -253,8 +272,8 @@ def _trainable(
     released: list[ReleasedWave], before: Rounds, sites: Sites, settings: Retraining
 ) -> tuple[tuple[str, ...], dict[str, int]]:
     """Cities that the next round holds out, and clips of each site that it may train on."""
-    promoted = before.waves_of("promoted")
-    waves = [one for one in released if one.wave not in promoted]
+    learned = before.learned
+    waves = [one for one in released if one.wave not in learned]
     by_site: dict[str, set[str]] = defaultdict(set)
     for one in waves:
         for place in one.clips_by_place:
@@ -274,14 +293,14 @@ def _drift_requests(
     sites: Iterable[str],
 ) -> list[dg.RunRequest]:
     """Runs that measure what no run was asked to measure yet: the newest wave against the base."""
-    trained = before.waves_of("promoted")
+    trained = before.learned
     since = [one.wave for one in released if one.wave not in trained]
     if not since:
         return []
-    config = {"base": before.promoted, "before": sorted(trained), "since": since}
+    config = {"base": before.main, "before": sorted(trained), "since": since}
     requests = [
         dg.RunRequest(
-            run_key=f"drift/{before.promoted}/{since[-1]}/{site}",
+            run_key=f"drift/{before.main}/{since[-1]}/{site}",
             job_name=drift_job,
             partition_key=site,
             run_config={"ops": {"site_drift": {"config": config}}},

@@ -9,6 +9,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from assets.evaluation import END_TAG
 from assets.partitions import site_round_key
+from resources.federation import Federation
 from resources.outbox import Outbox
 from resources.round_files import open_rounds, read_round_plan, standing_of
 from resources.secure_rounds import due_steps, read_standing, terms_of
@@ -26,11 +27,13 @@ from worldloop.federation.rounds import RoundPlan
 _ROUND_TAG = "dagster/partition/round"
 _SITE_TAG, _PARTITION_TAG = "dagster/partition/site", "dagster/partition"
 _RETRY_TAG = "dagster/will_retry"
+_TRAINS = "1"  # the phase of a secure round that needs a trainer; the others need none
 _STEP_TAG = "worldloop/round_step"  # which phase of a secure round a site is asked for
 
 
 def build_round_conductor(
     delta_job: UnresolvedAssetJobDefinition,
+    phase_job: dg.JobDefinition | UnresolvedAssetJobDefinition,
     adapter_job: UnresolvedAssetJobDefinition,
     scores_job: UnresolvedAssetJobDefinition,
     verdict_job: UnresolvedAssetJobDefinition,
@@ -38,11 +41,14 @@ def build_round_conductor(
     """The sensor that requests the runs of a round as they become due.
 
     Run keys name the cause (`r0001/delta/aws`, in a secure round `r0001/delta/aws/2` by phase,
-    `r0001/adapter`, `r0001/verdict`), so a restarted daemon asks for nothing twice; a step that failed is run again from the UI, never by this sensor. It writes
-    nothing: at a deadline without quorum it asks for the verdict, which ends the round as failed.
+    `r0001/adapter`, `r0001/verdict`), so a restarted daemon asks for nothing twice; a step that failed is run
+    again from the UI, never by this sensor. It writes nothing: at a deadline without quorum it asks for the
+    verdict, which ends the round as failed. Of a site with `agent = true` in sites.toml it asks for nothing;
+    it waits for what the agent sends, until the same deadlines.
     """
     jobs = {
         "delta": delta_job.name,
+        "phase": phase_job.name,
         "adapter": adapter_job.name,
         "scores": scores_job.name,
         "verdict": verdict_job.name,
@@ -51,16 +57,18 @@ def build_round_conductor(
 
     @dg.sensor(
         name="round_conductor",
-        jobs=[delta_job, adapter_job, scores_job, verdict_job],
+        description="Carries open rounds: deltas, adapter, scores, verdict; each step is asked for once.",
+        jobs=[delta_job, phase_job, adapter_job, scores_job, verdict_job],
         minimum_interval_seconds=5,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def round_conductor(
-        context: dg.SensorEvaluationContext, store: SiteStore
+        context: dg.SensorEvaluationContext, store: SiteStore, federation: Federation
     ) -> dg.SensorResult | dg.SkipReason:
         """Carry open rounds: train at every site, aggregate, score, decide."""
         requests: list[dg.RunRequest] = []
         progress: list[str] = []
+        by_agents = tuple(site.name for site in federation.sites.all if site.agent)
         for key in open_rounds(store):
             plan = read_round_plan(store, key)
             # runs first: a run that ends between the two looks has left what it writes by the second
@@ -76,6 +84,7 @@ def build_round_conductor(
                     has_outcome=found.ended_at is not None,
                     runs=runs,
                     masking=_masking_of(store, plan, now) if masked else None,
+                    by_agents=by_agents,
                 ),
                 now,
             )
@@ -91,6 +100,8 @@ def build_round_conductor(
 def _request(key: str, step: str, jobs: Mapping[str, str]) -> dg.RunRequest:
     kind, site, phase = (*step.split("/", 2), "", "")[:3]
     tags = {END_TAG: key} if step == END else {}
+    if phase not in ("", _TRAINS):
+        kind = "phase"
     return dg.RunRequest(
         run_key=f"{key}/{step}",
         job_name=jobs[kind],
@@ -115,7 +126,7 @@ def _masking_of(store: SiteStore, plan: RoundPlan, now: datetime) -> Masking:
 
 def _runs_of(instance: dg.DagsterInstance, jobs: Mapping[str, str], key: str) -> Iterator[RoundRun]:
     """Runs of a round, newest first, whoever asked for them."""
-    for kind in ("delta", "scores"):
+    for kind in ("delta", "phase", "scores"):
         for run in _found(instance, jobs[kind], {_ROUND_TAG: key}):
             if _SITE_TAG in run.tags:
                 yield _summary(run, run.tags.get(_STEP_TAG, f"{kind}/{run.tags[_SITE_TAG]}"))

@@ -43,6 +43,7 @@ def build_uneven_catalogs(sites: Sequence[Site]) -> dg.SensorDefinition:
 
     @dg.sensor(
         name="uneven_catalogs",
+        description="Asks again for catalogs whose last run failed or left something behind.",
         asset_selection=dg.AssetSelection.assets(*(asset_name(name) for name in names)),
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.RUNNING,

@@ -33,6 +33,7 @@ def build_wave_conductor(
 
     @dg.sensor(
         name="wave_conductor",
+        description="Carries open waves: a run a city, then the run that closes the wave.",
         jobs=[city_job, close_job],
         minimum_interval_seconds=5,
         default_status=dg.DefaultSensorStatus.RUNNING,

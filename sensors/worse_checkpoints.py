@@ -35,6 +35,7 @@ def build_worse_checkpoints(
 
     @dg.sensor(
         name="worse_checkpoints",
+        description="Compares new clips with those that they replace; a worse checkpoint is taken back.",
         job=lines_job,
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.RUNNING,

@@ -98,6 +98,26 @@ def total(*estimates: Mapping[str, float]) -> dict[str, float]:
     return {kind: sum(estimate.get(kind, 0.0) for estimate in estimates) for kind in kinds}
 
 
+def work_of(wall_s: float, gpu_s: float = 0.0) -> dict[str, float]:
+    """What a step used: its GPU seconds, or without a GPU the seconds that it took.
+
+    Example:
+        >>> work_of(12.0), work_of(12.0, 48.0)
+        ({'cpu_s': 12.0, 'gpu_s': 0.0}, {'cpu_s': 0.0, 'gpu_s': 48.0})
+    """
+    return {"cpu_s": 0.0 if gpu_s else wall_s, "gpu_s": gpu_s}
+
+
+def priced(used: Mapping[str, float], usd_per_gpu_hour: float) -> dict[str, float]:
+    """What was used, with what its GPU seconds cost.
+
+    Example:
+        >>> priced({"gpu_s": 7200.0}, 2.5)
+        {'gpu_s': 7200.0, 'usd': 5.0}
+    """
+    return {**used, "usd": used.get("gpu_s", 0.0) / 3600 * usd_per_gpu_hour}
+
+
 def estimate_wave(generation: Generation, *, usd_per_gpu_hour: float = 0.0) -> dict[str, float]:
     """What a wave that the sensor plans will use, by kind."""
     shape = Shape(

@@ -178,8 +178,9 @@ class Retraining:
         gap_clips: A place with fewer accepted clips is a gap in the coverage.
         max_drift: Drift of the embeddings above this is reason enough; 0: no reason.
         min_hours_between_rounds: The next round opens no sooner than this after the last.
-        max_gpu_s: GPU seconds that a round may use at all sites together; held in the ledger.
-        max_cpu_s: CPU seconds that a round may use; held in the ledger.
+        max_gpu_s: GPU seconds that a round may use at all sites together, for training, measuring, samples
+            and judging; held in the ledger until it ends.
+        max_cpu_s: CPU seconds likewise, of what runs without a GPU.
         held_out_share: Share of each site's cities that is never trained on, 0 to 1.
         num_prompts: Samples before and after, one a prompt, where `trial` names no prompts.
         upload_repo: Repository on the hub that promoted checkpoints go to; empty: none.
@@ -292,6 +293,8 @@ class Site:
         iceberg: Where its Iceberg tables are listed.
         registration: How the cloud's own tools know them.
         prices: What its store charges.
+        agent: Whether `worldloop site-agent` or Flower carries its part of rounds; `round_conductor` then asks
+            for no run of it.
     """
 
     name: str
@@ -306,6 +309,7 @@ class Site:
     prices: Prices = field(default_factory=Prices)
     max_disk_gb: float = 10.0
     usd_per_gpu_hour: float = 0.0
+    agent: bool = False
     budgets: Budgets = field(default_factory=Budgets)
     generation: Generation = field(default_factory=Generation)
     promotion: Promotion = field(default_factory=Promotion)
@@ -400,6 +404,7 @@ def _site(name: str, record: Any, origin: str) -> Site:
     readers: dict[str, Callable[[Any, str], Any]] = {
         **dict.fromkeys(_SITE_NUMBERS, _number),
         **dict.fromkeys(("options", "secrets"), _named_texts),
+        "agent": _flag,
     }
     plain = {k: read(record[k], f"{where} {k}") for k, read in readers.items() if k in record}
     return Site(
@@ -512,7 +517,9 @@ def _check_training(site: Site, sites: list[str], origin: str) -> None:
     _count(asked.num_prompts, f"{where} num_prompts")
     if asked.training.mode != "lora":
         raise _malformed(
-            f"{where} training mode", asked.training.mode, "'lora', as sites send adapters alone"
+            f"{where} training mode",
+            asked.training.mode,
+            "'lora', as sites send adapters alone (all weights: `worldloop posttrain --full` at one place)",
         )
     if not (asked.min_new_hours > 0 or asked.min_closed_gaps > 0 or asked.max_drift > 0):
         raise _malformed(

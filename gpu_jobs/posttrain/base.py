@@ -56,7 +56,8 @@ class Base:
 
     Attributes:
         key: What it is.
-        world: The backend of `cosmos_generate`: `parts` has `transformer`, `text_encoder`, `tokenizer`.
+        world: The backend of `cosmos_generate`: `parts` has `transformer`, `tokenizer` and, but for Cosmos 3,
+            `text_encoder`.
         objective: The loss of its family.
         load_s: Seconds that loading took.
     """
@@ -83,17 +84,31 @@ class Base:
     def blank(self) -> Tensor:
         """The family's negative prompt, encoded, (L, D) on the CPU; guidance leads away from it."""
         if self._blank is None:
-            self._blank = self.encode_caption(self.world.family.negative_prompt)
+            family = self.world.family
+            self._blank = self.encode_caption(family.negative_prompt, family.shape)
         return self._blank
 
-    def encode_caption(self, caption: str) -> Tensor:
+    def dropped_caption(self, shape: ClipShape, *, negative: bool) -> Tensor:
+        """What takes the place of a dropped caption, (L, D) on the CPU.
+
+        Args:
+            shape: Of the windows.
+            negative: Whether the negative prompt is drawn for it, where a family trains with it.
+        """
+        return self.objective.dropped(lambda: self.blank, shape, negative=negative)
+
+    def encode_caption(self, caption: str, shape: ClipShape) -> Tensor:
         """A caption as the transformer attends to it, (L, D) on the CPU; as inference encodes it.
+
+        Args:
+            caption: In words.
+            shape: Of the windows that it goes with, which Cosmos 3 is told in words.
 
         Raises:
             MalformedRecordError: If it has more tokens than the encoder takes.
         """
-        with self._visiting("text_encoder"):
-            return self.world._encoded("caption", caption)
+        with self._visiting(self.objective.text_part):
+            return self.objective.context(self.world, caption, shape)
 
     def encode_frames(self, frames_THWC: NDArray[np.uint8]) -> Tensor:
         """A window at the scale of the model, float32 (C, T, H, W) on the CPU.
@@ -182,10 +197,16 @@ class Base:
         stride = family.frame_stride
         return [0 if count == 0 else (count - 1) // stride + 1 for count in given]
 
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Parts of the backend that encode footage."""
+        return tuple(part for part in ("tokenizer", self.objective.text_part) if part)
+
     @contextlib.contextmanager
     def _visiting(self, part: str) -> Iterator[None]:
         """A part on the device while the block lasts; on a GPU it stays there, up to the next `settle`."""
-        self.world.parts[part].to(self.device)
+        if part:
+            self.world.parts[part].to(self.device)
         yield
 
     def settle(self) -> None:
@@ -194,10 +215,20 @@ class Base:
 
         if self.device.type != "cuda":
             return
-        for part in ("text_encoder", "tokenizer"):
+        for part in self.encoders:
             self.world.parts[part].to("cpu")
         gc.collect()
         torch.cuda.empty_cache()
+
+
+def precision_of_weights(precision: str) -> str:
+    """What weights that are not trained are kept in: FP8 is a precision of products alone.
+
+    Example:
+        >>> precision_of_weights("fp8"), precision_of_weights("fp32")
+        ('bf16', 'fp32')
+    """
+    return "bf16" if precision == "fp8" else precision
 
 
 class Bases:
@@ -255,4 +286,4 @@ def load_base(key: BaseKey) -> Base:
     world.parts["transformer"].to(key.device)
     seconds = time.monotonic() - started_s
     log.info(json.dumps({"event": "base_loaded", "model": key.model, "load_s": round(seconds, 1)}))
-    return Base(key, world, objective, load_s=seconds)
+    return Base(key, world, objective.bound_to(world), load_s=seconds)

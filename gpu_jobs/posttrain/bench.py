@@ -33,13 +33,13 @@ from gpu_jobs.cosmos_generate.bench_models import (
     transformer_of,
 )
 from gpu_jobs.posttrain.base import Base, BaseKey
+from gpu_jobs.posttrain.cosmos3 import caption_length
 from gpu_jobs.posttrain.learner import Draws, Learner
 from gpu_jobs.posttrain.lora import target_layers
 from gpu_jobs.posttrain.objectives import objective_of
 from gpu_jobs.posttrain.parallel import Fleet
 from gpu_jobs.posttrain.training import lora_flops
-from worldloop.cosmos.families import Family
-from worldloop.cosmos.flops import pass_flops
+from worldloop.cosmos.families import ClipShape, Family
 from worldloop.federation.adapters import initial_adapter
 from worldloop.federation.rounds import Mode, Training
 
@@ -47,6 +47,13 @@ Record = Callable[..., None]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NUM_WARM, NUM_STEPS = 2, 5
 _NUM_WINDOWS = 8
+_COSMOS3_CASES = {
+    f"cosmos3-{size}-256p": Case(
+        f"cosmos3-{size}-256p", f"Cosmos3-{size.title()}", ClipShape(61, 320, 192, 24)
+    )
+    for size in ("edge", "nano")
+}
+"""Windows of the published vision training, see `recipes.cosmos3_nano`."""
 
 
 def main() -> None:
@@ -90,13 +97,13 @@ def train(
     Args:
         record: Takes the row.
         fleet: The processes that train together.
-        key: In `CASES`.
+        key: In `CASES`, or `cosmos3-edge-256p` or `cosmos3-nano-256p`.
         mode: `lora` (rank 8 on the default targets) or `full`.
         again: `again` computes activations again in the backward pass.
         batch_size: Windows of a step, of all processes; fewer than these share a window's tokens.
         compiled: `compiled` compiles blocks.
     """
-    case, count = CASES[key], int(batch_size)
+    case, count = {**CASES, **_COSMOS3_CASES}[key], int(batch_size)
     fleet = Fleet.started(fleet.size, fleet.rank, batch_size=count)
     training = _training(case, mode, again=bool(again), batch_size=count)
     learner = _learner(case, training, fleet, compiled=bool(compiled))
@@ -112,9 +119,10 @@ def train(
         _synchronize()
         spent.append(time.perf_counter() - started_s)
     step_s = statistics.median(spent[NUM_WARM - 1 :])
-    once = pass_flops(case.record, case.shape, batch_size=count)
-    flops = 3 * once.total if mode == "full" else lora_flops(once)
-    tokens = case.record.num_tokens(case.shape) * count
+    base, windows = learner.base, learner.draws.windows
+    cost = base.objective.step_cost(base.world, count, windows.latent(0), windows.context(0))
+    flops = (3 * cost.once.total if mode == "full" else lora_flops(cost.once)) + cost.beside
+    tokens = cost.tokens
     record(
         ":".join(("train", key, mode, again, batch_size, compiled)).rstrip(":"),
         step_s=step_s,
@@ -165,7 +173,8 @@ class RandomWindows:
 
     def __post_init__(self) -> None:
         size = self.case.record.latent_size(self.case.shape)
-        self._latent = torch.randn(16, *size, generator=self.generator)
+        channels = self.case.record.latent_channels
+        self._latent = torch.randn(channels, *size, generator=self.generator)
 
     def __len__(self) -> int:
         return _NUM_WINDOWS
@@ -179,7 +188,11 @@ class RandomWindows:
         return self._latent.roll(index, dims=-1)
 
     def context(self, index: int) -> torch.Tensor:
-        """A full caption."""
+        """A full caption; of Cosmos 3 as many tokens."""
+        if self.case.record.family == "cosmos3":
+            context = torch.zeros(caption_length(self.case.record.record), 1, dtype=torch.int32)
+            context[:TEXT_TOKENS] = 1
+            return context
         return torch.ones(TEXT_TOKENS, TEXT_WIDTH)
 
 
@@ -190,10 +203,12 @@ class RandomWorld:
     Attributes:
         model: Its entry in the registry.
         parts: `transformer` alone.
+        pipeline: Of Cosmos 3, for tokens and positions.
     """
 
     model: Any
     parts: dict[str, Any]
+    pipeline: Any = None
 
     @property
     def family(self) -> Family:
@@ -216,17 +231,32 @@ def _training(case: Case, mode: Mode, *, again: bool, batch_size: int) -> Traini
 def _learner(case: Case, training: Training, fleet: Fleet, *, compiled: bool) -> Learner:
     torch.manual_seed(0)  # every process has the same weights
     transformer = transformer_of(case.record, torch.device(_device()))
+    pipeline = _pipeline(transformer) if case.record.family == "cosmos3" else None
     if training.mode == "full":
         transformer.float()
     key = BaseKey(case.model, "", precision="bf16", device=_device())
-    world = RandomWorld(case.record, {"transformer": transformer})
+    world = RandomWorld(case.record, {"transformer": transformer}, pipeline)
     blank = torch.zeros(TEXT_TOKENS, TEXT_WIDTH)
-    base = Base(key, world, objective_of(case.record), _blank=blank)
+    base = Base(key, world, objective_of(case.record).bound_to(world), _blank=blank)
     start = None
     if training.mode == "lora":
         start = initial_adapter(0, target_layers(transformer, training.targets), training.rank)
     draws = Draws(RandomWindows(case), training, 0, "bench")
     return Learner(base, training, draws, start=start, fleet=fleet, compiled=compiled)
+
+
+def _pipeline(transformer: Any) -> Any:
+    """Cosmos 3's positions, with the tokenizer and autoencoder of the tiny model, which are not measured."""
+    from gpu_jobs.common.torch_ops import import_diffusers
+    from gpu_jobs.cosmos_generate.tiny.cosmos3 import tiny_tokenizer, tiny_vae
+
+    return import_diffusers().Cosmos3OmniPipeline(
+        transformer=transformer,
+        text_tokenizer=tiny_tokenizer(),
+        vae=tiny_vae(),
+        scheduler=None,
+        enable_safety_checker=False,
+    )
 
 
 def _device() -> str:

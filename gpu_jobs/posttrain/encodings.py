@@ -38,6 +38,7 @@ CACHE_VERSION = 1
 _HASHES = "hashes.json"
 _TELL_EVERY_S = 2.0
 _READ_BYTES = 1 << 20
+_ODD_RATE = 0.05
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +143,8 @@ class Encodings:
 
         started_s = time.monotonic()
         window = self.windows[index]
-        frames_THWC = read_window(self.clips[window.clip], window, self.shape)
+        rule = self.base.objective.fit
+        frames_THWC = read_window(self.clips[window.clip], window, self.shape, rule=rule)
         latent_CTHW = self.base.encode_frames(frames_THWC)
         # float16 has three more bits than bf16 for the same room, and latents are of the size of 1
         kept = torch.float16 if self.base.key.precision == "bf16" else torch.float32
@@ -159,7 +161,7 @@ class Encodings:
                     f"metas/{clip.name}.txt: {self.base.key.model} does not read T5",
                     "Write its caption.",
                 )
-            return self.base.encode_caption(clip.caption)
+            return self.base.encode_caption(clip.caption, self.shape)
         return self._padded(read_pickle(clip.pickle), clip)
 
     def _padded(self, states_LD: Any, clip: FolderClip) -> Tensor:
@@ -208,6 +210,7 @@ def encoded(
     """
     check_shape(base, training.shape)
     windows = windows_of(clips, training)
+    _tell_odd_rates(clips, windows, training.shape)
     footage = Encodings(
         base=base,
         clips=clips,
@@ -215,7 +218,7 @@ def encoded(
         shape=training.shape,
         folder=_encoder_folder(base, cache_dir, revision),
         videos=_hashed(clips, cache_dir),
-        captions=[_caption_key(base, clip) for clip in clips],
+        captions=[_caption_key(base, clip, training.shape) for clip in clips],
     )
     drawn = training.num_steps * training.batch_size
     _encode_ahead(footage, range(len(windows) if len(windows) <= drawn else 0), on_event)
@@ -277,19 +280,29 @@ def _encode_ahead(footage: Encodings, indices: range, on_event: OnEvent | None) 
         tell()
 
 
+def _tell_odd_rates(
+    clips: Sequence[FolderClip], windows: Sequence[Window], shape: ClipShape
+) -> None:
+    """Log footage of another rate than the model is told: it learns another speed of the world."""
+    rates = {clips[window.clip].rate_fps / window.interval for window in windows}
+    odd = [rate for rate in rates if rate and abs(rate / shape.rate_fps - 1) > _ODD_RATE]
+    if odd and shape.num_frames > 1:
+        event = {"event": "rate_differs", "told_fps": shape.rate_fps, "found_fps": round(odd[0], 2)}
+        log.warning(json.dumps(event))
+
+
 def _encoder_folder(base: Base, cache_dir: Path, revision: str) -> Path:
     """Where this encoder's files lie: another model, revision or precision has others."""
-    identity = content_id(
-        {
-            "version": CACHE_VERSION,
-            "model": base.key.model,
-            "revision": revision,
-            "precision": base.key.precision,
-            "weights": [
-                _weights_id(base.world.parts[name]) for name in ("tokenizer", "text_encoder")
-            ],
-        }
-    )
+    facts: dict[str, Any] = {
+        "version": CACHE_VERSION,
+        "model": base.key.model,
+        "revision": revision,
+        "precision": base.key.precision,
+        "weights": [_weights_id(base.world.parts[name]) for name in base.encoders],
+    }
+    if text_id := base.objective.text_id(base.world):
+        facts["text"] = text_id
+    identity = content_id(facts)
     return cache_dir / f"{base.key.model}-{identity[:12]}"
 
 
@@ -302,10 +315,10 @@ def _weights_id(part: Any) -> str:
     return digest.hexdigest()
 
 
-def _caption_key(base: Base, clip: FolderClip) -> str:
+def _caption_key(base: Base, clip: FolderClip, shape: ClipShape) -> str:
     if clip.pickle is not None and base.world.family.key in T5_FAMILIES:
         return _sha256(clip.pickle)
-    return hashlib.sha256(clip.caption.encode()).hexdigest()
+    return base.objective.caption_key(clip.caption, shape)
 
 
 def _hashed(clips: Sequence[FolderClip], cache_dir: Path) -> list[str]:
@@ -315,10 +328,12 @@ def _hashed(clips: Sequence[FolderClip], cache_dir: Path) -> list[str]:
         known: dict[str, list[Any]] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         known = {}
-    hashes, fresh = [], {}
+    hashes: list[str] = []
+    fresh: dict[str, list[Any]] = {}
     for clip in clips:
         state = clip.video.stat()
         stamp, before = [state.st_size, state.st_mtime_ns], known.get(clip.video.name)
+        before = fresh.get(clip.video.name, before)  # several windows of one video
         found = before[2] if before and before[:2] == stamp else _sha256(clip.video)
         fresh[clip.video.name] = [*stamp, found]
         hashes.append(found)

@@ -12,6 +12,9 @@ weights (`..._lora.net.0.weight`, `..._lora.net.1.weight`), Predict2's and Predi
 them (`....base_layer.weight`, `....lora_A.default.weight`); their scale is 1, so that alpha / rank is
 multiplied into the second factor. Factors that the line of models has no name for (of the MLP of
 Predict1) are multiplied into the weights.
+
+Cosmos 3, which is published in diffusers' layout alone, has folders in place of these files
+(`iter_000000500_{reg,ema}/transformer/`), and of an adapter only `iter_000000500_lora/`.
 """
 
 import shutil
@@ -24,6 +27,7 @@ import numpy as np
 from gpu_jobs.cosmos_generate.checkpoints.configs import COSMOS1, LAYOUT_OF_FAMILY
 from gpu_jobs.cosmos_generate.checkpoints.original import key_map
 from gpu_jobs.posttrain.base import Base
+from gpu_jobs.posttrain.cosmos3_exports import write_transformer
 from worldloop.cosmos.models import Model
 from worldloop.errors import MalformedRecordError
 from worldloop.federation.adapters import DOWN, UP, Arrays
@@ -90,26 +94,38 @@ def export(
     """
     folder = checkpoints_dir(names)
     folder.mkdir(parents=True, exist_ok=True)
-    stem, written = f"iter_{num_steps:09d}", []
+    stem, cosmos3 = f"iter_{num_steps:09d}", base.world.family.key == "cosmos3"
     if training.mode == "full":
-        kinds = {"reg": last, "ema": averaged} if training.ema_decay else {"reg": last}
-        for kind, arrays in kinds.items():
-            path = folder / f"{stem}_{kind}_model.pt"
-            _save(path, full_state(base, arrays, training.precision))
-            written.append(str(path))
-        return written
+        kinds = {"reg": last, "ema": averaged} if training.averages else {"reg": last}
+        write = _write_folder if cosmos3 else _write_full
+        return [
+            str(write(folder / f"{stem}_{kind}", base, arrays, training.precision))
+            for kind, arrays in kinds.items()
+        ]
+    beside = folder / f"{stem}_lora" / ADAPTER_NAME
+    beside.parent.mkdir(exist_ok=True)
+    _put(beside, peft_adapter(averaged, alpha=training.alpha))
+    if cosmos3:
+        return [str(beside)]
     path = folder / f"{stem}_model.pt"
     saved: dict[str, Any] = {"model": lora_state(base, last, training)}
-    if training.ema_decay:
+    if training.averages:
         saved["ema"] = {
             name.replace(".", "-"): value
             for name, value in lora_state(base, averaged, training).items()
         }
     _save(path, saved)
-    beside = folder / f"{stem}_lora" / ADAPTER_NAME
-    beside.parent.mkdir(exist_ok=True)
-    _put(beside, peft_adapter(averaged, alpha=training.alpha))
     return [str(path), str(beside)]
+
+
+def _write_full(stem: Path, base: Base, arrays: Arrays, precision: str) -> Path:
+    path = stem.with_name(f"{stem.name}_model.pt")
+    _save(path, full_state(base, arrays, precision))
+    return path
+
+
+def _write_folder(stem: Path, base: Base, arrays: Arrays, precision: str) -> Path:
+    return write_transformer(stem, base, arrays, dtype=_dtype(precision))
 
 
 def peft_adapter(adapter: Arrays, *, alpha: float) -> bytes:
@@ -193,7 +209,7 @@ def place_post_trained(checkpoint: Path, checkpoint_dir: Path, model: Model, *, 
     """Copy a checkpoint to where the guides' inference looks for it: `<model>_post-trained[-lora]/model.pt`.
 
     Args:
-        checkpoint: An `iter_*_model.pt`.
+        checkpoint: An `iter_*_model.pt`, or a folder of Cosmos 3.
         checkpoint_dir: Folder of the model folders.
         model: What was trained.
         lora: Whether the checkpoint has an adapter beside the weights.
@@ -202,6 +218,9 @@ def place_post_trained(checkpoint: Path, checkpoint_dir: Path, model: Model, *, 
         The folder, whose name is a `transformer_dir`.
     """
     folder = checkpoint_dir / f"{model.name}_post-trained{'-lora' if lora else ''}"
+    if checkpoint.is_dir():
+        shutil.copytree(checkpoint, folder, dirs_exist_ok=True)
+        return folder
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / "model.pt.part"
     shutil.copyfile(checkpoint, part)
@@ -256,7 +275,7 @@ def _original(model: Model, tensors: Mapping[str, Tensor], dtype: Any) -> dict[s
 def _dtype(precision: str) -> Any:
     import torch
 
-    return torch.bfloat16 if precision == "bf16" else torch.float32
+    return torch.float32 if precision == "fp32" else torch.bfloat16
 
 
 def _save(path: Path, state: Mapping[str, Any]) -> None:

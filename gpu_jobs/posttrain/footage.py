@@ -5,6 +5,7 @@
     t5_xxl/NAME.pickle     its T5 encoding, see `pickles`; may be absent
     clips.jsonl            one `FootageClip` a line; may be absent, else it lists the clips
 
+or, without `clips.jsonl`, the JSONL list of Cosmos 3's published training, see `sft_dataset`.
 Windows of frames are those of the published loader (cosmos_predict1/diffusion/training/datasets/
 dataset_video.py, nvidia-cosmos/cosmos-predict1, commit 4ed35fa): from every `start_frame_interval`-th
 frame on, `num_frames` frames, every `sequence_interval`-th; what the video cannot fill is left out.
@@ -27,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_jobs.cosmos_generate.media import BILINEAR, MediaRule, fit_frames
+from gpu_jobs.posttrain.sft_dataset import ListedWindow, dataset_file, listed_windows
 from gpu_jobs.posttrain.spec import FootageClip
 from worldloop.cosmos.families import ClipShape
 from worldloop.errors import JobFailedError, MalformedRecordError
@@ -39,9 +41,13 @@ VIDEO_TYPES = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".mpg", ".mpeg",
 MOST_UNREADABLE = 0.1
 """A larger share of videos that cannot be read ends the job; a single one never does."""
 _KEEP_TIMES = ("mov", "matroska", "mpegts")  # AVI tells decoding times for presentation times
-_STRETCHED = MediaRule("first", "stretch", BILINEAR)
+STRETCHED = MediaRule("first", "stretch", BILINEAR)
+"""`Resize_Preprocess` of Predict1, see this module; Cosmos 3 has a rule of its own."""
 # scripts/get_t5_embeddings_from_bridge.py of cosmos-predict1 (commit 4ed35fa) takes texts[0]
-_CAPTION_FIELDS = ("caption", "prompt", "texts")
+_CAPTION_FIELDS = ("caption_json", "caption", "prompt", "texts")
+# of the structured captions that Cosmos 3's captioner writes as caption.json (docs/dataset_jsonl.md of
+# NVIDIA/cosmos-framework, commit 5eee9ed)
+_STRUCTURED_FIELDS = ("temporal_caption", "subjects")
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +64,9 @@ class FolderClip:
         num_frames: Frames of the file.
         rate_fps: Frames per second of the file; 0 where it does not say.
         times: Presentation time of each frame, in the stream's ticks; empty where the file has none.
+        first_frame: Where the clip begins in the file.
+        end_frame: The frame behind its last one; 0: that of the file.
+        interval: Every so-manieth frame of the file belongs to it.
     """
 
     facts: FootageClip
@@ -67,11 +76,20 @@ class FolderClip:
     num_frames: int
     rate_fps: float
     times: tuple[int, ...] = ()
+    first_frame: int = 0
+    end_frame: int = 0
+    interval: int = 1
 
     @property
     def name(self) -> str:
         """Of its files, without ending."""
         return self.facts.name
+
+    @property
+    def span(self) -> range:
+        """Numbers of its frames in the file."""
+        end = min(self.end_frame or self.num_frames, self.num_frames)
+        return range(self.first_frame, max(end, self.first_frame), self.interval)
 
 
 @dataclass(frozen=True)
@@ -123,20 +141,24 @@ def read_folder(
             `clips.jsonl` is odd.
         JobFailedError: If too many videos cannot be read; names them.
     """
-    listed = _listed(folder)
     chosen = [
-        (facts, video)
-        for facts, video in listed
-        if facts.city not in exclude_cities and (not cities or facts.city in cities)
+        each
+        for each in _listed(folder)
+        if each.facts.city not in exclude_cities and (not cities or each.facts.city in cities)
     ]
     if 0 < max_clips < len(chosen):
         spaced = np.linspace(0, len(chosen) - 1, max_clips).round().astype(int)
         chosen = [chosen[index] for index in spaced]
-    _check_texts(folder, [facts.name for facts, _ in chosen])
-    clips, unreadable = [], {}
-    for facts, video in chosen:
+    _check_texts(folder, [each.facts.name for each in chosen if isinstance(each, _Listed)])
+    clips: list[FolderClip] = []
+    unreadable: dict[str, str] = {}
+    known: dict[Path, _Frames] = {}
+    for each in chosen:
+        video = each.video
         try:
-            clips.append(_looked_over(folder, facts, video))
+            if video.name not in unreadable:
+                known[video] = known.get(video) or _frames_in(video)
+                clips.append(_looked_over(folder, each, known[video]))
         except _UnreadableVideoError as error:
             unreadable[video.name] = str(error)
             log.warning(
@@ -144,7 +166,7 @@ def read_folder(
                     {"event": "video_left_out", "video": video.name, "reason": str(error)[:200]}
                 )
             )
-    _check_share(folder, unreadable, len(chosen))
+    _check_share(folder, unreadable, len({each.video for each in chosen}))
     return clips
 
 
@@ -163,18 +185,19 @@ def windows_of(clips: Sequence[FolderClip], training: Training) -> list[Window]:
     """
     count, interval = training.shape.num_frames, training.sequence_interval
     reach = (count - 1) * interval + 1
-    every = training.start_frame_interval or count * interval
     windows = [
-        Window(number, first, interval, count)
+        Window(number, first, interval * clip.interval, count)
         for number, clip in enumerate(clips)
-        for first in range(0, clip.num_frames - reach + 1, every)
+        for first in clip.span[
+            : max(0, len(clip.span) - reach + 1) : training.start_frame_interval or count * interval
+        ]
     ]
-    short = [clip for clip in clips if clip.num_frames < reach]
+    short = [clip for clip in clips if len(clip.span) < reach]
     if short and len(short) == len(clips):
-        longest = max(clips, key=lambda clip: clip.num_frames)
+        longest = max(clips, key=lambda clip: len(clip.span))
         raise MalformedRecordError(
             f"length of {len(clips)} video(s)",
-            f"at most {longest.num_frames} frames ({longest.video.name})",
+            f"at most {len(longest.span)} frames ({longest.video.name})",
             f"at least {reach}: {count} frames, every {interval}.",
             "Train with fewer num_frames or a smaller sequence_interval, or give longer videos.",
         )
@@ -184,15 +207,23 @@ def windows_of(clips: Sequence[FolderClip], training: Training) -> list[Window]:
                 {
                     "event": "video_left_out",
                     "video": clip.video.name,
-                    "reason": f"{clip.num_frames} frames; a window takes {reach}",
+                    "reason": f"{len(clip.span)} frames; a window takes {reach}",
                 }
             )
         )
     return windows
 
 
-def read_window(clip: FolderClip, window: Window, shape: ClipShape) -> Frames:
+def read_window(
+    clip: FolderClip, window: Window, shape: ClipShape, *, rule: MediaRule = STRETCHED
+) -> Frames:
     """The frames of a window, resized, uint8 (T, H, W, 3).
+
+    Args:
+        clip: Of the window.
+        window: Which frames.
+        shape: Their size.
+        rule: How they are fitted to it.
 
     Raises:
         MalformedRecordError: If the video has other frames than it was found with.
@@ -202,7 +233,7 @@ def read_window(clip: FolderClip, window: Window, shape: ClipShape) -> Frames:
     try:
         for number, frame in _decoded_from(clip, wanted[0]):
             if number in wanted:
-                found.append(_fitted(frame, shape))
+                found.append(_fitted(frame, shape, rule))
             if len(found) == len(wanted):
                 break
     except (av.FFmpegError, OSError) as error:
@@ -264,18 +295,31 @@ class _UnreadableVideoError(Exception):
     """Why one video cannot be read."""
 
 
-def _listed(folder: Path) -> list[tuple[FootageClip, Path]]:
-    """Clips and their files: those of `clips.jsonl`, or every video."""
+@dataclass(frozen=True)
+class _Listed:
+    """A video whose caption is in a file of its own."""
+
+    facts: FootageClip
+    video: Path
+
+
+_Frames = tuple[tuple[int, ...], int, float]
+
+
+def _listed(folder: Path) -> Sequence[_Listed | ListedWindow]:
+    """Clips and their files: those of `clips.jsonl` or of a JSONL list, or every video."""
     path = folder / CLIPS_NAME
     if not path.is_file():
-        return [(FootageClip(video.stem, video.stem), video) for video in videos_of(folder)]
+        if listing := dataset_file(folder):
+            return listed_windows(listing)
+        return [_Listed(FootageClip(video.stem, video.stem), video) for video in videos_of(folder)]
     rows = [_facts(path, line) for line in _text_of(path).splitlines() if line.strip()]
     if not rows:
         return []
     videos = {video.stem: video for video in videos_of(folder)}
     by_name = {row.name: row for row in rows}
     return [
-        (row, videos.get(name, folder / VIDEOS / f"{name}.mp4"))
+        _Listed(row, videos.get(name, folder / VIDEOS / f"{name}.mp4"))
         for name, row in sorted(by_name.items())
     ]
 
@@ -323,21 +367,20 @@ def _check_share(folder: Path, unreadable: Mapping[str, str], num_videos: int) -
     )
 
 
-def _looked_over(folder: Path, facts: FootageClip, video: Path) -> FolderClip:
-    pickle = folder / PICKLES / f"{facts.name}.pickle"
-    times, num_frames, rate_fps = _frames_in(video)
-    return FolderClip(
-        facts,
-        video,
-        caption_of(folder, facts.name),
-        pickle if pickle.is_file() else None,
-        num_frames,
-        rate_fps,
-        times,
-    )
+def _looked_over(folder: Path, each: _Listed | ListedWindow, frames: _Frames) -> FolderClip:
+    times, num_frames, rate_fps = frames
+    if isinstance(each, ListedWindow):
+        return FolderClip(
+            each.facts, each.video, each.caption, None, num_frames, rate_fps, times,
+            each.first_frame, each.last_frame + 1, each.interval,
+        )  # fmt: skip
+    pickle = folder / PICKLES / f"{each.facts.name}.pickle"
+    caption = caption_of(folder, each.facts.name)
+    found = pickle if pickle.is_file() else None
+    return FolderClip(each.facts, each.video, caption, found, num_frames, rate_fps, times)
 
 
-def _frames_in(video: Path) -> tuple[tuple[int, ...], int, float]:
+def _frames_in(video: Path) -> _Frames:
     """Times of the frames, how many there are and how many a second, from the file's packets."""
     try:
         with av.open(str(video)) as container:
@@ -369,9 +412,9 @@ def _decoded_from(clip: FolderClip, first: int) -> Iterator[tuple[int, Any]]:
             yield (numbers.get(frame.pts, -1) if numbers else count), frame
 
 
-def _fitted(frame: Any, shape: ClipShape) -> Frames:
+def _fitted(frame: Any, shape: ClipShape, rule: MediaRule) -> Frames:
     pixels: Frames = frame.to_ndarray(format="rgb24")
-    fitted: Frames = fit_frames(pixels[None], shape, _STRETCHED)[0]
+    fitted: Frames = fit_frames(pixels[None], shape, rule)[0]
     return fitted
 
 
@@ -394,13 +437,15 @@ def _text_of(path: Path) -> str:
 
 
 def _caption_in(path: Path) -> str:
-    """The caption of a JSON file: a string, or an object with `caption`, `prompt` or `texts`."""
+    """The caption of a JSON file: a string, an object with one of `_CAPTION_FIELDS`, or a structured caption."""
     try:
         found: Any = json.loads(_text_of(path))
     except ValueError:
         found = None
-    if isinstance(found, dict):
+    if isinstance(found, dict) and not any(found.get(name) for name in _STRUCTURED_FIELDS):
         found = next((found[name] for name in _CAPTION_FIELDS if found.get(name)), None)
+    if isinstance(found, dict) and found:
+        return json.dumps(found, ensure_ascii=False)
     if isinstance(found, list) and found:
         found = found[0]
     if not isinstance(found, str) or not found.strip():

@@ -10,6 +10,7 @@ nothing of it, and temporal consistency, sharpness and motion are plain measurem
 import importlib.metadata
 import itertools
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gpu_jobs.posttrain.base import Base, BaseKey, Bases
+from gpu_jobs.posttrain.base import Base, BaseKey, Bases, precision_of_weights
 from gpu_jobs.posttrain.features import (
     BLOCK_MATCHING,
     FRAME_STATISTICS,
@@ -43,7 +44,7 @@ from worldloop.federation.evaluation import FOOTAGE, mean_interval
 OnEvent = Callable[[Mapping[str, Any]], None]
 
 SIGNALS = "worldloop.curation.signals"
-_TILE_WIDTH_PX = 192
+_TILE_WIDTH_PX, _GAP_PX = 192, 12
 _MOST_ROWS = 8
 _CLIP_MEASURES = ("text_cosine", "temporal_consistency", "sharpness", "motion")
 
@@ -84,7 +85,9 @@ def judge(
     from gpu_jobs.embed_clips.model import EmbedModel
 
     _check(spec)
+    started_s = time.monotonic()
     with claim_device(spec.device) as device:
+        on_gpu = str(device) != "cpu"
         embedder = EmbedModel.load(device=str(device))
         base = _base(spec, bases or Bases(), str(device)) if spec.model else None
         judges = _judges(embedder.model_id, spec.model)
@@ -101,11 +104,14 @@ def judge(
     shown = [group for group in groups if group.name != FOOTAGE]
     if spec.sheet_path:
         write_sheet(Path(spec.sheet_path), shown)
+    wall_s = round(time.monotonic() - started_s, 3)
     return JudgeReport(
         scores=scores,
         clips=[row for group in shown for row in _clip_rows(group)],
         sheet_path=spec.sheet_path,
         versions={name: importlib.metadata.version(name) for name in ("torch", "av", "numpy")},
+        wall_s=wall_s,
+        gpu_s=wall_s if on_gpu else 0.0,
     )
 
 
@@ -118,7 +124,7 @@ def write_sheet(path: Path, groups: Sequence[Group]) -> None:
     size = (_TILE_WIDTH_PX, max(2, round(_TILE_WIDTH_PX * height / width)))
     rows = [[_shrunk(group.clips[row].frames, size) for group in groups] for row in range(count)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_rows(path, rows)
+    write_rows(path, rows, gap_px=_GAP_PX)
 
 
 def _asked(spec: JudgeSpec) -> list[tuple[str, list[Path], list[str]]]:
@@ -305,7 +311,8 @@ def _judges(embedder: str, model: str) -> dict[str, str]:
 
 
 def _base(spec: JudgeSpec, bases: Bases, device: str) -> Base:
-    key = BaseKey(spec.model, spec.checkpoint_dir, spec.transformer_dir, spec.precision, device)
+    precision = precision_of_weights(spec.precision)
+    key = BaseKey(spec.model, spec.checkpoint_dir, spec.transformer_dir, precision, device)
     return bases.get(key)
 
 

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_jobs.posttrain import fp8
 from gpu_jobs.posttrain.base import Base
-from gpu_jobs.posttrain.lora import attach, detach, to_arrays
+from gpu_jobs.posttrain.lora import attach, blocks_of, detach, to_arrays
 from gpu_jobs.posttrain.objectives import Batch, noise_of
 from gpu_jobs.posttrain.parallel import Fleet
 from gpu_jobs.posttrain.windows import Windows
@@ -29,12 +30,10 @@ from worldloop.seeds import derive_seed, stream
 
 Tensor = Any
 
-# cosmos_predict1/diffusion/training/config/video2world/experiment.py:80-84, commit 4ed35fa
-BETAS, EPS = (0.9, 0.99), 1e-10
-GRADIENT_NORM = 1.0
 WORDLESS, NEGATIVE = -1, -2
-"""In the place of a caption: zeros, which published trainings drop captions to, and the family's
-negative prompt, which inference guides away from. Dropped captions are the one or the other, evenly."""
+"""In the place of a caption: nothing, which published trainings drop captions to, and the family's
+negative prompt, which inference guides away from. Dropped captions are the one or the other, evenly,
+but for Cosmos 3, where they are an empty text."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ class Learner:
         draws: What every step is trained with.
         start: The adapter that is started from; None trains all weights.
         fleet: The processes that train together.
-        compiled: Whether blocks are compiled.
+        compiled: Whether blocks are compiled, also if the training does not ask for it.
     """
 
     part = "adapter"
@@ -155,24 +154,25 @@ class Learner:
         self.start = {name: one.detach().to(home, copy=True) for name, one in self.own.items()}
         self.averages = (
             {name: one.detach().clone() for name, one in self.own.items()}
-            if training.ema_decay
+            if training.averages
             else {}
         )
         self.num_updates = 0
         self.optimizer = torch.optim.AdamW(
             list(self.parameters.values()),
             lr=training.learning_rate,
-            betas=BETAS,
-            eps=EPS,
+            betas=base.objective.descent.betas,
+            eps=base.objective.descent.eps,
             weight_decay=training.weight_decay,
             fused=base.device.type == "cuda",
         )
         self._shared = fleet.share_tokens(self.transformer)
         if training.checkpoint_blocks:
             self.transformer.enable_gradient_checkpointing()
-        if compiled:
-            for block in self.transformer.transformer_blocks:
-                block.compile(dynamic=False)
+        self._eights = fp8.swap(self.transformer) if training.precision == fp8.FP8 else []
+        self._is_compiled = compiled or training.compile_blocks
+        if self._is_compiled:
+            compile_blocks(self.transformer)
 
     @property
     def own(self) -> dict[str, Tensor]:
@@ -197,7 +197,8 @@ class Learner:
         (loss * self.fleet.sharers).backward()
         self.fleet.average_gradients(self.parameters.values())
         self._pull_to_start()
-        torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), GRADIENT_NORM)
+        longest = self.base.objective.descent.gradient_norm
+        torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), longest)
         for group in self.optimizer.param_groups:
             group["lr"] = self.training.learning_rate * rate
         self.optimizer.step()
@@ -245,6 +246,9 @@ class Learner:
 
         from gpu_jobs.posttrain.model import unshare_tokens
 
+        if self._is_compiled:
+            forget_compiled(self.transformer)
+        fp8.restore(self._eights)
         unshare_tokens(self._shared)
         self.transformer.disable_gradient_checkpointing()
         self.transformer.eval()
@@ -261,9 +265,13 @@ class Learner:
         if start is not None:
             parameters = attach(self.transformer, start, alpha=self.training.alpha)
         else:
-            self.transformer.requires_grad_(True)
+            trains = self.base.objective.trains
+            for name, parameter in self.transformer.named_parameters():
+                parameter.requires_grad_(trains(name))
             self.fleet.shard(self.transformer)
-            parameters = dict(self.transformer.named_parameters())
+            parameters = {
+                name: one for name, one in self.transformer.named_parameters() if trains(name)
+            }
         self.transformer.train()
         return {name: parameters[name] for name in sorted(parameters)}
 
@@ -271,7 +279,7 @@ class Learner:
         """Full training in bf16 keeps its weights in float32 and computes in bf16."""
         import torch
 
-        if self.is_lora or self.training.precision != "bf16":
+        if self.is_lora or self.training.precision == "fp32":
             return contextlib.nullcontext()
         return torch.autocast(self.base.device.type, torch.bfloat16)
 
@@ -293,12 +301,9 @@ class Learner:
         return self.base.objective.losses(self.transformer, batch, places_B, noise).mean()
 
     def _context(self, caption: int) -> Tensor:
-        import torch
-
-        if caption == NEGATIVE:
-            return self.base.blank
-        if caption == WORDLESS:
-            return torch.zeros_like(self.base.blank)
+        if caption in (NEGATIVE, WORDLESS):
+            negative = caption == NEGATIVE
+            return self.base.dropped_caption(self.training.shape, negative=negative)
         return self.draws.windows.context(caption)
 
     def _pull_to_start(self) -> None:
@@ -316,7 +321,7 @@ class Learner:
     def _average(self) -> None:
         """Take the weights after a step into account; early on an average forgets faster."""
         self.num_updates += 1
-        decay = min(self.training.ema_decay, (1 + self.num_updates) / (10 + self.num_updates))
+        decay = decay_of(self.training, self.num_updates)
         for name, own in self.own.items() if self.averages else ():
             self.averages[name].lerp_(own.detach(), 1 - decay)
 
@@ -330,16 +335,62 @@ class Learner:
         return arrays
 
 
+def compile_blocks(transformer: Any) -> None:
+    """Compile each block of a transformer at its first step; shapes are fixed, blocks that are alike share code."""
+    import torch
+
+    from gpu_jobs.cosmos_generate.speed.compiled import RECOMPILES
+
+    torch._dynamo.config.recompile_limit = RECOMPILES
+    torch._dynamo.config.accumulated_recompile_limit = 4 * RECOMPILES
+    for block in blocks_of(transformer):
+        block.compile(dynamic=False)
+
+
+def forget_compiled(transformer: Any) -> None:
+    """Have blocks computed as they are again: measuring has other shapes, and no adapter."""
+    for block in blocks_of(transformer):
+        block._compiled_call_impl = None  # what `Module.compile` sets; torch has no inverse of it
+
+
+def decay_of(training: Training, num_updates: int) -> float:
+    """How much of an average is kept when weights are taken into account for this many times.
+
+    A power average (arXiv 2312.02696) as cosmos_framework/model/generator/omni_mot_model.py has it
+    (`ema_beta`, NVIDIA/cosmos-framework, commit 5eee9ed): its length is a share of the training so far.
+
+    Example:
+        >>> from worldloop.cosmos.families import ClipShape
+        >>> shape = ClipShape(9, 64, 48, 24)
+        >>> decay_of(Training(shape, ema_decay=0.999), 1)
+        0.18181818181818182
+        >>> round(decay_of(Training(shape, ema_rate=0.1), 99), 4)
+        0.9233
+    """
+    if not training.ema_rate:
+        return min(training.ema_decay, (1 + num_updates) / (10 + num_updates))
+    square = training.ema_rate**-2
+    power = float(np.roots([1, 7, 16 - square, 12 - square]).real.max())
+    return float((1 - 1 / (num_updates + 1)) ** (power + 1))
+
+
 def rate_of(training: Training, number: int) -> float:
-    """Share of the learning rate of a step: it grows while warming up, then stays.
+    """Share of the learning rate of a step: it grows while warming up, then stays or falls along a cosine.
 
     Example:
         >>> from worldloop.cosmos.families import ClipShape
         >>> training = Training(ClipShape(9, 64, 48, 24), warmup_steps=4)
         >>> rate_of(training, 0), rate_of(training, 9)
         (0.25, 1.0)
+        >>> falling = Training(ClipShape(9, 64, 48, 24), warmup_steps=4, cosine_steps=12)
+        >>> [round(rate_of(falling, number), 3) for number in (3, 4, 8, 12, 20)]
+        [1.0, 1.0, 0.5, 0.0, 0.0]
     """
-    return min(1.0, (number + 1) / max(1, training.warmup_steps))
+    warm = training.warmup_steps
+    if number < warm or not training.cosine_steps:
+        return min(1.0, (number + 1) / max(1, warm))
+    done = min(1.0, (number - warm) / max(1, training.cosine_steps - warm))
+    return 0.5 * (1 + math.cos(math.pi * done))
 
 
 def norm_of(end: Arrays, start: Arrays) -> float:

@@ -16,18 +16,30 @@ from numpy.typing import NDArray
 
 from worldloop.errors import MalformedRecordError
 from worldloop.federation.adapters import DOWN, UP, Arrays
+from worldloop.federation.rounds import COSMOS3_ATTENTION, COSMOS3_MLP, LORA_TARGETS
 
 _BLOCK = re.compile(r"^(?:transformer_blocks|layers)\.(\d+)\.")
+
+
+def blocks_of(transformer: Any) -> Any:
+    """The repeated blocks; Cosmos 3 calls them `layers`."""
+    return getattr(transformer, "transformer_blocks", None) or transformer.layers
+
+
+def is_cosmos3(transformer: Any) -> bool:
+    """Whether a transformer is `Cosmos3OmniTransformer`, which has a reasoner beside the generator."""
+    return not hasattr(transformer, "transformer_blocks")
 
 
 def target_layers(
     transformer: Any, targets: Sequence[str], *, first_blocks: int = 0
 ) -> dict[str, tuple[int, int]]:
-    """Linear layers of the blocks whose names end so, with their (out, in).
+    """Linear layers of the blocks whose names end so, with their (out, in); of Cosmos 3 the generator's alone.
 
     Args:
         transformer: diffusers' network.
-        targets: Ends of names, e.g. `to_q` or `ff.net.2`.
+        targets: Ends of names, e.g. `to_q` or `ff.net.2`; the default, `LORA_TARGETS`, stands for attention
+            and MLP of Cosmos 3's generator too.
         first_blocks: Only this many leading blocks; 0: all.
 
     Raises:
@@ -35,22 +47,37 @@ def target_layers(
     """
     import torch
 
+    from gpu_jobs.posttrain.cosmos3 import is_generators
+
+    cosmos3 = is_cosmos3(transformer)
+    if cosmos3 and tuple(targets) == LORA_TARGETS:
+        targets = _generator_targets(transformer)
     ends = tuple(f".{target}" for target in targets)
     found: dict[str, tuple[int, int]] = {}
     for name, layer in transformer.named_modules():
         block = _BLOCK.match(name)
         early = block and (not first_blocks or int(block[1]) < first_blocks)
-        if early and name.endswith(ends) and isinstance(layer, torch.nn.Linear):
+        mine = not cosmos3 or is_generators(f"{name}.weight")
+        if early and mine and name.endswith(ends) and isinstance(layer, torch.nn.Linear):
             found[name] = (layer.out_features, layer.in_features)
     absent = [target for target in targets if not any(n.endswith(f".{target}") for n in found)]
     if absent or not found:
+        named = ("add_q_proj", "mlp_moe_gen.up_proj") if cosmos3 else ("to_q", "ff.net.0.proj")
         raise MalformedRecordError(
             "targets of an adapter",
             absent or list(targets),
-            "ends of names of linear layers, such as 'to_q' or 'ff.net.0.proj'",
+            f"ends of names of linear layers{' of the generator' if cosmos3 else ''}, such as "
+            f"{named[0]!r} or {named[1]!r}",
             "Correct the targets of the plan.",
         )
     return found
+
+
+def _generator_targets(transformer: Any) -> tuple[str, ...]:
+    """Attention and MLP of Cosmos 3's generator; Edge has an MLP without a gate."""
+    mlp = transformer.layers[0].mlp_moe_gen
+    parts = (each for each in COSMOS3_MLP if hasattr(mlp, each.rpartition(".")[2]))
+    return (*COSMOS3_ATTENTION, *parts)
 
 
 def attach(transformer: Any, adapter: Arrays, *, alpha: float) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_jobs.posttrain.base import Base, BaseKey, Bases
+from gpu_jobs.posttrain.base import Base, BaseKey, Bases, precision_of_weights
 from gpu_jobs.posttrain.encodings import Encodings, encoded
 from gpu_jobs.posttrain.footage import FolderClip, Window, read_folder, read_window
 from gpu_jobs.posttrain.spec import FootageClip, MeasureReport, MeasureSpec
@@ -68,7 +68,11 @@ def measure(
     with claim_device(spec.device) as device:
         base = (bases or Bases()).get(
             BaseKey(
-                spec.model, spec.checkpoint_dir, spec.transformer_dir, spec.precision, str(device)
+                spec.model,
+                spec.checkpoint_dir,
+                spec.transformer_dir,
+                precision_of_weights(spec.precision),
+                str(device),
             )
         )
         footage = _encodings(
@@ -284,7 +288,8 @@ def _sample_latent(base: Base, path: Path, spec: MeasureSpec) -> Tensor:
     """The first window of a sample, as footage is encoded."""
     shape = ClipShape(**spec.shape)
     clip = FolderClip(FootageClip(path.stem, path.stem), path, "", None, shape.num_frames, 0.0)
-    return base.encode_frames(read_window(clip, Window(0, 0, 1, shape.num_frames), shape))
+    window = Window(0, 0, 1, shape.num_frames)
+    return base.encode_frames(read_window(clip, window, shape, rule=base.objective.fit))
 
 
 def _encodings(spec: MeasureSpec, base: Base, clips: list[FolderClip]) -> Encodings:

@@ -14,17 +14,22 @@ of what the network itself answers, which for all of these families is the publi
   commit 50369b8; examples/cosmos/train_cosmos_predict25_lora.py of diffusers, commit 58eb52c).
 
 Given (conditioning) frames have no part in a loss; as published, they count in its mean.
+Cosmos 3, whose transformer takes windows one by one and reads their captions itself, is in `cosmos3`.
 """
 
 # B batch, C channels, T latent frames, H height, W width, L tokens, D width of a token
 
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Protocol
 
+from gpu_jobs.cosmos_generate.media import MediaRule
+from gpu_jobs.posttrain.footage import STRETCHED
 from worldloop.cosmos.families import ClipShape
+from worldloop.cosmos.flops import PassFlops, pass_flops
 from worldloop.cosmos.models import Model
 from worldloop.errors import MalformedRecordError
 from worldloop.seeds import derive_seed
@@ -44,7 +49,24 @@ SIGMA_CONDITIONING = 0.0001
 # examples/cosmos/train_cosmos_predict25_lora.py, commit 58eb52c of diffusers: sample_train_sigma_t and
 # the default of --conditional_frame_timestep
 SHIFT, CONDITIONAL_TIMESTEP = 5.0, 0.0001
+# cosmos_predict1/diffusion/training/config/video2world/experiment.py:80-84, commit 4ed35fa
+BETAS, EPS, GRADIENT_NORM = (0.9, 0.99), 1e-10, 1.0
 _EDGE = 1e-6  # places closer to 0 or 1 are moved here, because a normal distribution has no end
+
+
+@dataclass(frozen=True)
+class Descent:
+    """How AdamW follows the gradient of a loss.
+
+    Attributes:
+        betas: Of its two averages.
+        eps: Added to the root of the second one.
+        gradient_norm: Longer gradients are scaled down to this length.
+    """
+
+    betas: tuple[float, float] = BETAS
+    eps: float = EPS
+    gradient_norm: float = GRADIENT_NORM
 
 
 @dataclass(frozen=True)
@@ -53,7 +75,7 @@ class Batch:
 
     Attributes:
         latent: Clean latents at the scale of the model, float32 (B, C, T, H, W).
-        context: Encoded captions, (B, L, D).
+        context: Captions as `Objective.context` gives them, (B, L, D).
         shape: Of the windows.
         given: First latent frames that each window is given.
         target: For controls: clean latents that are wanted in the place of the windows' own.
@@ -158,6 +180,21 @@ class Question:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a step costs, apart from activations that are computed again.
+
+    Attributes:
+        tokens: Of the transformer that are trained on.
+        once: Operations of the forward pass that gradients go back through.
+        beside: Operations of what is computed forward alone.
+    """
+
+    tokens: int
+    once: PassFlops
+    beside: float = 0.0
+
+
+@dataclass(frozen=True)
 class Objective(ABC):
     """What a family learns.
 
@@ -166,6 +203,95 @@ class Objective(ABC):
     """
 
     takes_frames: bool
+    text_part: ClassVar[str] = "text_encoder"
+    """Part of a backend that reads captions; empty where the transformer does."""
+    fit: ClassVar[MediaRule] = STRETCHED
+    """How footage of another size is fitted."""
+
+    @property
+    def descent(self) -> Descent:
+        """How the optimizer follows the loss."""
+        return Descent()
+
+    def bound_to(self, world: Any) -> "Objective":
+        """The same with what it needs of a loaded backend."""
+        return self
+
+    def trains(self, parameter: str) -> bool:
+        """Whether training of all weights changes the one with this name."""
+        return True
+
+    def context(self, world: Any, caption: str, shape: ClipShape) -> Tensor:
+        """A caption as the transformer takes it, (L, D) on the CPU, of one length for all captions.
+
+        Args:
+            world: The backend; `text_part` is on the device.
+            caption: In words.
+            shape: Of the windows that it goes with.
+
+        Raises:
+            MalformedRecordError: If it has more tokens than the model takes.
+        """
+        return world._encoded("caption", caption)
+
+    def dropped(self, blank: Callable[[], Tensor], shape: ClipShape, *, negative: bool) -> Tensor:
+        """What takes the place of a dropped caption, (L, D) on the CPU.
+
+        Args:
+            blank: Gives the negative prompt as the transformer takes it.
+            shape: Of the windows.
+            negative: Whether the negative prompt is drawn for it, and not nothing.
+        """
+        import torch
+
+        return blank() if negative else torch.zeros_like(blank())
+
+    def caption_key(self, caption: str, shape: ClipShape) -> str:
+        """Tells captions apart that `context` makes different tensors of; begins with the SHA-256 of the words.
+
+        Whose caption is taken back has its files removed by that hash.
+        """
+        return hashlib.sha256(caption.encode()).hexdigest()
+
+    def text_id(self, world: Any) -> str:
+        """Tells readers of captions of one model apart that are no part with weights; else empty."""
+        return ""
+
+    @abstractmethod
+    def encoded(self, world: Any, video_BCTHW: Tensor) -> Tensor:
+        """Latents of whole windows by the backend's own function, float32 (B, C, T, H, W).
+
+        Args:
+            world: The backend; its autoencoder is on the device.
+            video_BCTHW: Frames between -1 and 1.
+        """
+
+    @abstractmethod
+    def losses(self, transformer: Any, batch: Batch, places_B: Tensor, noise: Noise) -> Tensor:
+        """Loss of each window, (B,) with gradient.
+
+        Args:
+            transformer: The network, an adapter in it or not.
+            batch: Windows.
+            places_B: Quantiles of noise levels, between 0 and 1.
+            noise: Of the latents and of given frames.
+        """
+
+    @abstractmethod
+    def step_cost(self, world: Any, batch_size: int, latent: Tensor, context: Tensor) -> Cost:
+        """What a step of so many windows costs.
+
+        Args:
+            world: The backend.
+            batch_size: Windows.
+            latent: One of them, (C, T, H, W).
+            context: Its caption, (L, D).
+        """
+
+
+@dataclass(frozen=True)
+class BatchedObjective(Objective):
+    """What families learn whose transformer, `CosmosTransformer3DModel`, takes the windows of a step at once."""
 
     @abstractmethod
     def levels(self, places_B: Tensor, latent_frames: int) -> Tensor:
@@ -182,31 +308,33 @@ class Objective(ABC):
             dtype: Precision of what enters the network.
         """
 
-    @abstractmethod
-    def encoded(self, world: Any, video_BCTHW: Tensor) -> Tensor:
-        """Latents of whole windows by the backend's own function, float32 (B, C, T, H, W).
-
-        Args:
-            world: The backend; its autoencoder is on the device.
-            video_BCTHW: Frames between -1 and 1.
-        """
-
     def losses(self, transformer: Any, batch: Batch, places_B: Tensor, noise: Noise) -> Tensor:
-        """Loss of each window, (B,) with gradient.
-
-        Args:
-            transformer: The network, an adapter in it or not.
-            batch: Windows.
-            places_B: Quantiles of noise levels, between 0 and 1.
-            noise: Of the latents and of given frames.
-        """
+        """See `Objective`."""
         levels_B = self.levels(places_B, int(batch.latent.shape[2]))
         question = self.question(batch, levels_B, noise, dtype=dtype_of(transformer))
         return question.losses(transformer(**question.inputs)[0])
 
+    def step_cost(self, world: Any, batch_size: int, latent: Tensor, context: Tensor) -> Cost:
+        """See `Objective`."""
+        config = world.parts["transformer"].config
+        _, frames, height, width = latent.shape
+        _, rows, columns = config.patch_size
+        inner = config.num_attention_heads * config.attention_head_dim
+        known = replace(
+            world.model,
+            num_layers=config.num_layers,
+            num_heads=config.num_attention_heads,
+            head_dim=config.attention_head_dim,
+            width=0,
+            mlp_width=int(inner * config.mlp_ratio),
+            patch=rows,
+        )
+        once = window_flops(known, latent, batch_size, text_tokens=int(context.shape[0]))
+        return Cost(batch_size * frames * (height // rows) * (width // columns), once)
+
 
 @dataclass(frozen=True)
-class EdmObjective(Objective):
+class EdmObjective(BatchedObjective):
     """Cosmos-1.0 and Predict1. Noise grows with the root of the latent frames (`adjust_video_noise`)."""
 
     def levels(self, places_B: Tensor, latent_frames: int) -> Tensor:
@@ -258,7 +386,7 @@ class EdmObjective(Objective):
 
 
 @dataclass(frozen=True)
-class FlowObjective(Objective):
+class FlowObjective(BatchedObjective):
     """A rectified flow: at time t the network sees (1 - t) clean + t noise and answers noise - clean.
 
     Attributes:
@@ -339,7 +467,7 @@ class Predict25Objective(FlowObjective):
         """See `Objective`."""
         import torch
 
-        even_B = torch.sigmoid(_normal_at(places_B))
+        even_B = torch.sigmoid(normal_at(places_B))
         return (SHIFT * even_B / (1 + (SHIFT - 1) * even_B)).float()
 
     def _told(self, batch: Batch, times: Tensor, dtype: Any) -> dict[str, Any]:
@@ -368,15 +496,19 @@ def objective_of(model: Model) -> Objective:
         return Predict2Objective(takes_frames, time, times_by_frame=takes_frames)
     if model.family == "predict2.5":
         return Predict25Objective(True, CONDITIONAL_TIMESTEP, times_by_frame=True)
+    if model.family == "cosmos3":
+        from gpu_jobs.posttrain.cosmos3 import cosmos3_objective
+
+        return cosmos3_objective(model)
     raise MalformedRecordError(
         f"family of {model.name} for post-training",
         model.family,
         f"one of {TRAINED}",
-        "Choose a model of these families; Cosmos 3 and the control models are not trained here.",
+        "Choose a model of these families; the control models are not trained here.",
     )
 
 
-TRAINED = ("cosmos1", "predict1", "predict2", "predict2.5")
+TRAINED = ("cosmos1", "predict1", "predict2", "predict2.5", "cosmos3")
 """Families that can be post-trained."""
 
 
@@ -386,11 +518,27 @@ def noise_of(batch: Batch, seeds: Sequence[int]) -> SeededNoise:
     return SeededNoise(tuple(seeds))
 
 
+def window_flops(model: Model, latent: Tensor, batch_size: int, *, text_tokens: int) -> PassFlops:
+    """Operations of one forward pass over windows of a latent's size.
+
+    Args:
+        model: With the dimensions of the network that is trained.
+        latent: One window, (C, T, H, W).
+        batch_size: Windows.
+        text_tokens: Tokens of a caption.
+    """
+    _, frames, height, width = latent.shape
+    latents = replace(model, temporal_stride=1, spatial_stride=1)
+    return pass_flops(
+        latents, ClipShape(frames, width, height, 1), batch_size=batch_size, text_tokens=text_tokens
+    )
+
+
 def log_normal(places_B: Tensor, mean: float, std: float) -> Tensor:
     """Quantiles of a log-normal distribution, float32."""
     import torch
 
-    return torch.exp(mean + std * _normal_at(places_B)).float()
+    return torch.exp(mean + std * normal_at(places_B)).float()
 
 
 def dtype_of(transformer: Any) -> Any:
@@ -398,7 +546,8 @@ def dtype_of(transformer: Any) -> Any:
     return transformer.patch_embed.proj.weight.dtype
 
 
-def _normal_at(places_B: Tensor) -> Tensor:
+def normal_at(places_B: Tensor) -> Tensor:
+    """Quantiles of the standard normal distribution, float64."""
     import torch
 
     return torch.special.ndtri(places_B.double().clamp(_EDGE, 1 - _EDGE))

@@ -113,7 +113,9 @@ class Fleet:
 
         kind = next(transformer.parameters()).device.type
         mesh = init_device_mesh(kind, (self.size,))
-        for block in transformer.transformer_blocks:
+        from gpu_jobs.posttrain.lora import blocks_of
+
+        for block in blocks_of(transformer):
             fully_shard(block, mesh=mesh)
         fully_shard(transformer, mesh=mesh)
 

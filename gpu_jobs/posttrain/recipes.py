@@ -2,23 +2,28 @@
 
 Numbers come from nvidia-cosmos/cosmos-predict1 (commit 5c348ca, cosmos_predict1/diffusion/training/
 config/video2world/experiment.py), cosmos-predict2 (commit 661da47) and diffusers (commit 58eb52c,
-examples/cosmos/train_cosmos_predict25_lora.py). `batch_size` counts the windows of all processes.
-Averages have a fixed decay, where the published trainings let it grow by a power of the step. Learning
-rates stay after warming up, because rounds go on from each other.
+examples/cosmos/train_cosmos_predict25_lora.py); those of Cosmos 3 from NVIDIA/cosmos-framework (commit
+5eee9ed, examples/toml/sft_config/vision_sft_{nano,edge,super}.toml and cosmos_framework/configs/base/
+experiment/sft/vision_sft_*.py). `batch_size` counts the windows of all processes.
+Averages of Predict1 and Predict2 have a fixed decay, where the published trainings let it grow by a
+power of the step. Their learning rates stay after warming up, because rounds go on from each other.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from gpu_jobs.posttrain.spec import PosttrainSpec
 from worldloop.cosmos.families import ClipShape
 from worldloop.cosmos.models import model
-from worldloop.federation.rounds import LORA_TARGETS, Training
+from worldloop.federation.rounds import COSMOS3_ATTENTION, LORA_TARGETS, Training
 
 _Q_AND_V = ("attn1.to_q", "attn1.to_v", "attn2.to_q", "attn2.to_v")
 # height and width of the guides are 720 x 1280; the autoencoder and patches take multiples of 16
 _PREDICT1_SHAPE = ClipShape(121, 1280, 720, 24)
 _PREDICT2_SHAPE = ClipShape(93, 1280, 704, 16)
+_COSMOS3_SHAPE = ClipShape(61, 320, 192, 24)
+# conditioning_config {0: 0.7, 1: 0.2, 2: 0.1} of latent frames, which are 0, 1 and 5 frames
+_COSMOS3_GIVEN = (0,) * 7 + (1,) * 2 + (5,)
 
 
 def predict1_video2world_lora(
@@ -172,6 +177,99 @@ def predict25_lora(
         output_dir=output_dir,
         group="predict25_lora",
         name="2b_cosmos_nemo_assets",
+    )
+
+
+def cosmos3_nano(
+    *, footage_dir: str, checkpoint_dir: str, output_dir: str, num_gpus: int = 8
+) -> PosttrainSpec:
+    """`vision_sft_nano`: all weights of Nano's generator, at 256p.
+
+    Windows are 61 frames, the fewest that the published loader takes, which takes each clip whole; a
+    step is two windows a process where it packs clips up to 45,056 tokens twice.
+
+    Args:
+        footage_dir: Folder of footage.
+        checkpoint_dir: Folder of the model folders.
+        output_dir: Folder for what is written.
+        num_gpus: Processes that share a batch and the weights.
+    """
+    return _cosmos3_full("Nano", footage_dir, checkpoint_dir, output_dir, num_gpus)
+
+
+def cosmos3_edge(
+    *, footage_dir: str, checkpoint_dir: str, output_dir: str, num_gpus: int = 8
+) -> PosttrainSpec:
+    """`vision_sft_edge`: the same for Edge, whose norm of the text's keys is trained too.
+
+    Args:
+        footage_dir: Folder of footage.
+        checkpoint_dir: Folder of the model folders.
+        output_dir: Folder for what is written.
+        num_gpus: Processes that share a batch and the weights.
+    """
+    return _cosmos3_full("Edge", footage_dir, checkpoint_dir, output_dir, num_gpus)
+
+
+def cosmos3_super_lora(
+    *, footage_dir: str, checkpoint_dir: str, output_dir: str, num_gpus: int = 8
+) -> PosttrainSpec:
+    """`vision_sft_super`: rank 16, scale 2, on the attention of Super's generator, without an average.
+
+    Args:
+        footage_dir: Folder of footage.
+        checkpoint_dir: Folder of the model folders.
+        output_dir: Folder for what is written.
+        num_gpus: Processes that share a batch, each with whole weights (128 GB in bf16); the published
+            training shards them.
+    """
+    training = replace(
+        _cosmos3_training(num_gpus),
+        mode="lora",
+        rank=16,
+        alpha=32.0,
+        targets=COSMOS3_ATTENTION,
+        learning_rate=5e-4,
+        ema_rate=0.0,
+    )
+    return _spec(
+        "Cosmos3-Super",
+        training,
+        footage_dir=footage_dir,
+        checkpoint_dir=checkpoint_dir,
+        output_dir=output_dir,
+        group="sft",
+        name="vision_sft_super",
+    )
+
+
+def _cosmos3_full(
+    size: str, footage_dir: str, checkpoint_dir: str, output_dir: str, num_gpus: int
+) -> PosttrainSpec:
+    return _spec(
+        f"Cosmos3-{size}",
+        _cosmos3_training(num_gpus),
+        footage_dir=footage_dir,
+        checkpoint_dir=checkpoint_dir,
+        output_dir=output_dir,
+        group="sft",
+        name=f"vision_sft_{size.casefold()}",
+    )
+
+
+def _cosmos3_training(num_gpus: int) -> Training:
+    return Training(
+        shape=_COSMOS3_SHAPE,
+        mode="full",
+        num_steps=500,
+        batch_size=2 * num_gpus,
+        learning_rate=1e-4,
+        warmup_steps=50,
+        cosine_steps=1000,
+        ema_rate=0.1,
+        caption_dropout=0.1,
+        conditioning_frames=_COSMOS3_GIVEN,
+        checkpoint_blocks=True,
     )
 
 

@@ -253,12 +253,16 @@ class JudgeReport:
         clips: One row a clip: group, index, and each measure that a single clip has.
         sheet_path: As asked.
         versions: Versions.
+        wall_s: Seconds in all.
+        gpu_s: The same on a GPU; 0 on a CPU.
     """
 
     scores: list[dict[str, Any]]
     clips: list[dict[str, Any]]
     sheet_path: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    wall_s: float = 0.0
+    gpu_s: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ from typing import Any
 from gpu_jobs.common.devices import claim_device
 from gpu_jobs.common.processes import joined_processes
 from gpu_jobs.cosmos_generate.out_of_memory import memory_error
-from gpu_jobs.posttrain.base import Base, BaseKey, Bases
+from gpu_jobs.posttrain.base import Base, BaseKey, Bases, precision_of_weights
 from gpu_jobs.posttrain.encodings import encoded
 from gpu_jobs.posttrain.exports import export
 from gpu_jobs.posttrain.footage import read_folder
+from gpu_jobs.posttrain.fp8 import FP8, check_device
 from gpu_jobs.posttrain.learner import Draws, Learner, norm_of, rate_of
 from gpu_jobs.posttrain.lora import target_layers
 from gpu_jobs.posttrain.parallel import Fleet
@@ -26,7 +27,6 @@ from gpu_jobs.posttrain.spec import PosttrainReport, PosttrainSpec
 from gpu_jobs.posttrain.windows import Windows
 from gpu_jobs.train_world_model.stages import Progress, StateFile
 from worldloop.cosmos.families import ClipShape
-from worldloop.cosmos.flops import pass_flops
 from worldloop.errors import JobFailedError, MalformedRecordError
 from worldloop.federation.adapters import (
     Arrays,
@@ -37,7 +37,7 @@ from worldloop.federation.adapters import (
     initial_adapter,
     read_adapter,
 )
-from worldloop.federation.rounds import MODES, Training
+from worldloop.federation.rounds import MODES, PRECISIONS, Training
 from worldloop.seeds import content_id
 
 __all__ = ["OnEvent", "Windows", "train", "training_of"]
@@ -58,7 +58,6 @@ ADAPTER, DELTA, START, REPORT = (
 )
 _LATEST = "latest.txt"
 _TELL_EVERY_S = 2.0
-_PRECISIONS = ("bf16", "fp32")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNWRITTEN = "PytorchStreamWriter failed writing"  # what torch.save says of a full disk
 
@@ -79,6 +78,7 @@ def train(
     """
     training = training_of(spec)
     with claim_device(spec.device) as device, joined_processes(device) as processes:
+        _check_device(training, str(device), num_processes=processes.size)
         fleet = Fleet.started(processes.size, processes.rank, batch_size=training.batch_size)
         with _clear_words(spec, training):
             return _Run(
@@ -112,8 +112,8 @@ def training_of(spec: PosttrainSpec) -> Training:
         (
             "precision",
             training.precision,
-            training.precision in _PRECISIONS,
-            f"one of {_PRECISIONS}",
+            training.precision in PRECISIONS,
+            f"one of {PRECISIONS}",
         ),
         ("num_steps", training.num_steps, training.num_steps >= 1, "at least 1"),
         ("batch_size", training.batch_size, training.batch_size >= 1, "at least 1"),
@@ -129,6 +129,32 @@ def training_of(spec: PosttrainSpec) -> Training:
         if not is_right:
             raise MalformedRecordError(f"{name} of a training", found, expected, "Correct it.")
     return training
+
+
+def _check_device(training: Training, device: str, *, num_processes: int) -> None:
+    """Refuse what only a GPU can do, and what Transformer Engine is not known to do.
+
+    Raises:
+        MalformedRecordError: Naming the field.
+        MissingExtraError: If transformer_engine is needed and not installed.
+    """
+    if training.compile_blocks and device == "cpu":
+        raise MalformedRecordError(
+            "compile_blocks of a training",
+            "true on a CPU",
+            "a CUDA GPU; on a CPU compiling takes longer than it saves",
+            "Turn it off.",
+        )
+    if training.precision != FP8:
+        return
+    if training.mode == "full" and num_processes > 1:
+        raise MalformedRecordError(
+            "precision of a training",
+            f"'{FP8}' with all weights on {num_processes} processes",
+            "an adapter, or one process: sharded weights were not tried in FP8",
+            "Train with precision 'bf16'.",
+        )
+    check_device(device)
 
 
 @dataclass
@@ -187,7 +213,8 @@ class _Run:
         spec, training = self.spec, self.training
         start = self._start(base) if training.mode == "lora" else None
         draws = Draws(windows, training, spec.seed, spec.site, spec.shuffle_targets)
-        _ = base.blank  # encoded before the text encoder leaves the GPU
+        # encoded before the text encoder leaves the GPU
+        _ = base.dropped_caption(training.shape, negative=True)
         base.settle()
         learner = Learner(base, training, draws, start=start, fleet=self.fleet)
         try:
@@ -311,7 +338,7 @@ class _Run:
         if self.fleet.leads:
             self._write(folder, start, end)
         if self.spec.export:
-            last = learner.last() if self.training.ema_decay else end
+            last = learner.last() if self.training.averages else end
             if self.fleet.leads:
                 exports = export(
                     self.spec.export, learner.base, self.training, last=last, averaged=end,
@@ -422,7 +449,7 @@ def _base_key(spec: PosttrainSpec, training: Training, device: str) -> BaseKey:
         spec.checkpoint_dir,
         spec.transformer_dir,
         # all weights are trained in float32, whatever the precision of the arithmetic
-        precision="fp32" if full else training.precision,
+        precision="fp32" if full else precision_of_weights(training.precision),
         device=device,
     )
 
@@ -448,28 +475,12 @@ def _mean_loss(curve: list[dict[str, Any]], after: int, until: int) -> float:
 
 def _step_cost(learner: Learner, windows: Windows) -> tuple[int, float]:
     """Tokens of a step, and operations of its forward and backward passes."""
-    training, config = learner.training, learner.transformer.config
-    latent = windows.latent(0)
-    _, frames, height, width = latent.shape
-    _, rows, columns = config.patch_size
-    tokens = training.batch_size * frames * (height // rows) * (width // columns)
-    shape = training.shape
-    known = replace(
-        learner.base.world.model,
-        num_layers=config.num_layers,
-        num_heads=config.num_attention_heads,
-        head_dim=config.attention_head_dim,
-        width=0,
-        mlp_width=int(config.num_attention_heads * config.attention_head_dim * config.mlp_ratio),
-        temporal_stride=max(1, (shape.num_frames - 1) // max(1, frames - 1)),
-        spatial_stride=shape.height_px // height,
-        patch=rows,
+    training, base = learner.training, learner.base
+    cost = base.objective.step_cost(
+        base.world, training.batch_size, windows.latent(0), windows.context(0)
     )
-    context_tokens = int(windows.context(0).shape[0])
-    once = pass_flops(known, shape, batch_size=training.batch_size, text_tokens=context_tokens)
-    if training.mode == "full":
-        return tokens, 3 * once.total
-    return tokens, lora_flops(once)
+    trained = 3 * cost.once.total if training.mode == "full" else lora_flops(cost.once)
+    return cost.tokens, trained + cost.beside
 
 
 def lora_flops(once: Any) -> float:

@@ -101,7 +101,11 @@ def draw_samples(
 
 
 def write_sheet(
-    path: Path, rows: Sequence[Sequence[NDArray[np.uint8]]], *, columns: int = 3
+    path: Path,
+    rows: Sequence[Sequence[NDArray[np.uint8]]],
+    *,
+    columns: int = 3,
+    gap_px: int = 0,
 ) -> None:
     """Clips side by side as a PNG, a few frames of each.
 
@@ -109,12 +113,16 @@ def write_sheet(
         path: Of the picture.
         rows: Clips (T, H, W, 3) of each row, all of one size.
         columns: Evenly spaced frames of each clip.
+        gap_px: White between the clips of a row.
     """
     lines = []
     for clips in rows:
-        tiles = [
-            c[i] for c in clips for i in np.linspace(0, len(c) - 1, columns).round().astype(int)
-        ]
+        gap = np.full((clips[0].shape[1], gap_px, 3), 255, np.uint8)
+        tiles: list[NDArray[np.uint8]] = []
+        for clip in clips:
+            shown = np.linspace(0, len(clip) - 1, columns).round().astype(int)
+            tiles += [gap] if tiles and gap_px else []
+            tiles += [clip[index] for index in shown]
         lines.append(np.concatenate(tiles, axis=1))
     part = path.with_suffix(".part")
     Image.fromarray(np.concatenate(lines)).save(part, "PNG", optimize=True)

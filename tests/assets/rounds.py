@@ -215,7 +215,7 @@ def _measured(spec) -> dict[str, Any]:
         for name, paths in spec.samples.items()
         for number in range(len(paths))
     ]
-    return {"losses": losses, "nearest": nearest}
+    return {"losses": losses, "nearest": nearest, "wall_s": 2.0, "gpu_s": 0.0}
 
 
 def _judged(spec) -> dict[str, Any]:
@@ -235,7 +235,13 @@ def _judged(spec) -> dict[str, Any]:
         for group, value in found.items()
         for measure in measures
     ]  # fmt: skip
-    return {"scores": scores, "clips": [], "sheet_path": spec.sheet_path, "versions": {}}
+    return {
+        "scores": scores,
+        "clips": [],
+        "sheet_path": spec.sheet_path,
+        "versions": {},
+        "wall_s": 3.0,
+    }
 
 
 class StandInJobs(StandInLauncher):

@@ -73,6 +73,12 @@ def test_another_plan_for_the_same_round_is_a_conflict(rounds):
         ({"trial": {"limits": {"x": 1.0}}}, UnknownKeyError, "No limit of a gate has the key 'x'"),
         ({"trial": {"held_out_cities": ["delhi"]}}, MalformedRecordError, "allow_no_held_out"),
         ({"terms": {"quorum": 7}}, MalformedRecordError, "quorum"),
+        ({"training": {"precision": "fp4"}}, MalformedRecordError, "precision: found 'fp4'"),
+        (
+            {"model": "Cosmos-Predict2-2B-Video2World", "training": {"mode": "full"}},
+            MalformedRecordError,
+            "7.84 GB a site and round (1.96 GB in int8)",
+        ),
     ],
 )
 def test_what_cannot_be_carried_out_is_refused(rounds, config, error, words):
@@ -108,3 +114,29 @@ def test_without_a_new_wave_there_is_no_round(rounds):
 
     with pytest.raises(MalformedRecordError, match="no released wave that is new"):
         rounds.plan_round()
+
+
+def test_a_round_trains_on_what_its_start_has_not_learned_and_a_roll_back_makes_it_new(rounds):
+    rounds.plan_round()
+    registry = rounds.resources["registry"]
+    names = ("README.md", "evaluation.json", "pytorch_lora_weights.safetensors")
+    registry.publish(MODEL.lower(), "r0001", dict.fromkeys(names, b"{}"))
+    registry.promote(MODEL.lower(), "r0001")
+    with pytest.raises(MalformedRecordError, match="no released wave that is new to r0001"):
+        rounds.plan_round("r0002")
+
+    registry.roll_back(MODEL.lower(), "worse clips")
+    rounds.plan_round("r0002")
+
+    assert rounds.round_plan("r0002").waves == ("w0001",)
+
+
+def test_a_new_adapter_trains_on_everything_that_was_released(rounds):
+    rounds.plan_round()
+    names = ("README.md", "evaluation.json", "pytorch_lora_weights.safetensors")
+    rounds.resources["registry"].publish(MODEL.lower(), "r0001", dict.fromkeys(names, b"{}"))
+    rounds.resources["registry"].promote(MODEL.lower(), "r0001")
+
+    rounds.plan_round("r0002", base="new")
+
+    assert rounds.round_plan("r0002").waves == ("w0001",)

@@ -4,9 +4,12 @@ import dagster as dg
 import pytest
 
 from assets.evaluation import END_TAG
+from resources.checkpoint_registry import CheckpointRegistry
 from resources.round_files import read_adapter_record, read_participants, read_round_adapter
+from resources.round_samples import work_of_samples
 from tests.assets.rounds import ASKED, HOMES, LOOSE, MadeUpRounds, Rounds, files_of
 from worldloop.federation.envelopes import read_unverified
+from worldloop.federation.gates import GATES
 from worldloop.layout import residual_key
 
 
@@ -46,6 +49,36 @@ def test_a_round_goes_from_its_plan_to_a_promoted_checkpoint(rounds):
     assert log.read("round_deltas")["status"].to_list() == ["accepted"] * 3
     files = rounds.metadata("promoted_checkpoint")["files"]
     assert {"README.md", "pytorch_lora_weights.safetensors", "adapter_config.json"} <= set(files)
+
+
+def test_the_ledger_settles_all_that_a_round_used_and_nothing_stays_reserved(rounds):
+    ledger = rounds.resources["ledger"]
+    ledger.reserve("r0001", {"cpu_s": 9000.0})
+    carry(rounds)
+
+    num_sites, lines = len(HOMES), {line.kind: line for line in ledger.today()}
+    samples = work_of_samples(rounds.store, "r0001")
+    # one site has no held-out clip to measure
+    known = {"train": 1.0 * num_sites, "measure": 2.0 * (num_sites - 1), "judge": 3.0}
+    assert samples["cpu_s"] >= 0
+    assert lines["cpu_s"].reserved == 0
+    assert ledger.settled_today("r0001/verdict")["cpu_s"] == known["judge"]
+    used = ledger.settled_today("r0001")["cpu_s"]
+    assert used == pytest.approx(sum(known.values()) + samples["cpu_s"])
+
+
+def test_a_researcher_sees_curves_participation_bytes_and_seconds(rounds):
+    carry(rounds)
+
+    adapter, delta = rounds.metadata("adapter"), rounds.metadata("site_delta")
+    assert "| aws | accepted |" in adapter["participation"]
+    assert adapter["size_bytes"] > 0
+    for shown in (adapter["loss_curves"], delta["loss_curve"]):
+        assert shown.startswith("![loss by step")
+        assert len(shown) < 1000  # what is longer stands behind a click
+    assert {"size_bytes", "took_s", "num_clips"} <= delta.keys()
+    assert rounds.metadata("evaluation")["gates_passed"] == f"{len(GATES)} of {len(GATES)}"
+    assert {"wall_s", "gpu_s"} <= rounds.metadata("site_scores").keys()
 
 
 def test_the_next_round_goes_on_from_the_promoted_one(rounds):
@@ -317,6 +350,38 @@ def test_a_verdict_killed_before_its_outcome_is_ended_as_what_it_was(rounds, mon
     assert rounds.federation.log("local").read("rounds").height == 1
 
 
+@pytest.mark.parametrize("tags", [{}, {END_TAG: "r0001"}])
+def test_a_promotion_killed_between_its_decision_and_its_ref_is_used(rounds, monkeypatch, tags):
+    def die(*_):
+        raise KilledError("between history and ref")
+
+    with monkeypatch.context() as killed:
+        killed.setattr(CheckpointRegistry, "_point", die)
+        assert not carry(rounds).success
+    rounds.definitions().resolve_job_def("verdict_job").execute_in_process(
+        instance=rounds.instance, partition_key="r0001", tags=tags
+    )
+
+    assert rounds.outcome().outcome == "promoted"
+    assert rounds.resources["registry"].main("tiny-cosmos-1.0-text2world") == "r0001"
+
+
+def test_an_outcome_killed_before_its_log_is_settled_by_the_next_run(rounds, monkeypatch):
+    from resources import failpoints
+
+    def die(name):
+        if name == "outcome.before_log":
+            raise KilledError(name)
+
+    with monkeypatch.context() as killed:
+        killed.setattr(failpoints, "_watchers", [die])
+        assert not carry(rounds).success
+    rounds.execute("verdict_job", "r0001")
+
+    assert rounds.federation.log("local").read("rounds").height == 1
+    assert rounds.resources["ledger"].settled_today("r0001")["cpu_s"] >= 3.0  # a second each
+
+
 def test_scores_of_clips_that_were_not_held_out_are_left_out(rounds):
     rounds.plan_round()
     for site in HOMES:
@@ -383,4 +448,5 @@ def test_a_tiny_model_is_trained_measured_and_promoted_for_real(tmp_path):
     assert result.success
     assert house.outcome().outcome == "promoted"
     assert [one.status for one in house.outcome().participation] == ["accepted"] * 3
-    assert shown["before_and_after"].startswith("![r0001: before | after](data:image/jpeg")
+    assert "before on the left" in shown["before_and_after"].splitlines()[0]
+    assert "![r0001: before | after](data:image/jpeg" in shown["before_and_after"]

@@ -6,6 +6,7 @@ import dagster as dg
 import numpy as np
 import pytest
 
+from assets.partitions import site_round_key
 from resources import secure_rounds
 from resources.outbox import Outbox
 from resources.round_files import read_adapter_record, read_round_adapter
@@ -274,13 +275,13 @@ def test_the_conductor_carries_a_secure_round_by_what_it_asks_for(rounds):
     from sensors.round_conductor import build_round_conductor
     from tests.sensors.rounds import JOBS
 
-    names = ("delta_job", "adapter_job", "scores_job", "verdict_job")
+    names = ("delta_job", "phase_job", "adapter_job", "scores_job", "verdict_job")
     sensor, asked = build_round_conductor(*(JOBS[name] for name in names)), []
     rounds.plan_round(**SECURE)
     for _ in range(12):
         with dg.build_sensor_context(
             instance=rounds.instance,
-            resources={"store": rounds.store},
+            resources={"store": rounds.store, "federation": rounds.federation},
             sensor_name="round_conductor",
         ) as context:
             found = sensor(context)
@@ -295,3 +296,54 @@ def test_the_conductor_carries_a_secure_round_by_what_it_asks_for(rounds):
     assert rounds.outcome().outcome == "promoted"
     assert len(asked) == len(set(asked))
     assert {"r0001/delta/aws/1", "r0001/delta/aws/3", "r0001/adapter"} <= set(asked)
+    jobs = [run.job_name for run in rounds.instance.get_runs()]
+    assert jobs.count("delta_job") == len(HOMES_OF_FOUR)  # only the first phase takes a GPU
+
+
+def test_phases_after_the_first_wait_for_no_gpu(rounds):
+    graph = rounds.definitions()
+    pools = {name: graph.resolve_job_def(name) for name in ("delta_job", "phase_job")}
+    found = {
+        name: {node.definition.pool for node in job.nodes if node.definition.pool}
+        for name, job in pools.items()
+    }
+
+    assert found == {"delta_job": {"gpu"}, "phase_job": {"cpu"}}
+
+
+def test_a_phase_is_the_same_whether_it_waits_for_a_gpu_or_not(rounds, deadline):
+    rounds.plan_round(**SECURE)
+    for site in HOMES_OF_FOUR:
+        rounds.train(site)
+    for _ in range(3):
+        for site in HOMES_OF_FOUR:
+            rounds.execute("phase_job", site_round_key(site, "r0001"))
+
+    assert phase(rounds) == 5
+    assert ASKED.count(("aws", "train")) == 1
+    assert rounds.metadata("site_delta")["phase"] == 5
+
+
+def test_a_phase_without_the_delta_of_the_first_says_what_to_run(rounds, deadline):
+    rounds.plan_round(**SECURE)
+    for site in HOMES_OF_FOUR:
+        rounds.train(site)
+    rounds.resources["staging"].clear("r0001", "aws")
+    run = rounds.execute("phase_job", site_round_key("aws", "r0001"), raises=False)
+
+    words = run.get_step_failure_events()[0].step_failure_data.error.to_string()
+    assert "Materialise `site_delta` of this partition" in words
+    assert ASKED.count(("aws", "train")) == 1
+
+
+def test_a_late_phase_of_agents_is_ended_and_no_part_of_theirs_is_taken(rounds, deadline):
+    path = rounds.root / "sites.toml"
+    path.write_text(path.read_text().replace("cities", "agent = true\ncities"))
+    rounds.plan_round(**SECURE)
+    for site in ("aws", "gcp", "local"):
+        rounds.train(site)
+    deadline(datetime.min.replace(tzinfo=UTC))
+    rounds.execute("phase_job", site_round_key("aws", "r0001"))
+
+    assert phase(rounds) == 2
+    assert not rounds.sent("aws", "secure-2.json").exists()

@@ -1,12 +1,15 @@
 """Does the loop learn? Federated rounds of a small world model on three sites, measured on cities that nobody trained on.
 
     python -m tests.campaigns.learning prepare --folder F
-    python -m tests.campaigns.learning rounds --folder F --out F/rounds.jsonl --seeds 5 --rounds 4
-    python -m tests.campaigns.learning table --out F/rounds.jsonl
+    python -m tests.campaigns.learning rounds --folder F --out F/cities.jsonl --seeds 0-4
+    python -m tests.campaigns.learning rounds --folder F --out F/institutions.jsonl --seeds 0-4 --partition institutions
+    python -m tests.campaigns.learning table --out F/cities.jsonl
 
-The base knows streets and museums; one site each brings zoos, hospitals, amusement parks. Beside the federation stand
-the base without training, the same federation with shuffled targets, and one training on all footage in one place
-with three times the batch. A line that stands in the file is not run again.
+The base knows streets and museums; zoos, hospitals and amusement parks are new. Sites film them all, each in its own
+cities, or (the hard partition) one of them each. Beside the federation stand the base without training, the same
+federation with shuffled targets, and one training on all footage in one place: as many steps with three times the
+batch, either round by round like the sites (`central`) or in one go (`continuous`). A line that stands in the file
+is not run again.
 """
 
 import argparse
@@ -14,50 +17,113 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gpu_jobs.posttrain.base import Bases
+from gpu_jobs.posttrain.base import BaseKey, Bases
+from gpu_jobs.posttrain.lora import to_arrays
 from gpu_jobs.posttrain.measure import measure
 from gpu_jobs.posttrain.spec import MeasureSpec, PosttrainSpec
 from gpu_jobs.posttrain.training import train
 from gpu_jobs.train_world_model import recipes
 from gpu_jobs.train_world_model.job import train_world_model
-from tests.campaigns.learning_footage import BASE, HELD_OUT, NEW, SHAPE, SITES, film
-from worldloop.federation.adapters import adapter_bytes, difference, read_adapter
+from tests.campaigns.learning_footage import (
+    BASE,
+    CITIES,
+    HELD_OUT,
+    NEW,
+    PARTITIONS,
+    SHAPE,
+    SITES,
+    film,
+)
+from tests.campaigns.paired import interval
+from worldloop.federation.adapters import DOWN, UP, adapter_bytes, difference, read_adapter
 from worldloop.federation.codecs import decode, encode
 from worldloop.federation.rounds import Aggregation, Training
 from worldloop.federation.strategies import Contribution, aggregate
 
 MODEL = "Pocket-Cosmos-1.0-Text2World"
 NUM_CLIPS = {BASE: 96, **dict.fromkeys(SITES, 48), HELD_OUT: 60}
-TRAINING = Training(
-    SHAPE, num_steps=30, batch_size=4, learning_rate=2e-3, warmup_steps=5, precision="fp32"
-)
-FEDERATED, SHUFFLED, CENTRAL = "federated", "shuffled", "central"
-STRATEGIES: dict[str, tuple[str, dict[str, float]]] = {
-    FEDERATED: ("fedavg", {}),
-    SHUFFLED: ("fedavg", {}),
-    CENTRAL: ("fedavg", {}),
-    "product": ("fedavg", {"product": 1.0}),
-    "doubled": ("fedavg", {"product": 1.0, "learning_rate": 2.0}),
-    "diloco": ("diloco", {}),
-}
-VARIANTS = (FEDERATED, SHUFFLED, CENTRAL)
+TRAINING = Training(SHAPE, num_steps=20, batch_size=4, precision="fp32")
+FEDERATED, SHUFFLED, CENTRAL, CONTINUOUS = "federated", "shuffled", "central", "continuous"
 _ALL = "everything"
-_MEASURE_SEED, _INTERVAL = 7, (5, 95)
+_MEASURE_SEED = 7
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to train.
+
+    Attributes:
+        learning_rates: One a round; the last one goes on.
+        warmup_steps: Of every round, because every round begins its optimizer anew.
+        strategy: Of the aggregation.
+        options: Of the strategy.
+    """
+
+    learning_rates: tuple[float, ...]
+    warmup_steps: int = 3
+    strategy: str = "fedavg"
+    options: Mapping[str, float] = field(default_factory=dict)
+
+    def training(self, number: int) -> Training:
+        """What a site does in a round, counted from 1."""
+        rate = self.learning_rates[min(number, len(self.learning_rates)) - 1]
+        return replace(TRAINING, learning_rate=rate, warmup_steps=self.warmup_steps)
+
+
+# In the regime of much noise a step of Adam is the rate times the gradient over its deviation, which is sqrt(3) as large
+# at a third of the batch; so a mean of three sites goes as far, with as little noise, at sqrt(3) times the rate.
+_OF_ONE_PLACE = Variant(learning_rates=(5e-3, 5e-3, 4.5e-3, 3e-3, 1.5e-3))
+_OF_SITES = Variant(learning_rates=(9e-3, 9e-3, 8e-3, 5e-3, 2.5e-3), options={"product": 1.0})
+VARIANTS: dict[str, Variant] = {
+    FEDERATED: _OF_SITES,
+    SHUFFLED: _OF_SITES,
+    CENTRAL: _OF_ONE_PLACE,
+    CONTINUOUS: Variant(learning_rates=(4e-3,)),
+}
+_IN_ONE_PLACE = (CENTRAL, CONTINUOUS)
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """What all runs of a table have in common.
+
+    Attributes:
+        folder: With footage and base.
+        partition: One of `PARTITIONS`.
+        rounds: How many.
+        codec: Of the deltas.
+        every: Only every so-manieth round is measured, and the last one.
+        bases: Keeps the base loaded.
+    """
+
+    folder: Path
+    partition: str
+    rounds: int
+    codec: str
+    every: int = 1
+    bases: Bases = field(default_factory=Bases)
+
+    def work(self, variant: str, seed: int) -> Path:
+        """Folder of one run."""
+        return self.folder / "work" / f"{self.partition}-{variant}-{seed}"
 
 
 def prepare(folder: Path) -> None:
-    """Film every group, and train the base from nothing."""
+    """Film every group in both partitions, and train the base from nothing."""
     folder.mkdir(parents=True, exist_ok=True)
-    for group, num_clips in NUM_CLIPS.items():
-        film(group, folder, num_clips=num_clips)
-    _gather(folder)
+    for group in (BASE, HELD_OUT):
+        film(group, folder, num_clips=NUM_CLIPS[group])
+    for partition in PARTITIONS:
+        for site in SITES:
+            film(site, folder / partition, num_clips=NUM_CLIPS[site], partition=partition)
+        _gather(folder / partition)
     target = folder / "checkpoints" / MODEL
     if not target.exists():
         report = train_world_model(recipes.pocket(str(folder / f"{BASE}.shards"), str(target)))
@@ -65,130 +131,188 @@ def prepare(folder: Path) -> None:
 
 
 def run_rounds(
-    folder: Path, out: Path, *, seeds: int, rounds: int, codec: str, variants: Sequence[str]
+    campaign: Campaign, out: Path, *, seeds: Sequence[int], variants: Sequence[str]
 ) -> None:
     """One line for each seed, variant and round that the file lacks."""
-    bases = Bases()
-    for seed in range(seeds):
+    for seed in seeds:
         for variant in variants:
-            if any(row["seed"] == seed and row["variant"] == variant for row in _lines(out)):
+            if any(row["seed"] == seed and row["variant"] == variant for row in lines_of(out)):
                 continue
-            work = folder / "work" / f"{variant}-{seed}"
-            shutil.rmtree(work, ignore_errors=True)
-            rows = list(_run(folder, work, variant, seed, rounds, codec, bases))
+            shutil.rmtree(campaign.work(variant, seed), ignore_errors=True)
+            made = _continuous if variant == CONTINUOUS else _round_by_round
+            rows = list(_measured(campaign, variant, seed, made(campaign, variant, seed)))
             with out.open("a") as lines:
                 lines.writelines(json.dumps(row) + "\n" for row in rows)
             sys.stdout.write(f"{variant} {seed}: {[round(row['loss'], 4) for row in rows]}\n")
             sys.stdout.flush()
 
 
+def last_adapter(folder: Path, partition: str, variant: str, seed: int) -> Path:
+    """The adapter after the last round of a run."""
+    found = (folder / "work" / f"{partition}-{variant}-{seed}").glob("adapter-*.safetensors")
+    return max(found, key=lambda path: int(path.stem.rpartition("-")[2]))
+
+
 def show(out: Path) -> None:
-    """Means over seeds with 90 % bootstrap intervals."""
-    rows = _lines(out)
-    seeds = sorted({row["seed"] for row in rows})
+    """Means over seeds with 90 % bootstrap intervals, and what is lost against training in one place."""
+    rows = lines_of(out)
+    last = max(row["round"] for row in rows)
+    heads = " | ".join(f"round {number}" for number in range(1, last + 1))
     sys.stdout.write(
-        "| variant | round | held-out loss of new places | change | of known places |\n| --- | --- | --- | --- | --- |\n"
+        f"| variant | seeds | before | {heads} | change | known places before, after |\n"
+        f"|{' --- |' * (last + 5)}\n"
     )
     for variant in dict.fromkeys(row["variant"] for row in rows):
         of = [row for row in rows if row["variant"] == variant]
-        for number in sorted({row["round"] for row in of}):
-            each = {row["seed"]: row for row in of if row["round"] == number}
-            before = {row["seed"]: row for row in of if row["round"] == 0}
-            losses = [each[seed]["loss"] for seed in seeds if seed in each]
-            changes = [each[s]["loss"] - before[s]["loss"] for s in seeds if s in each]
-            known = np.mean([each[s]["known_loss"] for s in each])
-            low, high = _interval(changes)
-            sys.stdout.write(
-                f"| {variant} | {number} | {np.mean(losses):.4f} | {np.mean(changes):+.4f} "
-                f"[{low:+.4f}, {high:+.4f}] | {known:.4f} |\n"
-            )
-    for variant in dict.fromkeys(row["variant"] for row in rows):
-        lost = _lost_to_central(rows, seeds, variant)
-        if lost and variant != CENTRAL:
-            low, high = _interval(lost)
+        means = {
+            number: np.mean([row["loss"] for row in of if row["round"] == number])
+            for number in {row["round"] for row in of}
+        }
+        ends, starts = (
+            {row["seed"]: row for row in of if row["round"] == number} for number in (last, 0)
+        )
+        changes = [ends[seed]["loss"] - starts[seed]["loss"] for seed in ends]
+        low, high = interval(changes)
+        each = " | ".join(
+            f"{means[number]:.4f}" if number in means else "-" for number in range(last + 1)
+        )
+        known = [np.mean([row["known_loss"] for row in one.values()]) for one in (starts, ends)]
+        sys.stdout.write(
+            f"| {variant} | {len(ends)} | {each} | {np.mean(changes):+.4f} [{low:+.4f}, {high:+.4f}] "
+            f"| {known[0]:.3f}, {known[1]:.3f} |\n"
+        )
+    for variant in dict.fromkeys(row["variant"] for row in rows if row["variant"] != CENTRAL):
+        lost = lost_to_central(rows, variant)
+        if lost:
+            low, high = interval(lost)
             sys.stdout.write(
                 f"\n{variant}: of the reduction of central training {100 * np.mean(lost):.1f} % are lost "
                 f"[{100 * low:.1f}, {100 * high:.1f}] over {len(lost)} seeds.\n"
             )
 
 
-def _run(
-    folder: Path, work: Path, variant: str, seed: int, rounds: int, codec: str, bases: Bases
-) -> Iterator[dict[str, Any]]:
-    strategy, options = STRATEGIES[variant]
-    aggregation = Aggregation(strategy=strategy, options=options, codec=codec)  # type: ignore[arg-type]
-    sites = (_ALL,) if variant == CENTRAL else SITES
+def lost_to_central(rows: Sequence[Mapping[str, Any]], variant: str) -> list[float]:
+    """Share of the central training's reduction that a variant misses at the end, by seed that has both."""
+    last = max(row["round"] for row in rows)
+    found = {(row["variant"], row["seed"], row["round"]): row["loss"] for row in rows}
+    seeds = [seed for name, seed, number in found if (name, number) == (variant, last)]
+    lost = []
+    for seed in seeds:
+        start, end = found.get((CENTRAL, seed, 0)), found.get((CENTRAL, seed, last))
+        if start is not None and end is not None:
+            lost.append((found[variant, seed, last] - end) / (start - end))
+    return lost
+
+
+def _round_by_round(campaign: Campaign, variant: str, seed: int) -> Iterator[tuple[Path, int]]:
+    """The adapter of every round, and what all sites sent of it."""
+    work, given = campaign.work(variant, seed), VARIANTS[variant]
+    sites = (_ALL,) if variant in _IN_ONE_PLACE else SITES
+    aggregation = Aggregation(given.strategy, given.options, campaign.codec)  # type: ignore[arg-type]
     residuals: dict[str, Any] = dict.fromkeys(sites)
-    adapters: list[dict[str, str]] = [{"name": "0", "path": ""}]
     state: dict[str, Any] = {}
-    sent_bytes = [0]
-    for number in range(1, rounds + 1):
-        given, sent = [], 0
+    before = ""
+    for number in range(1, campaign.rounds + 1):
+        contributions, sent_bytes = [], 0
         for site in sites:
             output = work / f"{number}-{site}"
-            spec = _spec(folder, output, variant, seed, number, site, adapters[-1]["path"])
-            report = train(spec, bases=bases)
+            spec = _spec(campaign, site, output, variant, number, seed)
+            report = train(replace(spec, start_adapter=before), bases=campaign.bases)
             start = read_adapter(output / "start.safetensors")
             delta = difference(read_adapter(output / "adapter.safetensors"), start)
             encoded = encode(delta, aggregation.codec, residual=residuals[site])
             residuals[site] = encoded.residual
-            sent += len(encoded.content)
-            given.append(Contribution(site, decode(encoded.content), float(report.num_clips)))
-        done = aggregate(given, start, state, aggregation)
+            sent_bytes += len(encoded.content)
+            contributions.append(
+                Contribution(site, decode(encoded.content), float(report.num_clips))
+            )
+        done = aggregate(contributions, start, state, aggregation)
         state = done.state
         path = work / f"adapter-{number}.safetensors"
         path.write_bytes(adapter_bytes(done.adapter))
-        adapters.append({"name": str(number), "path": str(path)})
-        sent_bytes.append(sent)
-    yield from _measured(folder, variant, seed, adapters, sent_bytes, bases)
+        before = str(path)
+        yield path, sent_bytes
+
+
+def _continuous(campaign: Campaign, variant: str, seed: int) -> Iterator[tuple[Path, int]]:
+    """One training that never begins its optimizer anew, looked at where rounds would end."""
+    work = campaign.work(variant, seed)
+    work.mkdir(parents=True)
+    spec = _spec(campaign, _ALL, work / "training", variant, 1, seed)
+    each = int(spec.training["num_steps"])
+    spec.training["num_steps"] = each * campaign.rounds
+
+    def keep(event: Mapping[str, Any]) -> None:
+        if event["event"] == "step" and event["step"] % each == 0:
+            path = work / f"adapter-{event['step'] // each}.safetensors"
+            path.write_bytes(adapter_bytes(_in_training(campaign)))
+
+    train(spec, keep, campaign.bases)
+    for number in range(1, campaign.rounds + 1):
+        yield work / f"adapter-{number}.safetensors", 0
+
+
+def _in_training(campaign: Campaign) -> dict[str, Any]:
+    """The adapter that is in the base at the moment."""
+    base = campaign.bases.get(BaseKey(MODEL, _checkpoints(campaign), "", TRAINING.precision))
+    return to_arrays(
+        {
+            name: one.detach()
+            for name, one in base.transformer.named_parameters()
+            if name.endswith((DOWN, UP))
+        }
+    )
 
 
 def _spec(
-    folder: Path, output: Path, variant: str, seed: int, number: int, site: str, start: str
+    campaign: Campaign, site: str, output: Path, variant: str, number: int, seed: int
 ) -> PosttrainSpec:
-    training = TRAINING
-    if variant == CENTRAL:
-        training = replace(training, batch_size=TRAINING.batch_size * len(SITES))
+    training = VARIANTS[variant].training(number)
+    if site == _ALL:  # all that the sites would have drawn
+        training = replace(training, batch_size=training.batch_size * len(SITES))
     return PosttrainSpec(
         model=MODEL,
         revision="",
-        checkpoint_dir=str(folder / "checkpoints"),
-        footage_dir=str(folder / site),
+        checkpoint_dir=_checkpoints(campaign),
+        footage_dir=str(campaign.folder / campaign.partition / site),
         output_dir=str(output),
         training=asdict(training),
         seed=1000 * seed + number,
         site=site,
-        start_adapter=start,
         shuffle_targets=variant == SHUFFLED,
         device="cpu",
     )
 
 
+def _checkpoints(campaign: Campaign) -> str:
+    return str(campaign.folder / "checkpoints")
+
+
 def _measured(
-    folder: Path,
-    variant: str,
-    seed: int,
-    adapters: Sequence[dict[str, str]],
-    sent_bytes: Sequence[int],
-    bases: Bases,
+    campaign: Campaign, variant: str, seed: int, made: Iterator[tuple[Path, int]]
 ) -> Iterator[dict[str, Any]]:
+    """One row a round, from the base on."""
+    found = {0: ("", 0)}
+    found |= {i: (str(path), sent_bytes) for i, (path, sent_bytes) in enumerate(made, start=1)}
+    found = {i: one for i, one in found.items() if i % campaign.every == 0 or i == campaign.rounds}
     report = measure(
         MeasureSpec(
             model=MODEL,
             revision="",
-            checkpoint_dir=str(folder / "checkpoints"),
-            footage_dir=str(folder / HELD_OUT),
-            adapters=tuple(adapters),
+            checkpoint_dir=_checkpoints(campaign),
+            footage_dir=str(campaign.folder / HELD_OUT),
+            adapters=tuple({"name": str(i), "path": path} for i, (path, _) in found.items()),
             shape=asdict(SHAPE),
             seed=_MEASURE_SEED,
             noise_levels=2,
             alpha=TRAINING.alpha,
             precision="fp32",
             device="cpu",
+            other_captions=False,
         ),
-        bases=bases,
+        bases=campaign.bases,
     )
-    for number, sent in enumerate(sent_bytes):
+    for number, (_, sent_bytes) in found.items():
         of = [row for row in report.losses if row["adapter"] == str(number)]
         new = [row["loss"] for row in of if row["institution"] in NEW]
         known = [row["loss"] for row in of if row["institution"] not in NEW]
@@ -199,12 +323,12 @@ def _measured(
             "loss": float(np.mean(new)),
             "known_loss": float(np.mean(known)),
             "num_clips": len(of),
-            "sent_bytes": sent,
+            "sent_bytes": sent_bytes,
         }
 
 
 def _gather(folder: Path) -> None:
-    """The footage of all sites in one folder, as links."""
+    """The footage of all sites of a partition in one folder, as links."""
     target = folder / _ALL
     if (target / "clips.jsonl").exists():
         return
@@ -218,29 +342,21 @@ def _gather(folder: Path) -> None:
     (target / "clips.jsonl").write_text(lines)
 
 
-def _lost_to_central(
-    rows: Sequence[dict[str, Any]], seeds: Sequence[int], variant: str
-) -> list[float]:
-    """Share of the central training's reduction that a variant misses at the end, by seed."""
-    last = max((row["round"] for row in rows), default=0)
-    found = {(row["variant"], row["seed"], row["round"]): row["loss"] for row in rows}
-    lost = []
-    for seed in seeds:
-        ends = [found.get((name, seed, last)) for name in (variant, CENTRAL)]
-        start = found.get((CENTRAL, seed, 0))
-        if None not in ends and start is not None and ends[1] is not None and ends[0] is not None:
-            lost.append((ends[0] - ends[1]) / (start - ends[1]))
-    return lost
+def numbers_of(text: str) -> list[int]:
+    """Seeds as they are written on a command line.
+
+    Example:
+        >>> numbers_of("0-2,100")
+        [0, 1, 2, 100]
+    """
+    parts = [part.partition("-") for part in text.split(",")]
+    return [
+        number for first, _, last in parts for number in range(int(first), int(last or first) + 1)
+    ]
 
 
-def _interval(values: Sequence[float]) -> tuple[float, float]:
-    rng = np.random.default_rng(0)
-    means = rng.choice(np.asarray(values), (2000, len(values))).mean(axis=1)
-    low, high = np.percentile(means, _INTERVAL)
-    return float(low), float(high)
-
-
-def _lines(out: Path) -> list[dict[str, Any]]:
+def lines_of(out: Path) -> list[dict[str, Any]]:
+    """The rows of a file of results; none if there is no file."""
     return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
 
 
@@ -249,21 +365,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("step", choices=("prepare", "rounds", "table"))
     parser.add_argument("--folder", type=Path, default=Path("learning"))
-    parser.add_argument("--out", type=Path, default=Path("learning/rounds.jsonl"))
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--out", type=Path, default=Path("learning/cities.jsonl"))
+    parser.add_argument("--partition", default=CITIES, choices=PARTITIONS)
+    parser.add_argument("--seeds", default="0-4")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--every", type=int, default=1, help="rounds from one measuring to the next"
+    )
     parser.add_argument("--codec", default="int8")
-    parser.add_argument("--variants", default=",".join(VARIANTS), help=",".join(STRATEGIES))
+    parser.add_argument(
+        "--variants", default=f"{FEDERATED},{SHUFFLED},{CENTRAL}", help=",".join(VARIANTS)
+    )
     asked = parser.parse_args()
     if asked.step == "prepare":
         prepare(asked.folder)
     elif asked.step == "rounds":
         run_rounds(
-            asked.folder,
+            Campaign(asked.folder, asked.partition, asked.rounds, asked.codec, asked.every),
             asked.out,
-            seeds=asked.seeds,
-            rounds=asked.rounds,
-            codec=asked.codec,
+            seeds=numbers_of(asked.seeds),
             variants=asked.variants.split(","),
         )
     else:

@@ -1,7 +1,9 @@
 """Footage of the learning campaign: clips of known places, in the layout of the post-training guides.
 
 Cities are split once by a hash of their key: some teach the base, some belong to each site, some are
-seen by nobody. Institutions are split by site, so that sites differ as real ones do.
+seen by nobody. There are two partitions of what sites film. `CITIES`, as sites of this project are: a site is
+the home of its cities, with every institution in each. `INSTITUTIONS`, the hard one: sites also have no
+institution in common.
 """
 
 import json
@@ -29,6 +31,8 @@ GROUPS = (BASE, *SITES, HELD_OUT)
 KNOWN = ("street", "museum")  # what the base has seen
 OF_SITE = {"aws": ("zoo",), "gcp": ("hospital",), "azure": ("amusement_park",)}
 NEW = tuple(place for places in OF_SITE.values() for place in places)
+CITIES, INSTITUTIONS = "cities", "institutions"
+PARTITIONS = (CITIES, INSTITUTIONS)
 _CLIP_FRAMES, _SAMPLES = 25, 5
 
 
@@ -41,13 +45,20 @@ def cities_of(group: str, atlas: Atlas) -> list[str]:
     ]
 
 
-def institutions_of(group: str) -> tuple[str, ...]:
+def institutions_of(group: str, partition: str) -> tuple[str, ...]:
     """What a group films."""
-    return {BASE: KNOWN, HELD_OUT: (*NEW, *KNOWN), **OF_SITE}[group]
+    of_site = OF_SITE if partition == INSTITUTIONS else dict.fromkeys(SITES, NEW)
+    return {BASE: KNOWN, HELD_OUT: (*NEW, *KNOWN), **of_site}[group]
 
 
-def film(group: str, folder: Path, *, num_clips: int) -> Path:
+def film(group: str, folder: Path, *, num_clips: int, partition: str = CITIES) -> Path:
     """Render the clips of a group; a folder that stands is kept.
+
+    Args:
+        group: One of `GROUPS`.
+        folder: Where its folder goes.
+        num_clips: How many; institutions take turns.
+        partition: One of `PARTITIONS`; the base and the held-out clips are the same in both.
 
     Returns:
         Folder with `videos/`, `metas/`, `clips.jsonl`; beside it `<group>.shards` for training from nothing.
@@ -56,7 +67,8 @@ def film(group: str, folder: Path, *, num_clips: int) -> Path:
     if (target / "clips.jsonl").exists():
         return target
     atlas = load_atlas()
-    recipes = [_recipe(group, atlas, number) for number in range(num_clips)]
+    institutions = institutions_of(group, partition)
+    recipes = [_recipe(group, institutions, atlas, number) for number in range(num_clips)]
     pack = folder / f"{group}.tar"
     render_clips(
         RenderClipsSpec(
@@ -68,8 +80,8 @@ def film(group: str, folder: Path, *, num_clips: int) -> Path:
     return target
 
 
-def _recipe(group: str, atlas: Atlas, number: int) -> Recipe:
-    cities, institutions = cities_of(group, atlas), institutions_of(group)
+def _recipe(group: str, institutions: Sequence[str], atlas: Atlas, number: int) -> Recipe:
+    cities = cities_of(group, atlas)
     city = cities[int(stream("learning", group, number).integers(len(cities)))]
     place = f"{city}/{institutions[number % len(institutions)]}"
     scene = cast_scene(atlas, place=place, seed=derive_seed("learning", group, number), sketch=True)

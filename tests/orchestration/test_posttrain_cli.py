@@ -1,6 +1,7 @@
 import json
 import pickle
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,22 @@ def test_another_rank_keeps_a_scale_of_one():
 def test_every_recipe_gives_a_spec_that_json_carries(recipe):
     spec = spec_of(f"--recipe {recipe}", num_gpus=2)
     assert json.loads(json.dumps(spec)) == spec
+
+
+def test_the_published_list_of_cosmos3_is_a_dataset_and_its_recipe_a_training(folder):
+    shutil.rmtree(folder / "data" / "videos")
+    (folder / "data" / "train").mkdir()
+    (folder / "data" / "train" / "video_dataset_file.jsonl").write_text("")
+    spec = spec_of("--recipe cosmos3_nano --cosine_steps 200 --ema_rate 0.05", num_gpus=2)
+
+    assert spec["footage_dir"] == str(folder / "data")
+    assert spec["export"]["name"] == "vision_sft_nano"
+    training = spec["training"]
+    assert (training["cosine_steps"], training["ema_rate"], training["batch_size"]) == (
+        200,
+        0.05,
+        4,
+    )
 
 
 def test_the_guides_lora_recipe_is_theirs_and_flags_change_it():

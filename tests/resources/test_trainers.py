@@ -1,6 +1,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -68,6 +70,18 @@ def test_a_trainer_starts_when_it_is_needed_and_stays(trainers):
     assert (state["site"], state["busy"]) == ("aws", False)
     assert trainers.standing()[0]["pid"] == state["pid"]
     assert os.getsid(state["pid"]) == state["pid"]
+
+
+def test_who_started_a_trainer_ends_without_a_word_of_it(trainers):
+    program = (
+        "import sys\nfrom resources.trainers import Trainers\n"
+        "Trainers(folder=sys.argv[1], idle_s=90.0)._connected('aws').close()"
+    )
+    command = [sys.executable, "-X", "dev", "-W", "error", "-c", program, trainers.folder]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S)
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert [state["site"] for state in trainers.standing()] == ["aws"]
 
 
 def test_an_error_comes_back_as_the_type_that_it_was(trainers):

@@ -30,6 +30,7 @@ JOBS = {
     for name, asset in (
         ("round_job", "round_plan"),
         ("delta_job", "site_delta"),
+        ("phase_job", "site_delta"),
         ("adapter_job", "adapter"),
         ("scores_job", "site_scores"),
         ("verdict_job", "evaluation"),
@@ -74,6 +75,15 @@ def end(house: Any, plan: RoundPlan, outcome: str) -> None:
         datetime(2026, 1, 2, tzinfo=UTC).isoformat(),
     )
     end_round(house.store, house.resources["site_log"], ended)
+
+
+def promote(house: Any, plan: RoundPlan) -> None:
+    """A round that was promoted, with a checkpoint that is used from now on."""
+    registry, line = house.resources["registry"], plan.base.model.lower()
+    names = ("README.md", "evaluation.json", "pytorch_lora_weights.safetensors")
+    registry.publish(line, plan.round, dict.fromkeys(names, b"{}"))
+    registry.promote(line, plan.round)
+    end(house, plan, "promoted")
 
 
 def release(house: Any, wave: str, places: Mapping[str, int], *, hours: float = 1.0) -> None:

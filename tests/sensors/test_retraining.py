@@ -13,10 +13,10 @@ from resources.ledger import Ledger
 from resources.site_drift import DriftTask, SiteDrift, measure_drift, publish_drift, read_drift
 from sensors.retraining import build_retraining
 from tests import rows
-from tests.sensors.rounds import JOBS, MODEL, SITES, end, open_round, record_run, release
+from tests.sensors.rounds import JOBS, MODEL, SITES, end, open_round, promote, record_run, release
 from worldloop import layout
 from worldloop.errors import MalformedRecordError
-from worldloop.federation.rounds import Terms
+from worldloop.federation.rounds import Base, Terms
 from worldloop.sites import Budgets, Retraining, Site
 
 SETTINGS = Retraining(model=MODEL, min_new_hours=1.0, max_gpu_s=60.0)
@@ -40,7 +40,12 @@ def tick(house, *, settings=SETTINGS, cursor=None, limits=RICH):
     federation = Federation(sites_path=str(house.root / "sites.toml"), home=str(house.root))
     with dg.build_sensor_context(
         instance=house.instance,
-        resources={"store": house.store, "ledger": ledger, "federation": federation},
+        resources={
+            "store": house.store,
+            "ledger": ledger,
+            "federation": federation,
+            "registry": house.resources["registry"],
+        },
         cursor=cursor,
         sensor_name="retraining",
     ) as context:
@@ -125,13 +130,43 @@ def test_a_partition_whose_run_was_never_asked_for_is_asked_for_again(filmed):
     assert tick(filmed).run_requests[0].run_key == "r0001/plan"
 
 
-@pytest.mark.parametrize(("outcome", "opens"), [("refused", False), ("failed", True)])
-def test_what_a_judged_round_was_trained_on_is_not_new_but_what_a_failed_one_was_is(
-    filmed, outcome, opens
-):
-    end(filmed, open_round(filmed), outcome)
+def test_what_a_failed_round_was_trained_on_is_new_still(filmed):
+    end(filmed, open_round(filmed), "failed")
 
-    assert isinstance(tick(filmed), dg.SensorResult) == opens
+    assert "1 new accepted hours" in config_of(tick(filmed))["reason"]
+
+
+def test_what_a_refused_round_was_trained_on_is_new_as_soon_as_anything_else_comes(filmed):
+    end(filmed, open_round(filmed), "refused")
+    assert "Round r0001 was trained on all of this footage" in tick(filmed).skip_message
+
+    release(filmed, "w0002", PLACES, hours=0.25)
+
+    assert "1.25 new accepted hours" in config_of(tick(filmed))["reason"]
+
+
+def test_what_a_checkpoint_that_was_taken_back_learned_is_new_again(filmed):
+    promote(filmed, open_round(filmed))
+    assert "0 of 1 new accepted hours" in tick(filmed).skip_message
+
+    filmed.resources["registry"].roll_back(MODEL.lower(), "worse clips")
+
+    assert "start and was taken back" in tick(filmed).skip_message
+    release(filmed, "w0002", PLACES, hours=0.25)
+    assert "1.25 new accepted hours" in config_of(tick(filmed))["reason"]
+
+
+def test_footage_of_a_round_that_is_tried_as_shadow_opens_no_second_one(filmed):
+    promote(filmed, open_round(filmed))
+    release(filmed, "w0002", PLACES)
+    tried = open_round(filmed, "r0002", waves=("w0002",), base=Base(MODEL, "tiny", adapter="r0001"))
+    registry = filmed.resources["registry"]
+    files = registry.files(MODEL.lower(), "r0001")
+    registry.publish(MODEL.lower(), "r0002", files)
+    registry.try_as_shadow(MODEL.lower(), "r0002", share=0.2)
+    end(filmed, tried, "promoted")
+
+    assert "is tried as shadow" in tick(filmed).skip_message
 
 
 def test_the_cool_down_counts_from_the_last_plan(filmed):
@@ -169,7 +204,7 @@ def test_cities_that_were_held_out_stay_held_out(filmed):
 
 def test_drift_is_measured_at_each_site_once_before_the_answer(filmed):
     settings = replace(SETTINGS, min_new_hours=0.0, max_drift=0.5)
-    end(filmed, open_round(filmed), "promoted")
+    promote(filmed, open_round(filmed))
     release(filmed, "w0002", PLACES, hours=0.1)
 
     requests = tick(filmed, settings=settings).run_requests
@@ -187,7 +222,7 @@ def test_drift_is_measured_at_each_site_once_before_the_answer(filmed):
 def test_drift_from_another_base_counts_for_nothing(filmed):
     publish_drift(filmed.store, SiteDrift("aws", "r0000", "w0002", 9.0, 40))
     settings = replace(SETTINGS, min_new_hours=0.0, max_drift=0.5)
-    end(filmed, open_round(filmed), "promoted")
+    promote(filmed, open_round(filmed))
 
     assert "no site has said its drift" in tick(filmed, settings=settings).skip_message
 

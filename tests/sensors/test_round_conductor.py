@@ -20,10 +20,11 @@ SITES = ("aws", "gcp", "local")
 
 
 def tick(house):
-    names = ("delta_job", "adapter_job", "scores_job", "verdict_job")
+    names = ("delta_job", "phase_job", "adapter_job", "scores_job", "verdict_job")
     sensor = build_round_conductor(*(JOBS[name] for name in names))
+    resources = {"store": house.store, "federation": house.resources["federation"]}
     with dg.build_sensor_context(
-        instance=house.instance, resources={"store": house.store}, sensor_name="round_conductor"
+        instance=house.instance, resources=resources, sensor_name="round_conductor"
     ) as context:
         return sensor(context)
 
@@ -171,3 +172,45 @@ def test_in_the_graph_it_runs_from_the_start_and_the_two_that_open_things_do_not
 
     running, stopped = dg.DefaultSensorStatus.RUNNING, dg.DefaultSensorStatus.STOPPED
     assert status == {"round_conductor": running, "retraining": stopped, "regeneration": stopped}
+
+
+@pytest.fixture
+def by_an_agent(house):
+    """The site `gcp` is carried by an agent of its own."""
+    path = house.root / "sites.toml"
+    path.write_text(path.read_text().replace("[sites.gcp]", "[sites.gcp]\nagent = true"))
+    return house
+
+
+def test_an_agent_s_site_is_asked_for_nothing_and_waited_for(by_an_agent):
+    open_round(by_an_agent, opened_at=NOW)
+    asked = keys(tick(by_an_agent))
+    for site in ("aws", "local"):
+        record_run(by_an_agent, "delta_job", f"r0001|{site}", SUCCESS)
+    send(by_an_agent, "delta.bin", "aws", "local")
+
+    assert asked == ["r0001/delta/aws", "r0001/delta/local"]
+    assert "2 of 3 deltas are in; gcp left to agents of their own" in tick(by_an_agent).skip_message
+    send(by_an_agent, "delta.bin", "gcp")
+    assert keys(tick(by_an_agent)) == ["r0001/adapter"]
+
+
+def test_an_agent_may_measure_until_the_deadline(by_an_agent):
+    open_round(by_an_agent, opened_at=NOW)
+    aggregate(by_an_agent)
+    asked = keys(tick(by_an_agent))
+    for site in ("aws", "local"):
+        record_run(by_an_agent, "scores_job", f"r0001|{site}", SUCCESS)
+    send(by_an_agent, "scores.json", "aws", "local")
+
+    assert asked == ["r0001/scores/aws", "r0001/scores/local"]
+    assert "gcp left to agents" in tick(by_an_agent).skip_message
+
+
+def test_no_phase_is_asked_of_an_agent_s_site(by_an_agent):
+    open_round(by_an_agent, opened_at=NOW, aggregation=Aggregation(secure=True))
+
+    result = tick(by_an_agent)
+
+    assert keys(result) == ["r0001/delta/aws/1", "r0001/delta/local/1"]
+    assert [request.job_name for request in result.run_requests] == ["delta_job"] * 2

@@ -7,10 +7,12 @@ import pytest
 
 from orchestration.jobs import (
     adapter_job,
+    build_phase_job,
     city_job,
     close_job,
     delta_job,
     drift_job,
+    lines_job,
     plan_job,
     round_job,
     scores_job,
@@ -20,7 +22,8 @@ from sensors.regeneration import build_regeneration
 from sensors.retraining import build_retraining
 from sensors.round_conductor import build_round_conductor
 from sensors.wave_conductor import build_wave_conductor
-from tests.assets.rounds import HELD_OUT, LOOSE, MODEL, TRAINING, Rounds
+from sensors.worse_checkpoints import build_worse_checkpoints
+from tests.assets.rounds import HELD_OUT, HOMES, LOOSE, MODEL, TRAINING, Rounds
 from tests.conftest import QUIET
 from worldloop.cosmos.families import ClipShape
 from worldloop.federation.rounds import Terms, Training, Trial
@@ -51,9 +54,12 @@ class Daemon:
             one.name: one
             for one in (
                 build_retraining(round_job, drift_job, SITE),
-                build_round_conductor(delta_job, adapter_job, scores_job, verdict_job),
+                build_round_conductor(
+                    delta_job, build_phase_job(HOMES), adapter_job, scores_job, verdict_job
+                ),
                 build_regeneration(plan_job, SITE),
                 build_wave_conductor(city_job, close_job),
+                build_worse_checkpoints(lines_job, SITE),
             )
         }
 
@@ -74,9 +80,9 @@ class Daemon:
         self.cursors[name] = result.cursor
         for added in result.dynamic_partitions_requests or ():
             instance.add_dynamic_partitions(added.partitions_def_name, list(added.partition_keys))
-        for request in result.run_requests:
+        for request in result.run_requests or ():
             self._run(name, request)
-        return ""
+        return "" if result.skip_reason is None else result.skip_reason.skip_message
 
     def until_quiet(self, name):
         """Ticks of one sensor until it asks for nothing; its last words."""
@@ -89,7 +95,7 @@ class Daemon:
     def _run(self, name, request):
         assert request.run_key not in self.asked
         self.asked.append(request.run_key)
-        job = request.job_name or "plan_job"
+        job = request.job_name or self.sensors[name].job_name
         tags = {"dagster/run_key": request.run_key, "dagster/sensor_name": name, **request.tags}
         self.house.definitions().resolve_job_def(job).execute_in_process(
             instance=self.house.instance,
@@ -114,6 +120,7 @@ def looped(tmp_path_factory):
             said["round"] = daemon.until_quiet("round_conductor")
             said["regeneration"] = daemon.tick("regeneration")
             said["wave"] = daemon.until_quiet("wave_conductor")
+            said["lines"] = daemon.until_quiet("worse_checkpoints")
             yield house, daemon, said
         finally:
             house.stop_trainers()
@@ -129,7 +136,7 @@ def test_footage_becomes_a_promoted_checkpoint_without_a_hand(looped):
         *(f"r0001/delta/{s}" for s in ("aws", "azure", "gcp")),
     ]
     assert daemon.asked[4] == "r0001/adapter"
-    assert daemon.asked[-4:] == ["r0001/verdict", "regenerate:r0001", *daemon.asked[-2:]]
+    assert daemon.asked[8:10] == ["r0001/verdict", "regenerate:r0001"]
     assert "min_new_hours" in house.round_plan().reason
     assert house.resources["registry"].main(MODEL.lower()) == "r0001"
 
@@ -144,6 +151,17 @@ def test_the_promoted_checkpoint_makes_the_wave_that_replaces_footage(looped):
     assert "/snapshots/r0001 x 1" in made["checkpoint"][0]
 
 
+def test_the_new_checkpoint_is_shown_and_kept_until_enough_clips_judge_it(looped):
+    house, daemon, said = looped
+
+    assert daemon.asked[-1] == f"show:{MODEL.lower()}:1"
+    assert "r0001 is used" in said["lines"]
+    assert "are needed (min_pairs)" in said["lines"]
+    shown = house.metadata("checkpoint_lines")
+    assert "r0001" in shown["in_use"]
+    assert house.resources["registry"].main(MODEL.lower()) == "r0001"
+
+
 def test_after_the_loop_every_sensor_is_at_rest_and_says_why(looped):
     house, daemon, _ = looped
     before = len(daemon.asked)
@@ -151,6 +169,7 @@ def test_after_the_loop_every_sensor_is_at_rest_and_says_why(looped):
     assert "min_hours_between_rounds" in daemon.tick("retraining")
     assert daemon.tick("round_conductor") == "No round is open."
     assert "made its places anew" in daemon.tick("regeneration")
+    assert "r0001 is used" in daemon.tick("worse_checkpoints")
     assert len(daemon.asked) == before
     assert json.loads(daemon.cursors["retraining"])["round"] == "r0001"
     assert house.outcome().outcome == "promoted"

@@ -45,6 +45,11 @@ def test_what_is_not_named_has_its_default():
     assert site.generation.num_cities == 5
 
 
+def test_a_site_says_whether_an_agent_carries_it():
+    assert not parse().site("local").agent
+    assert parse(agent=True).site("local").agent
+
+
 def test_numbers_are_read():
     site = parse(max_disk_gb=2, budgets={"cpu_s": 60}, generation={"num_cities": 2}).site("local")
 
@@ -58,6 +63,8 @@ def test_numbers_are_read():
         ({"cities": "tokyo"}, "cities"),
         ({"cities": [1]}, "cities"),
         ({"store": ""}, "store"),
+        ({"agent": "flower"}, "agent"),
+        ({"agent": 1}, "agent"),
         ({"max_disk_gb": -1}, "max_disk_gb"),
         ({"max_disk_gb": "10 GB"}, "max_disk_gb"),
         ({"max_disk_gb": math.nan}, "max_disk_gb"),

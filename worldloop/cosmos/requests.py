@@ -1,5 +1,6 @@
 """Requests: what one generated clip is asked to be, checked before any GPU is touched."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
@@ -125,3 +126,18 @@ class ClipRequest:
         if not self.subject_name:
             return self.prompt
         return f"A video of sks {self.subject_name}. {self.prompt}"
+
+
+def is_structured(prompt: str) -> bool:
+    """Whether a prompt is a JSON object, the form that Cosmos 3 reads best.
+
+    Example:
+        >>> is_structured('{"subjects": []}'), is_structured("A street.")
+        (True, False)
+    """
+    if not prompt.lstrip().startswith("{"):
+        return False
+    try:
+        return isinstance(json.loads(prompt), dict)
+    except ValueError:
+        return False

@@ -169,6 +169,8 @@ class SiteScores:
         num_training_clips: Clips of the site that the round may train on.
         drift: Distance of new footage from that of the base's round, by feature space; scalars, see
             `worldloop.federation.drift`.
+        wall_s: Seconds that measuring took.
+        gpu_s: The same on a GPU; 0 on a CPU.
     """
 
     site: str
@@ -179,6 +181,8 @@ class SiteScores:
     nearest: tuple[Nearest, ...] = ()
     num_training_clips: int = 0
     drift: Mapping[str, float] = field(default_factory=dict)
+    wall_s: float = 0.0
+    gpu_s: float = 0.0
     scores_version: int = SCORES_VERSION
 
     def __post_init__(self) -> None:
@@ -188,6 +192,14 @@ class SiteScores:
             MalformedRecordError: Naming the site and what is odd.
         """
         _check_losses(f"scores of site {self.site}", self.losses)
+        for seconds in (self.wall_s, self.gpu_s):
+            if not 0 <= seconds < math.inf:
+                raise MalformedRecordError(
+                    f"scores of site {self.site}, seconds",
+                    seconds,
+                    "0 or more",
+                    "Measure again.",
+                )
         for row in self.nearest:
             if not (math.isfinite(row.similarity) and math.isfinite(row.typical)):
                 raise MalformedRecordError(
@@ -233,6 +245,8 @@ class SiteScores:
             ),
             num_training_clips=num_training_clips,
             drift=dict(drift or {}),
+            wall_s=float(report.get("wall_s", 0.0)),
+            gpu_s=float(report.get("gpu_s", 0.0)),
         )
 
     def to_record(self) -> dict[str, Any]:

@@ -235,8 +235,10 @@ def _use(base: Model, plan: RoundPlan) -> str:
             f"`{FULL_WEIGHTS}` holds what is added to each weight, by diffusers' names, float32.\n"
         )
     return (
-        "## Use\n\n```python\npipeline.load_lora_weights(folder)  # diffusers' pipeline of "
-        f"{base.name}\n```\n\nor as an adapter of a wave's plan in worldloop.\n"
+        f"## Use\n\n```python\n# pipeline: diffusers' own of {base.name}\n"
+        "pipeline.transformer.load_lora_adapter(\n"
+        f'    folder, weight_name="{LORA_WEIGHTS}", prefix="transformer"\n'
+        ")\n```\n\nor as an adapter of a wave's plan in worldloop.\n"
     )
 
 

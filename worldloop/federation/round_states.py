@@ -71,6 +71,7 @@ class Standing:
         has_outcome: Whether the round is over.
         runs: State of every step that was ever asked for.
         masking: Of a secure round that has no adapter yet.
+        by_agents: Sites whose part an agent of their own carries: nothing is asked for them.
     """
 
     deltas: Collection[str] = ()
@@ -79,6 +80,7 @@ class Standing:
     has_outcome: bool = False
     runs: Mapping[str, RunState] = field(default_factory=dict)
     masking: Masking | None = None
+    by_agents: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ def _before_adapter(plan: RoundPlan, standing: Standing, now: datetime) -> Due:
     if state is not None:
         return Due((VERDICT,), "its adapter could not be made")
     if standing.masking is not None:
-        return _in_phase(plan, standing.masking, standing.runs, now)
+        return _in_phase(plan, standing.masking, standing, now)
     if len(sent) == len(plan.sites):
         return Due((ADAPTER,), "every site has sent its delta")
     counted = f"{len(sent)} of {len(plan.sites)} deltas are in"
@@ -180,8 +182,10 @@ def _before_adapter(plan: RoundPlan, standing: Standing, now: datetime) -> Due:
         if len(sent) >= plan.terms.quorum:
             return Due((ADAPTER,), f"the deadline has passed; {counted}, which is a quorum")
         return Due((VERDICT,), missing_quorum(plan, len(sent)))
-    unasked = [f"delta/{site}" for site in plan.sites if f"delta/{site}" not in standing.runs]
-    asked = tuple(step for step in unasked if step.split("/")[1] not in sent)
+    waiting = [site for site in plan.sites if site not in sent]
+    counted += _left_to_agents(waiting, standing)
+    ours = [f"delta/{site}" for site in waiting if site not in standing.by_agents]
+    asked = tuple(step for step in ours if step not in standing.runs)
     if asked:
         return Due(asked, f"{counted}; sites are asked to train")
     failed = [site for site in plan.sites if standing.runs.get(f"delta/{site}") == "failed"]
@@ -190,10 +194,16 @@ def _before_adapter(plan: RoundPlan, standing: Standing, now: datetime) -> Due:
     return Due((), f"{counted}{words}; the deadline is {deadline(plan):%Y-%m-%d %H:%M:%S} UTC")
 
 
-def _in_phase(
-    plan: RoundPlan, masking: Masking, runs: Mapping[str, RunState], now: datetime
-) -> Due:
+def _left_to_agents(waiting: Iterable[str], standing: Standing) -> str:
+    """Whose part the round waits for without asking, in words."""
+    left = [site for site in waiting if site in standing.by_agents]
+    return f"; {', '.join(left)} left to agents of their own" if left else ""
+
+
+def _in_phase(plan: RoundPlan, masking: Masking, standing: Standing, now: datetime) -> Due:
     """A phase of a secure round: sites are asked once, and once more to end it when it is late.
+
+    Agents are not asked. To end a late phase needs nothing of a site, so that is asked for theirs too.
 
     Only the first phase trains, so only its deadline holds whatever runs: the others wait for runs that
     are queued behind other work, at most as long as training may take.
@@ -205,7 +215,16 @@ def _in_phase(
     )
     if masking.problem:
         return Due((VERDICT,), masking.problem)
-    new = tuple(s for s in masking.steps if s not in runs and not s.endswith(LATE))
+    runs = standing.runs
+    waiting = [step.split("/")[1] for step in masking.steps if not step.endswith(LATE)]
+    counted += _left_to_agents(waiting, standing)
+    new = tuple(
+        step
+        for step in masking.steps
+        if step not in runs
+        and not step.endswith(LATE)
+        and step.split("/")[1] not in standing.by_agents
+    )
     if new and not (masking.is_late and masking.phase == 1):
         return Due(new, f"{counted}; the others are asked")
     if not masking.is_late:
@@ -233,9 +252,11 @@ def _after_adapter(plan: RoundPlan, standing: Standing, since: datetime, now: da
     due_at = since + timedelta(seconds=plan.terms.scores_deadline_s)
     if now >= due_at:
         return Due((VERDICT,), f"the deadline for scores has passed; {counted}")
-    asked = tuple(f"scores/{s}" for s in waiting if f"scores/{s}" not in standing.runs)
+    counted += _left_to_agents(waiting, standing)
+    ours = [f"scores/{site}" for site in waiting if site not in standing.by_agents]
+    asked = tuple(step for step in ours if step not in standing.runs)
     if asked:
         return Due(asked, f"{counted}; sites are asked to measure")
-    if all(standing.runs[f"scores/{site}"] != "live" for site in waiting):
+    if len(ours) == len(waiting) and all(standing.runs[step] != "live" for step in ours):
         return Due((VERDICT,), f"{counted}, and no other is measuring")
     return Due((), f"{counted}; the deadline is {due_at:%Y-%m-%d %H:%M:%S} UTC")

@@ -20,10 +20,16 @@ Mode = Literal["lora", "full"]
 Codec = Literal["float32", "int8", "int4"]
 MODES: tuple[Mode, ...] = ("lora", "full")
 CODECS: tuple[Codec, ...] = ("float32", "int8", "int4")
+PRECISIONS = ("bf16", "fp32", "fp8")
 STRATEGIES = ("fedavg", "fedadam", "fedprox", "diloco", "trimmed_mean", "median")
 ROBUST_STRATEGIES = ("trimmed_mean", "median")
 # diffusers, examples/cosmos/train_cosmos_predict25_lora.py, merged in pull request 13664
 LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
+# attention and MLP of Cosmos 3's generator, which `LORA_TARGETS` stand for there; its published adapters have
+# the first four: cosmos_framework/configs/base/experiment/sft/models/super_model_config.py,
+# lora_target_modules, NVIDIA/cosmos-framework, commit 5eee9ed
+COSMOS3_ATTENTION = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+COSMOS3_MLP = ("mlp_moe_gen.gate_proj", "mlp_moe_gen.up_proj", "mlp_moe_gen.down_proj")
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class Training:
         mode: `lora`, or `full` for all weights.
         rank: Of the adapter.
         alpha: Its scale is alpha / rank.
-        targets: Ends of the names of the adapted linear layers.
+        targets: Ends of the names of the adapted linear layers; the default is attention and MLP of any model.
         first_blocks: Only this many leading blocks are adapted; 0: all.
         num_steps: Optimizer steps of a site.
         batch_size: Windows of a step.
@@ -69,10 +75,14 @@ class Training:
         caption_dropout: Share of windows without caption, so that guidance goes on working.
         conditioning_frames: First frames that a window may be given, one count drawn each; (0,): none.
         max_clips: Clips of a site that are trained on, evenly spaced; 0: all.
-        precision: `bf16` or `fp32`.
+        precision: `bf16`, `fp32`, or `fp8`: bf16 whose large linear layers multiply in FP8 (Transformer Engine, on a GPU).
         checkpoint_blocks: Whether activations are computed again in the backward pass.
         sequence_interval: Every so-manieth frame of a video makes a window.
         start_frame_interval: Frames from the start of one window to the next; 0: windows lie side by side.
+        cosine_steps: Steps, warm-up included, over which the learning rate falls to 0 along a cosine; 0: it stays.
+        ema_rate: Of weights averaged with a power of the steps so far, as Cosmos 3 is trained, in the place of
+            `ema_decay`; 0: none.
+        compile_blocks: Whether blocks are compiled by torch.compile, once a shape; on a GPU only.
     """
 
     shape: ClipShape
@@ -95,6 +105,14 @@ class Training:
     checkpoint_blocks: bool = False
     sequence_interval: int = 1
     start_frame_interval: int = 0
+    cosine_steps: int = 0
+    ema_rate: float = 0.0
+    compile_blocks: bool = False
+
+    @property
+    def averages(self) -> bool:
+        """Whether weights are averaged over the steps."""
+        return bool(self.ema_decay or self.ema_rate)
 
 
 @dataclass(frozen=True)
@@ -224,6 +242,9 @@ class RoundPlan:
         for part, name in _LISTS:
             holder = record[part] if part else record
             holder[name] = list(holder[name])
+        for name in _LATER:  # a plan from before them keeps its hash
+            if not record["training"][name]:
+                del record["training"][name]
         record["aggregation"]["options"] = dict(self.aggregation.options)
         record["trial"]["limits"] = dict(self.trial.limits)
         return record
@@ -271,6 +292,8 @@ _LISTS = (
     ("trial", "held_out_cities"),
     ("trial", "prompts"),
 )
+_LATER = ("cosine_steps", "ema_rate", "compile_blocks")
+"""Fields of a training that stand in a record only where they change something."""
 
 
 def next_round_key(known: Collection[str]) -> str:
@@ -292,6 +315,23 @@ def rounds_apart(earlier: str, later: str) -> int:
         2
     """
     return int(later[1:]) - int(earlier[1:])
+
+
+def learned_waves(plans: Mapping[str, RoundPlan], base: str) -> set[str]:
+    """Waves that an adapter was trained on, in its own round and in all that it goes on from.
+
+    What only other rounds were trained on is in no weight of it: footage of rounds that failed, were
+    refused, taken back, or are tried still, is new to whoever goes on from it.
+
+    Args:
+        plans: By round.
+        base: Round of the adapter; empty, or unknown: none.
+    """
+    learned = set[str]()
+    while base in plans:
+        learned |= set(plans[base].waves)
+        base = plans[base].base.adapter
+    return learned
 
 
 def _tupled(part: str, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -376,6 +416,10 @@ def _problems(plan: RoundPlan) -> list[tuple[str, object, str, str]]:
         (
             training.mode not in MODES,
             ("mode", training.mode, f"one of {MODES}", "Choose one of them."),
+        ),
+        (
+            training.precision not in PRECISIONS,
+            ("precision", training.precision, f"one of {PRECISIONS}", "Choose one of them."),
         ),
         (
             training.num_steps < 1 or training.batch_size < 1 or training.rank < 1,

@@ -32,12 +32,12 @@ class ReleasedWave:
 
 @dataclass(frozen=True)
 class News:
-    """What has come since the last round that was judged.
+    """What the checkpoint that is used has not learned yet.
 
     Attributes:
-        waves: Released waves that no judged round was trained on, oldest first.
+        waves: Released waves that it was not trained on, oldest first.
         hours: Their accepted footage.
-        closed_gaps: Places that had too few clips then and have enough now, in order.
+        closed_gaps: Places that had too few clips in what it learned and have enough now, in order.
         drift: The farthest that any site's embeddings have moved since; None where no site has said.
     """
 
@@ -63,22 +63,21 @@ class Answer:
 def news_since(
     released: Iterable[ReleasedWave],
     *,
-    judged_waves: Collection[str],
+    learned_waves: Collection[str],
     gap_clips: int,
     drift: float | None = None,
 ) -> News:
-    """What has come since the last judged round.
+    """What is new to the checkpoint that is used.
 
     Args:
         released: Every released wave.
-        judged_waves: Waves of rounds that were promoted or refused. A failed round has tried nothing,
-            so that its waves are new still.
+        learned_waves: As `rounds.learned_waves` answers for that checkpoint.
         gap_clips: A place with fewer accepted clips is a gap.
         drift: See `News`.
     """
     in_order = sorted(released, key=lambda one: wave_order(one.wave))
-    new = [one for one in in_order if one.wave not in judged_waves]
-    before = clips_by_place(one for one in in_order if one.wave in judged_waves)
+    new = [one for one in in_order if one.wave not in learned_waves]
+    before = clips_by_place(one for one in in_order if one.wave in learned_waves)
     now = clips_by_place(in_order)
     closed = sorted(place for place in now if before[place] < gap_clips <= now[place])
     hours = sum(one.duration_s for one in new) / _S_PER_HOUR
@@ -149,6 +148,44 @@ def why_not(
                 f"The last round opened at {last_opened_at:%Y-%m-%d %H:%M} UTC; with "
                 f"min_hours_between_rounds = {settings.min_hours_between_rounds:g} the next opens at "
                 f"{due_at:%Y-%m-%d %H:%M}."
+            )
+    return None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A round that came to a verdict, and whose adapter is not part of what is used.
+
+    Attributes:
+        round: Its key.
+        waves: What it was trained on.
+        fate: What became of it, in words: `was refused`.
+    """
+
+    round: str
+    waves: Collection[str]
+    fate: str
+
+
+def why_again(news: News, attempts: Iterable[Attempt]) -> str | None:
+    """Why a round would only repeat an earlier one; None if it would not.
+
+    Footage of a round that was refused or taken back is new to the next one, but alone it is no reason for
+    one: the same footage from the same start would come to the same end, again and again.
+
+    Args:
+        news: What the next round would be trained on.
+        attempts: Rounds that started from the checkpoint that is used now.
+
+    Example:
+        >>> print(why_again(News(("w0002",), 1.0, ()), [Attempt("r0003", ("w0002",), "was refused")]))
+        Round r0003 was trained on all of this footage from the same start and was refused. The next one opens when a wave comes that it has not seen, or by hand: worldloop rounds plan.
+    """
+    for one in attempts:
+        if news.waves and set(news.waves) <= set(one.waves):
+            return (
+                f"Round {one.round} was trained on all of this footage from the same start and {one.fate}. "
+                "The next one opens when a wave comes that it has not seen, or by hand: worldloop rounds plan."
             )
     return None
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from gpu_jobs.cosmos_generate.protocol import DenoiseOptions, Media
 from worldloop.cosmos.families import ClipShape
-from worldloop.cosmos.requests import ActionTrack, ClipRequest, Control
+from worldloop.cosmos.requests import ActionTrack, ClipRequest, Control, is_structured
 from worldloop.errors import MalformedRecordError, UnknownKeyError
 
 TIERS = (256, 480, 704, 720)
@@ -74,9 +74,9 @@ def start_world(
 ) -> Start:
     """A clip of text, or one that goes on from frames; with sound if asked.
 
-    The prompt is taken as it is (words, or the JSON of the atlas), and the pipeline's own sentences
-    on length and size are put behind it, which `options.extra` can switch off with
-    `add_duration_template` and `add_resolution_template`.
+    The prompt is taken as it is. The pipeline's own sentences on length and size are put behind words, not
+    behind JSON, which states both; `add_duration_template` and `add_resolution_template` of `options.extra`
+    decide otherwise.
 
     Raises:
         MalformedRecordError: If sound is asked of a checkpoint without it, or a picture of a picture.
@@ -97,7 +97,7 @@ def start_world(
         height=shape.height_px,
         width=shape.width_px,
         fps=float(shape.rate_fps),
-        **_template_flags(options),
+        **_template_flags(options, texts[0]),
     )
     given = None
     if media.frames is not None:
@@ -181,7 +181,7 @@ def start_action(
         fps=float(options.shape.rate_fps),
         action_mode=track.mode,
         action_view_point=options.extra.get("view_point", "ego_view"),
-        **_template_flags(options),
+        **_template_flags(options, texts[0]),
     )
     follows = track.mode == "forward_dynamics"
     actions = torch.zeros(track.chunk_size, pipeline.transformer.config.action_dim)
@@ -350,9 +350,11 @@ def _pictures(frames_THWC: NDArray[np.uint8]) -> list[Any]:
     return [Image.fromarray(frame) for frame in frames_THWC]
 
 
-def _template_flags(options: DenoiseOptions) -> dict[str, Any]:
+def _template_flags(options: DenoiseOptions, prompt: str) -> dict[str, Any]:
+    """What is put around the prompt; JSON states length and size itself, and is trained without sentences."""
     names = ("use_system_prompt", "add_resolution_template", "add_duration_template")
-    return {name: options.extra[name] for name in names if name in options.extra}
+    without = dict.fromkeys(names[1:], False) if is_structured(prompt) else {}
+    return without | {name: options.extra[name] for name in names if name in options.extra}
 
 
 def _transfer_tokens(pipeline: Any, text: str, options: DenoiseOptions) -> list[int]:

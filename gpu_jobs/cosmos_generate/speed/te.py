@@ -59,7 +59,7 @@ def check_gpu(device: torch.device) -> None:
 
 @functools.cache
 def _linear_recipe() -> Any:
-    """Current scaling, E4M3 forward; backward does not happen here."""
+    """Current scaling: E4M3 forward, E5M2 for gradients, which only training has."""
     recipes = importlib.import_module("transformer_engine.common.recipe")
     return recipes.Float8CurrentScaling(fp8_format=recipes.Format.HYBRID)
 
@@ -76,6 +76,11 @@ def _autocast(recipe: Any) -> Any:
     if hasattr(te, "autocast"):
         return te.autocast(enabled=True, recipe=recipe)
     return te.fp8_autocast(enabled=True, fp8_recipe=recipe)
+
+
+def linears_in_fp8() -> Any:
+    """The context in which `te.Linear` computes in FP8; its backward pass remembers it."""
+    return _autocast(_linear_recipe())
 
 
 class TELinear(nn.Module):
@@ -127,7 +132,7 @@ class TELinear(nn.Module):
 
     def product(self, x: torch.Tensor) -> torch.Tensor:
         """The product, outside of compiled code; weights are quantised in the first one."""
-        with _autocast(_linear_recipe()):
+        with linears_in_fp8():
             out: torch.Tensor = self.linear(x, is_first_microbatch=not self._quantised)
         self._quantised = True
         return out

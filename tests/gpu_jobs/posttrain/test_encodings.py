@@ -44,7 +44,7 @@ def test_windows_and_captions_are_those_of_the_base(base, folder, tmp_path):
     assert [footage.clip(index) for index in range(4)] == [0, 0, 1, 1]
     frames = read_window(footage.clips[0], footage.windows[1], SHAPE)
     assert torch.equal(footage.latent(1), base.encode_frames(frames))
-    assert torch.equal(footage.context(1), base.encode_caption("A red bus."))
+    assert torch.equal(footage.context(1), base.encode_caption("A red bus.", SHAPE))
 
 
 def test_a_second_encoding_reads_the_cache_and_has_the_same_fingerprint(base, folder, tmp_path):

@@ -87,9 +87,11 @@ def test_clean_clips_are_nearer_to_footage_and_steadier_than_noisy_ones(report):
     assert found["before", "sharpness"].value > found["after", "sharpness"].value
 
 
-def test_the_sheet_shows_the_groups_side_by_side(report):
+def test_the_sheet_shows_the_groups_side_by_side_with_white_between(report):
     with Image.open(report.sheet_path) as sheet:
-        assert sheet.size == (6 * 192, 3 * 144)
+        assert sheet.size == (6 * 192 + 12, 3 * 144)
+        between = np.asarray(sheet.convert("RGB"))[:, 3 * 192 : 3 * 192 + 12]
+    assert (between == 255).all()
 
 
 def test_a_report_has_a_row_a_sample_and_no_prompt(report):
@@ -97,6 +99,7 @@ def test_a_report_has_a_row_a_sample_and_no_prompt(report):
         (group, index) for group in ("before", "after") for index in range(3)
     ]
     assert "square" not in str(asdict(report)["scores"]) + str(report.clips)
+    assert report.wall_s > 0 == report.gpu_s
 
 
 def test_the_second_space_can_be_the_autoencoder_of_a_model(clips, checkpoint_dir):

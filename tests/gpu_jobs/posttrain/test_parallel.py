@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gpu_jobs.cosmos_generate.tiny import write_tiny_checkpoint
 from gpu_jobs.posttrain.base import Bases
 from gpu_jobs.posttrain.parallel import Fleet
 from gpu_jobs.posttrain.training import train
@@ -27,15 +28,23 @@ CASES = {
     "again": ("full", 4, 3),
     "lora, shared tokens": ("lora", 1, 0),
     "full, shared tokens": ("full", 1, 0),
+    "lora, Cosmos 3": ("lora", 2, 0),
+    "full, Cosmos 3": ("full", 2, 0),
+    "lora, Cosmos 3, shared tokens": ("lora", 1, 0),
+    "full, Cosmos 3, shared tokens": ("full", 1, 0),
 }
 """Mode, windows of a step (one window has its tokens shared by both), step at which it is stopped."""
+COSMOS3 = "Tiny-Cosmos3"
 FIELDS = {"num_steps": 6, "ema_decay": 0.5, "prox_mu": 0.05, "learning_rate": 1e-3}
 FILES = {"lora": "adapter.safetensors", "full": "delta.safetensors"}
 
 
-def asked(site, checkpoint_dir, output_dir, mode, batch_size, **changes):
+def asked(site, checkpoint_dir, output_dir, case, **changes):
+    mode, batch_size, _ = CASES[case]
+    model = COSMOS3 if "Cosmos 3" in case else VIDEO2WORLD
+    write_tiny_checkpoint(model, checkpoint_dir)
     training = {**FIELDS, "mode": mode, "batch_size": batch_size, "checkpoint_blocks": True}
-    kept = {"output_dir": str(output_dir), "checkpoint_every_s": 0.0, "model": VIDEO2WORLD}
+    kept = {"output_dir": str(output_dir), "checkpoint_every_s": 0.0, "model": model}
     training["conditioning_frames"] = [0, 1]
     return spec(site, checkpoint_dir, training=training, **kept, **changes)
 
@@ -48,8 +57,8 @@ def free_ports(count):
         return [end.getsockname()[1] for end in ends]
 
 
-def started(path, rank):
-    here = Path(__file__).with_name("one_of_two.py")
+def started(rank, program, *arguments, **variables):
+    here = Path(__file__).with_name(program)
     environment = {
         **os.environ,
         "PYTHONPATH": ".",
@@ -58,8 +67,9 @@ def started(path, rank):
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": "2",
         "MASTER_ADDR": "127.0.0.1",
+        **variables,
     }
-    return subprocess.Popen([sys.executable, str(here), str(path)], env=environment)
+    return subprocess.Popen([sys.executable, str(here), *map(str, arguments)], env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -68,14 +78,14 @@ def by_two(site, checkpoint_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     export = {"project": "p", "group": "g", "name": "n", "root": str(folder / "exports")}
     cases = []
-    for name, (mode, batch_size, stop_at) in CASES.items():
+    for name, (_, _, stop_at) in CASES.items():
         port, port_again = free_ports(2)
-        one = asked(site, checkpoint_dir, folder / name, mode, batch_size, export=export)
+        one = asked(site, checkpoint_dir, folder / name, name, export=export)
         ports = {"port": port, "port_again": port_again}
         cases.append({"spec": asdict(one), "stop_at": stop_at, **ports})
     path = folder / "cases.json"
     path.write_text(json.dumps(cases))
-    jobs = [started(path, rank) for rank in range(2)]
+    jobs = [started(rank, "one_of_two.py", path) for rank in range(2)]
     assert [job.wait(timeout=300) for job in jobs] == [0, 0]
     reports = json.loads(path.with_suffix(".reports").read_text())
     return folder, dict(zip(CASES, reports, strict=True))
@@ -84,8 +94,8 @@ def by_two(site, checkpoint_dir, tmp_path_factory):
 @pytest.mark.parametrize("case", [name for name in CASES if name != "again"])
 def test_two_processes_train_what_one_does(by_two, site, checkpoint_dir, tmp_path, case):
     folder, reports = by_two
-    mode, batch_size, _ = CASES[case]
-    asked_one = asked(site, checkpoint_dir, tmp_path / "one", mode, batch_size)
+    mode = CASES[case][0]
+    asked_one = asked(site, checkpoint_dir, tmp_path / "one", case)
     one = train(asked_one, lambda event: None, Bases())
     losses = [[point["loss"] for point in each] for each in (one.losses, reports[case]["losses"])]
     assert losses[1] == pytest.approx(losses[0], rel=SAME_LOSS)
@@ -93,7 +103,7 @@ def test_two_processes_train_what_one_does(by_two, site, checkpoint_dir, tmp_pat
     far = [np.linalg.norm(alone[name] - both[name]) for name in alone]
     whole = [np.linalg.norm(alone[name]) for name in alone]
     assert np.linalg.norm(far) / np.linalg.norm(whole) < SAME_WEIGHTS
-    assert all(Path(path).is_file() for path in reports[case]["exports"])
+    assert all(Path(path).exists() for path in reports[case]["exports"])
 
 
 def test_sharded_training_that_is_stopped_goes_on_to_the_same_bytes(by_two):
@@ -101,6 +111,18 @@ def test_sharded_training_that_is_stopped_goes_on_to_the_same_bytes(by_two):
     assert reports["again"]["resumed_at"] > 0 == reports["full"]["resumed_at"]
     whole, again = ((folder / name / FILES["full"]).read_bytes() for name in ("full", "again"))
     assert whole == again
+
+
+def test_gradients_of_shared_tokens_are_those_of_one_process(checkpoint_dir, tmp_path):
+    names, (port,) = (COSMOS3, "Tiny-Cosmos3-Edge"), free_ports(1)
+    for name in names:
+        write_tiny_checkpoint(name, checkpoint_dir)
+    asked_of_both = ("gradients_of_two.py", checkpoint_dir, tmp_path / "out.json", *names)
+    jobs = [started(rank, *asked_of_both, MASTER_PORT=str(port)) for rank in range(2)]
+    assert [job.wait(timeout=300) for job in jobs] == [0, 0]
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found.keys() == set(names)
+    assert max(found.values()) < 1e-5
 
 
 def test_a_batch_that_processes_cannot_share_is_refused():

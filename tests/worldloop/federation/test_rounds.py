@@ -14,6 +14,7 @@ from worldloop.federation.rounds import (
     Terms,
     Training,
     Trial,
+    learned_waves,
     next_round_key,
     rounds_apart,
 )
@@ -149,3 +150,20 @@ def test_a_plan_with_a_number_that_json_does_not_have_gets_no_id(odd):
 
     with pytest.raises(ValueError, match="Out of range float"):
         _ = broken.plan_id
+
+
+def test_an_adapter_has_learned_the_waves_of_its_own_line_and_of_no_other_round():
+    plans = {
+        key: plan(
+            round=key, waves=(wave,), releases=("ff",), base=Base("Tiny-Cosmos3", "x", adapter=base)
+        )
+        for key, wave, base in (
+            ("r0001", "w0001", ""),
+            ("r0002", "w0002", "r0001"),  # refused: nothing goes on from it
+            ("r0003", "w0003", "r0001"),
+        )
+    }
+
+    assert learned_waves(plans, "r0003") == {"w0001", "w0003"}
+    assert learned_waves(plans, "r0001") == {"w0001"}
+    assert learned_waves(plans, "") == set()

@@ -3,6 +3,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from worldloop.federation.triggers import (
+    Attempt,
     CellCount,
     MadeWave,
     News,
@@ -12,6 +13,7 @@ from worldloop.federation.triggers import (
     news_since,
     regeneration_plan,
     trainable_clips,
+    why_again,
     why_no_quorum,
     why_not,
     why_train,
@@ -49,19 +51,27 @@ def regenerated(*waves, promoted="r0001", asked=None, weakest=(), **settings):
     )
 
 
-def test_only_what_no_judged_round_was_trained_on_is_new():
+def test_only_what_the_used_checkpoint_was_not_trained_on_is_new():
     waves = [released(2, 1.5, lima_zoo=2), released(1, 4.0, lima_zoo=2, oslo_zoo=9)]
 
-    news = news_since(waves, judged_waves={"w0001"}, gap_clips=3)
+    news = news_since(waves, learned_waves={"w0001"}, gap_clips=3)
 
     assert (news.waves, news.hours) == (("w0002",), 1.5)
     assert news.closed_gaps == ("lima/zoo",)
 
 
-def test_waves_of_a_failed_round_are_new_still():
-    news = news_since([released(1, 4.0)], judged_waves=set(), gap_clips=3)
+@pytest.mark.parametrize(("waves", "repeats"), [(["w0001"], True), (["w0001", "w0002"], False)])
+def test_a_round_that_would_see_nothing_that_a_refused_one_did_not_is_a_repetition(waves, repeats):
+    attempts = [Attempt("r0003", ("w0001", "w0009"), "was refused")]
 
-    assert why_train(news, SETTINGS).yes
+    words = why_again(News(tuple(waves), 4.0, ()), attempts)
+
+    assert (words is not None) == repeats
+    assert not repeats or "Round r0003" in words
+
+
+def test_without_an_attempt_nothing_is_a_repetition():
+    assert why_again(News(("w0001",), 4.0, ()), []) is None
 
 
 @pytest.mark.parametrize(
