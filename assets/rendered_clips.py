@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,11 @@ from worldloop.contact_sheets import as_markdown, contact_sheet
 from worldloop.packs import hash_file
 from worldloop.recipes import PROCEDURAL_VERSION
 from worldloop.records import CLIPS, FAILURES, GPU_COLUMNS, PROMPTS, RECEIPTS
+from worldloop.scenes.scene import Scene
+from worldloop.worlds.grammar import is_sketchable
 
 _SHARD = ["wave", "index", "city", "institution", "recipe_id"]
+_NOTHING: Mapping[str, Any] = {"clips": (), "failures": (), "receipts": ()}
 
 
 @dg.asset(
@@ -42,10 +45,12 @@ def rendered_clips(
 
     Rendering is a pure function of the prompts, so a shard that stands complete is not rendered
     again, and a killed one goes on after its last finished clip. Clips that cannot be made are
-    rows of `failures`. Formats: docs/formats.md#packs and #clips.
+    rows of `failures`. Scenes that no grammar shows, or not with their camera, are left to the
+    world model of the wave. Formats: docs/formats.md#packs and #clips.
     """
     city, wave = split_key(context.partition_key)
-    asked = read(store, PROMPTS, layout.prompts_key(wave, city))
+    prompts = read(store, PROMPTS, layout.prompts_key(wave, city))
+    asked = _sketchable(prompts)
     with staging.lock(wave, city, "rendered_clips"):
         if _stands(store, wave, city, asked):
             context.log.info("All %d clips of %s in %s stand already", asked.height, city, wave)
@@ -55,22 +60,27 @@ def rendered_clips(
                 staging_dir=str(staging.folder(wave, city)),
                 pack_path=str(staging.folder(wave, city) / "pack.tar"),
             )
-            report = launcher.run(
-                "render_clips", spec, context=context, timeout_s=120.0 + 120.0 * asked.height
-            )
-            _publish(store, asked, report, spec.pack_path, run_id=context.run.run_id)
+            report: Mapping[str, Any] = _NOTHING
+            if asked.height:
+                report = launcher.run(
+                    "render_clips", spec, context=context, timeout_s=120.0 + 120.0 * asked.height
+                )
+            _publish(store, wave, city, asked, report, spec.pack_path, run_id=context.run.run_id)
             if not report["failures"]:
                 staging.clear(wave, city)
-    return dg.MaterializeResult(metadata=_describe(store, wave, city))
+    num_left = prompts.height - asked.height
+    return dg.MaterializeResult(
+        metadata={**_describe(store, wave, city), "num_not_sketchable": num_left}
+    )
 
 
 @dg.asset_check(asset=rendered_clips, blocking=True, partitions_def=city_by_wave)
 def every_prompt_has_a_clip_or_a_failure(
     context: dg.AssetCheckExecutionContext, store: SiteStore
 ) -> dg.AssetCheckResult:
-    """Nothing that was asked for is lost, and nothing is there that was not asked for."""
+    """Nothing that can be sketched is lost, and nothing is there that was not asked for."""
     city, wave = split_key(context.partition_key)
-    asked = set(read(store, PROMPTS, layout.prompts_key(wave, city))["recipe_id"])
+    asked = set(_sketchable(read(store, PROMPTS, layout.prompts_key(wave, city)))["recipe_id"])
     made = set(read(store, CLIPS, layout.clips_key(wave, city))["recipe_id"])
     failed = set(read(store, FAILURES, layout.failures_key(wave, city))["recipe_id"])
     return dg.AssetCheckResult(
@@ -90,6 +100,12 @@ def packs_hold_what_the_table_says(
     return dg.AssetCheckResult(passed=not short, metadata={"short_packs": short})
 
 
+def _sketchable(prompts: pl.DataFrame) -> pl.DataFrame:
+    """The rows whose scenes the procedural renderer can show."""
+    scenes = (Scene.from_record(json.loads(recipe)["scene"]) for recipe in prompts["recipe"])
+    return prompts.filter(pl.Series([is_sketchable(scene) for scene in scenes], dtype=pl.Boolean))
+
+
 def _stands(store: SiteStore, wave: str, city: str, asked: pl.DataFrame) -> bool:
     key = layout.clips_key(wave, city)
     if not store.exists(key):
@@ -101,10 +117,16 @@ def _stands(store: SiteStore, wave: str, city: str, asked: pl.DataFrame) -> bool
 
 
 def _publish(
-    store: SiteStore, asked: pl.DataFrame, report: Mapping[str, Any], pack_path: str, *, run_id: str
+    store: SiteStore,
+    wave: str,
+    city: str,
+    asked: pl.DataFrame,
+    report: Mapping[str, Any],
+    pack_path: str,
+    *,
+    run_id: str,
 ) -> None:
     """Pack first, then the tables that point at it: a reader never sees a row without its bytes."""
-    city, wave = asked["city"][0], asked["wave"][0]
     shard = asked.select(_SHARD)
     made = shard.clear()
     pack_key = ""
@@ -146,7 +168,7 @@ def _publish(
     publish(store, CLIPS, layout.clips_key(wave, city), made if made.height else CLIPS.empty())
 
 
-def _joined(shard: pl.DataFrame, rows: list[dict[str, Any]]) -> pl.DataFrame:
+def _joined(shard: pl.DataFrame, rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
     return shard.join(pl.DataFrame(rows), on="recipe_id") if rows else shard.clear()
 
 

@@ -8,6 +8,7 @@ import argparse
 import gc
 import time
 from collections.abc import Callable
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -37,8 +38,8 @@ def main() -> None:
     gc.collect()
     gc.freeze()
 
-    def both(scene: Scene) -> None:
-        cosmos3_prompt(scene, atlas, shape, prose=write_prose(scene, atlas))
+    def both(scene: Scene) -> dict[str, Any]:
+        return cosmos3_prompt(scene, atlas, shape, prose=write_prose(scene, atlas))
 
     pairs = list(zip(prose, scenes, strict=True))
     rows: dict[str, Callable[[], object]] = {

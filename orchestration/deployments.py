@@ -7,6 +7,9 @@
 | `WORLDLOOP_SITES` | the sites file | `sites.toml` in the home if there is one, else the one in the package |
 | `DAGSTER_HOME` | folder of the Dagster instance | `dagster` in the home |
 | `WORLDLOOP_EMBED_MODEL` | an open_clip model instead of the starter, `name` or `name@revision` | the starter |
+| `WORLDLOOP_PROMPT_MODEL` | a language model that writes prompts anew: a name at the address below, else a transformers model, `name` or `name@revision` | none |
+| `WORLDLOOP_PROMPT_URL` | base address of an OpenAI-compatible endpoint that serves it | none: the model runs in the run itself |
+| `WORLDLOOP_PROMPT_KEY` | where the key of that address is kept, as in the sites file, e.g. `env:NAME` | none |
 | `WORLDLOOP_CHECKPOINTS` | folder of the world models' checkpoints | `checkpoints` in the home |
 | `WORLDLOOP_GPUS` | how many GPUs there are, the limit of the pool `gpu` | what `nvidia-smi` lists |
 | `WORLDLOOP_CP_SIZE` | GPUs that work on one clip together | `1`: one job a GPU |
@@ -40,6 +43,7 @@ from resources.emulated_federation import EmulatedFederation, emulator_credentia
 from resources.federation import Federation
 from resources.job_launcher import JobLauncher
 from resources.ledger import Ledger
+from resources.prompt_upsampler import PromptUpsampler
 from resources.query_log import QueryLog
 from resources.staging import Staging
 from resources.trainers import Trainers
@@ -175,6 +179,7 @@ def resources() -> dict[str, Any]:
             cp_size=cp_size(),
             usd_per_gpu_hour=own.usd_per_gpu_hour,
         ),
+        "prompt_upsampler": _prompt_upsampler(),
         "trainers": Trainers(folder=str(home() / "trainers")),
         "registry": CheckpointRegistry(
             store=everything.store(everything.coordinator), home=str(home())
@@ -182,6 +187,25 @@ def resources() -> dict[str, Any]:
         "alerts": Alerts(webhook_url=os.environ.get("WORLDLOOP_ALERT_WEBHOOK", "")),
         **(cloud_clients(everything.sites) if deployment() == "cloud" else {}),
     }
+
+
+def _prompt_upsampler() -> PromptUpsampler:
+    """The language model that writes prompts anew; off unless one is named."""
+    model, url = (
+        os.environ.get("WORLDLOOP_PROMPT_MODEL", ""),
+        os.environ.get("WORLDLOOP_PROMPT_URL", ""),
+    )
+    if not model:
+        return PromptUpsampler()
+    name, _, revision = (model, "", "") if url else model.partition("@")
+    return PromptUpsampler(
+        backend="endpoint" if url else "transformers",
+        model=name,
+        revision=revision,
+        url=url,
+        api_key=os.environ.get("WORLDLOOP_PROMPT_KEY", ""),
+        cache_folder=str(home() / "upsampled_prompts"),
+    )
 
 
 def cloud_clients(known: Sites) -> dict[str, Any]:

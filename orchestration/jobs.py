@@ -9,6 +9,7 @@ from assets.adapter import adapter
 from assets.catalog import catalog
 from assets.checkpoint_lines import checkpoint_lines
 from assets.cosmos_clips import cosmos_clips
+from assets.coverage import coverage
 from assets.dedup_clusters import dedup_clusters
 from assets.embeddings import embeddings
 from assets.evaluation import evaluation
@@ -50,7 +51,7 @@ city_job = dg.define_asset_job(
 )
 close_job = dg.define_asset_job(
     "close_job",
-    dg.AssetSelection.assets(dedup_clusters, catalog, release, gallery, throughput),
+    dg.AssetSelection.assets(dedup_clusters, catalog, release, gallery, coverage, throughput),
     description="Close one wave: decide duplicates, append to the log, freeze the release.",
     tags={MAX_RUNTIME_TAG: "3600"},
 )

@@ -20,7 +20,7 @@ import polars as pl
 
 from resources.federation import Federation
 from worldloop.errors import JobFailedError, StoreError
-from worldloop.layout import LOGS, replica_prefix
+from worldloop.layout import LOGS, PLACES, replica_prefix
 from worldloop.sites import Site, Sites
 
 DBT_FOLDER = Path(__file__).resolve().parent.parent / "dbt"
@@ -84,14 +84,32 @@ def fetch_remote_logs(federation: Federation) -> dict[str, str]:
     return failed
 
 
-def variables(*, home: Path, logs: list[dict[str, str]]) -> dict[str, Any]:
+def places_file(sites: Sites, home: Path, *, coordinator: str = "local") -> Path | None:
+    """Where `place_atlas` writes the places of the atlas; None if that is no file of this machine.
+
+    The marts have no places then: those over the atlas are empty, all others as always.
+
+    Args:
+        sites: All sites.
+        home: Folder of all local data.
+        coordinator: The site whose store has the atlas.
+    """
+    store = _local_store(sites.site(coordinator), home)
+    return None if store is None else store / PLACES
+
+
+def variables(
+    *, home: Path, logs: list[dict[str, str]], places: Path | None = None
+) -> dict[str, Any]:
     """Variables of dbt for marts over logs.
 
     Args:
         home: Where `marts.duckdb` is written.
         logs: What `log_folders` gives.
+        places: What `places_file` gives; None: that of the site `local` beneath `home`.
     """
-    return {"home": str(home), "logs": logs}
+    found = {"home": str(home), "logs": logs}
+    return found if places is None else {**found, "places": str(places)}
 
 
 def table_variables(*, home: Path, tables: Path) -> dict[str, Any]:

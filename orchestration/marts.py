@@ -16,6 +16,7 @@ from orchestration.mart_inputs import (
     DBT_FOLDER,
     fetch_remote_logs,
     log_folders,
+    places_file,
     variables,
 )
 
@@ -34,8 +35,9 @@ _WRITERS = {
     **dict.fromkeys(("releases", "release_clips"), "release"),
     **dict.fromkeys(("projections", "reconciliations", "queries", "audits"), "local_catalog"),
     # behind the catalog that follows them: before the first round nothing else would make them
+    "places": "place_atlas",
     **dict.fromkeys(("rounds", "round_waves", "round_deltas"), "local_catalog"),
-}  # of logs; all others are written by `catalog`
+}  # of logs and tables; all others are written by `catalog`
 # A run of some marts tests nothing that others are needed for which are not built yet.
 _TESTS = ["--indirect-selection", "buildable"]
 
@@ -76,9 +78,9 @@ def manifest_is_fresh(folder: Path) -> bool:
 
 
 def _variables() -> list[str]:
-    """Where the logs of the sites are, absolutely, as dbt runs in its own folder."""
-    logs = log_folders(sites(), home())
-    return ["--vars", json.dumps(variables(home=home(), logs=logs))]
+    """Where logs and places are, absolutely, as dbt runs in its own folder."""
+    logs, places = log_folders(sites(), home()), places_file(sites(), home())
+    return ["--vars", json.dumps(variables(home=home(), logs=logs, places=places))]
 
 
 @contextlib.contextmanager

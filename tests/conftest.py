@@ -67,6 +67,7 @@ class House:
             "embedder": Embedder(),
             "world_models": WorldModels(checkpoint_dir=str(self.root / "checkpoints")),
             "federation": federation,
+            "prompt_upsampler": PromptUpsampler(),
             "trainers": Trainers(folder=str(self.root / "trainers"), idle_s=20),
             "registry": CheckpointRegistry(store=store, home=str(self.root)),
             "alerts": Alerts(),

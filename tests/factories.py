@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from worldloop.atlas.records import Sign
 from worldloop.recipes import Recipe, Shape
-from worldloop.scenes.scene import Dress, Role, Scene, Sign, Subject
+from worldloop.scenes.scene import Dress, Role, Scene, Subject
 
 CASTS: dict[str, dict[str, Any]] = {
     "street": {

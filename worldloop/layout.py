@@ -7,6 +7,9 @@ LogName = Literal["private", "shared"]
 COSMOS_CLIPS = "cosmos_clips"
 LANCE = "lance"
 GALLERY = "gallery"
+PLACES = "atlas/places.parquet"  # of the newest atlas; the others lie under their hash
+COVERAGE = "coverage"
+SCENE_VALUES = "coverage/scenes"
 LOGS = "logs"
 PACKS = "packs"
 RELEASES = "releases"
@@ -107,6 +110,26 @@ def superseded_key(wave: str) -> str:
 def pack_key(wave: str, city: str, sha256: str) -> str:
     """A pack of clips, named by its bytes."""
     return f"{PACKS}/{_part(wave)}/{_part(city)}/{_part(sha256)}.tar"
+
+
+def coverage_key(name: str) -> str:
+    """A file of the coverage of all waves: pictures, page and tables.
+
+    Example:
+        >>> coverage_key("map.svg")
+        'coverage/map.svg'
+    """
+    return f"{COVERAGE}/{_part(name)}"
+
+
+def scene_values_key(wave: str) -> str:
+    """Which values the scenes of a wave's released clips have."""
+    return f"{SCENE_VALUES}/{_part(wave)}.parquet"
+
+
+def valid_pairs_key(atlas_hash: str) -> str:
+    """Which pairs of values scenes of an atlas can have."""
+    return f"{COVERAGE}/valid_pairs/{_part(atlas_hash)}.parquet"
 
 
 def release_key(wave: str) -> str:

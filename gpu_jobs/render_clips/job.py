@@ -107,12 +107,17 @@ def _render(recipe: Recipe, folder: Path, device: str, stage: list[str]) -> None
     from gpu_jobs.render_clips.audit import check_frame
     from gpu_jobs.render_clips.encode import ClipWriter
     from gpu_jobs.render_clips.engine import Engine
-    from worldloop.worlds.grammar import build_world
+    from worldloop.worlds.grammar import build_world, is_sketchable
 
     if recipe.shape.width_px % 2 or recipe.shape.height_px % 2:
         raise ClipRejectedError(
             "build",
             f"{recipe.shape.width_px}x{recipe.shape.height_px} px; H.264 needs even numbers",
+        )
+    if not is_sketchable(recipe.scene):
+        raise ClipRejectedError(
+            "build",
+            f"no grammar shows {recipe.scene.place!r} with camera {recipe.scene.camera!r}",
         )
     world = build_world(recipe)
     if len(world.instances) > MAX_INSTANCES:

@@ -38,3 +38,21 @@ def test_a_tiny_model_goes_from_prompts_to_catalogued_clips(house, name, control
     accepted = found.filter((pl.col("tier") == "tiny") & (pl.col("status") == "accepted"))
     manifest = read(house.store, MANIFEST, layout.manifest_key(WAVE))
     assert set(accepted["recipe_id"]) <= set(manifest["recipe_id"])
+
+
+@pytest.mark.slow
+def test_a_world_model_makes_what_cannot_be_sketched(house):
+    model = {"world_model": "Tiny-Cosmos-1.0-Text2World", "tier": "tiny", "allow_unguarded": True}
+    house.plan(WAVE, [f"{CITY}/library", f"{CITY}/zoo"], clips_per_place=1, num_frames=0, **model)
+
+    house.carry(WAVE, [CITY])
+
+    sketches = read(house.store, CLIPS, layout.clips_key(WAVE, CITY))
+    made = read(house.store, CLIPS, layout.cosmos_clips_key(WAVE, CITY))
+    assert sketches["institution"].to_list() == ["zoo"]
+    assert sorted(made["institution"]) == ["library", "zoo"]
+    found = wave_index_rows(house.resources["site_log"], [WAVE])
+    assert set(found["recipe_id"]) == {*sketches["recipe_id"], *made["recipe_id"]}
+    manifest = read(house.store, MANIFEST, layout.manifest_key(WAVE))
+    accepted = found.filter(pl.col("status") == "accepted")
+    assert set(accepted["recipe_id"]) == set(manifest["recipe_id"]) != set()

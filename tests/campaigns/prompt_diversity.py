@@ -21,25 +21,44 @@ import numpy as np
 from worldloop.atlas.atlas import Atlas, load_atlas
 from worldloop.prompts.facts import missing_facts
 from worldloop.prompts.prose import write_prose
-from worldloop.prompts.words import an, clock, daypart, joined, person, things, weather_word
+from worldloop.prompts.words import CROWDS
 from worldloop.scenes.scene import Scene
 from worldloop.scenes.stream import scenes_at
 from worldloop.seeds import stream
 
 MOST_SELF_BLEU, LEAST_VENDI = 0.45, 500.0
 NUM_BLEU = 100
+TEMPLATE_SKIES = {
+    "clear": "a clear sky",
+    "cloudy": "an overcast sky",
+    "rain": "light rain",
+    "fog": "haze",
+    "snow": "falling snow",
+}
+TEMPLATE_DECOR = (
+    *("rope barriers", "floor arrows", "paper tickets", "plastic chairs", "stone benches"),
+    *("wooden seats", "a flag pole", "shoe shelves", "a water tap", "potted plants", "a gate"),
+    *("a letter box", "a clock", "a wall map", "turnstiles", "handrails"),
+)
+TEMPLATE_ACTS = (
+    *("A queue moves forward", "A cleaner pushes a cart", "A child points at a sign"),
+    *("Two workers unload a trolley", "A visitor opens an umbrella", "A guard checks tickets"),
+    *("Birds lift off the paving", "A vendor hands over change", "A bus opens its doors"),
+    *("Leaves blow over the steps", "A porter wheels a cart", "Someone crosses the forecourt"),
+)
 
 
 def one_template(scene: Scene, atlas: Atlas) -> str:
     """The prompt of a grammar that has a single sentence plan: the baseline."""
     city, kind = atlas.city(scene.city), atlas.institution(scene.institution)
-    signs = joined([sign.text for sign in scene.signs[:1]]) or "nothing"
+    sign = scene.signs[0].text if scene.signs else "Exit"
+    decor, act = TEMPLATE_DECOR[scene.seed % 16], TEMPLATE_ACTS[scene.seed // 16 % 12]
     return (
-        f"{an(scene.crowd).capitalize()} {kind.name} in {city.name}, {atlas.country(city.key).name}, in {scene.season} at "
-        f"{clock(scene)}, {daypart(scene)}, under {weather_word(scene)} sky. Eye-level view from the entrance, {scene.camera} "
-        f"camera. Signs in the local language read {signs}. Traffic keeps {scene.driving_side}. The space is "
-        f"furnished with {things(scene.subjects[:1])}. There is {joined([person(role) for role in scene.roles[:1]]) or 'nobody'}, "
-        "at a natural walking pace, with consistent shadows and reflections."
+        f"A {CROWDS[scene.crowd]} {kind.name} in {city.name}, {city.country}, in {scene.season} at "
+        f"{int(scene.hour)}:00 under {TEMPLATE_SKIES[scene.weather]}. Eye-level view from the entrance, "
+        f"{scene.camera} camera. Bilingual signs in the local script read {sign}. Traffic keeps "
+        f"{scene.driving_side}. The space is furnished with {decor}. {act}, at a natural walking pace, with "
+        "consistent shadows and reflections."
     )
 
 
@@ -77,10 +96,7 @@ def self_bleu(texts: Sequence[str], *, num: int = NUM_BLEU, seed: int = 0) -> fl
 def vendi(texts: Sequence[str]) -> float:
     """Exponential of the entropy of the eigenvalues of the similarities, at most the number of texts."""
     documents = [re.findall(r"\b\w\w+\b", text.lower()) for text in texts]
-    counts = [
-        Counter([*words, *map(" ".join, itertools.pairwise(words))])
-        for words in documents
-    ]
+    counts = [Counter([*words, *map(" ".join, itertools.pairwise(words))]) for words in documents]
     frequency = Counter(gram for grams in counts for gram in grams)
     columns = {gram: column for column, gram in enumerate(frequency)}
     idf = np.log((1 + len(texts)) / (1 + np.array(list(frequency.values())))) + 1

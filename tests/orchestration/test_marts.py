@@ -15,11 +15,14 @@ from assets.partitions import waves
 from orchestration import marts as marts_module
 from orchestration.mart_inputs import run_dbt, variables
 from orchestration.marts import defs, manifest_is_fresh, marts
+from resources.footage import put_frame
 from resources.site_catalog import log_release, project_wave, read_wave
 from resources.site_log import SiteLog
 from resources.site_store import SiteStore
 from tests import rows
 from worldloop import layout
+from worldloop.atlas.atlas import load_atlas
+from worldloop.coverage_counts import place_table
 from worldloop.releases import compose_release
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "formats" / "v1"
@@ -27,10 +30,12 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 # dagster-dbt 0.29.27 asks the context for what dagster 1.13.27 calls deprecated.
 builds = pytest.mark.filterwarnings("ignore:AssetExecutionContext.op is:DeprecationWarning")
 MARTS = (
+    "atlas_coverage",
     "catalog_costs",
     "checkpoint_clips",
     "clip_outcomes",
     "cost_per_accepted_second",
+    "country_coverage",
     "coverage_by_place",
     "dedup_rates",
     "guardrail_outcomes",
@@ -81,6 +86,7 @@ def fill(home):
             )
             log_release(log, release)
     _leave_an_unclaimed_batch(log)
+    put_frame(log.store, layout.PLACES, place_table(load_atlas()))
     return release
 
 
@@ -142,6 +148,10 @@ def test_marts_count_what_the_logs_say(tmp_path, monkeypatch):
     assert table(tmp_path, "select num_superseded from dedup_rates where wave = 'w0001'") == [(1,)]
     place = "select num_clips, num_failed from coverage_by_place where place = 'tokyo/zoo'"
     assert table(tmp_path, place) == [(3, 1)]
+    nowhere = "select count(*), sum(num_accepted) from atlas_coverage where not is_covered"
+    assert table(tmp_path, nowhere) == [(place_table(load_atlas()).height - 3, 0)]
+    peru = "select num_cities_covered, num_accepted from country_coverage where country = 'PE'"
+    assert table(tmp_path, peru) == [(0, 0)]
 
 
 @builds

@@ -8,10 +8,12 @@ Run by hand:
 
 world-atlas has Natural Earth as TopoJSON: outlines in pieces ("arcs") which neighbours share, on a grid
 of integers, each point as the step from the one before (github.com/topojson/topojson-specification).
-Here the pieces are joined to rings again and laid on a grid of tenths of a degree.
+Here the pieces are joined to rings again, cut at the antimeridian (a ring there jumps from one side
+of the map to the other) and laid on a grid of tenths of a degree.
 """
 
 import argparse
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +27,7 @@ UNITS_PER_DEGREE = 10
 LEFT_OUT = ("Antarctica",)
 WITHOUT_NUMBER = {"Kosovo": "XK"}  # GeoNames' code; ISO 3166 has none
 _FEWEST_POINTS = 3
+_TURN = 360.0
 
 Point = tuple[float, float]
 
@@ -74,7 +77,8 @@ def country_rings(
             continue
         code = codes.get(str(shape.get("id", "")), WITHOUT_NUMBER.get(name, ""))
         polygons = shape["arcs"] if shape["type"] == "MultiPolygon" else [shape["arcs"]]
-        rings = [_steps(_joined(ring, arcs)) for polygon in polygons for ring in polygon]
+        whole = [_joined(ring, arcs) for polygon in polygons for ring in polygon]
+        rings = [_steps(part) for ring in whole for part in _cut(ring)]
         yield code, [ring for ring in rings if len(ring) >= 2 * _FEWEST_POINTS]
 
 
@@ -96,6 +100,36 @@ def _joined(ring: Sequence[int], arcs: Sequence[list[Point]]) -> list[Point]:
         part = arcs[number] if number >= 0 else arcs[~number][::-1]
         points += part[1:] if points else part
     return points
+
+
+def _cut(ring: Sequence[Point]) -> list[list[Point]]:
+    """The parts of a ring on this side of the antimeridian and beyond it, all within 180 degrees."""
+    turned, turn = [ring[0]], 0.0
+    for (before, _), (longitude, latitude) in itertools.pairwise(ring):
+        turn += _TURN * ((longitude - before < -_TURN / 2) - (longitude - before > _TURN / 2))
+        turned.append((longitude + turn, latitude))
+    parts = []
+    for shift in (-_TURN, 0.0, _TURN):
+        part = [(longitude + shift, latitude) for longitude, latitude in turned]
+        parts.append(_west_of(_mirrored(_west_of(_mirrored(part)))))
+    return [part for part in parts if part]
+
+
+def _west_of(ring: Sequence[Point]) -> list[Point]:
+    """What of a ring lies west of the antimeridian, closed along it (Sutherland and Hodgman's clip)."""
+    inside: list[Point] = []
+    for (x0, y0), (x1, y1) in itertools.pairwise([*ring[-1:], *ring]):
+        if (x0 > _TURN / 2) != (x1 > _TURN / 2):
+            share = (_TURN / 2 - x0) / (x1 - x0)
+            inside.append((_TURN / 2, y0 + share * (y1 - y0)))
+        if x1 <= _TURN / 2:
+            inside.append((x1, y1))
+    return inside
+
+
+def _mirrored(ring: Sequence[Point]) -> list[Point]:
+    """East and west exchanged."""
+    return [(-longitude, latitude) for longitude, latitude in ring]
 
 
 def _steps(points: Iterable[Point]) -> list[int]:

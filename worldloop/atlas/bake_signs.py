@@ -1,4 +1,4 @@
-"""Shape every text of `signs.csv` and keep its outlines in `outlines.npz.xz`.
+"""Shape every text of `signs.csv`, and those of earlier releases, and keep their outlines in `outlines.npz.xz`.
 
 Run by hand after `bake_words`, where the Noto fonts are installed:
 
@@ -78,10 +78,11 @@ def main() -> None:
     arguments = parser.parse_args()
     shaper = Shaper(arguments.font_dir)
     signs = read_rows(DATA / "signs.csv")
+    former = read_rows(DATA / "inputs" / "former_signs.csv")  # scenes of earlier releases have them
     texts: dict[str, list[str]] = {}
     for language in read_rows(DATA / "languages.csv"):
         tag = language["tag"]
-        texts[tag] = sorted({sign["text"] for sign in signs if sign["language"] == tag})
+        texts[tag] = sorted({sign["text"] for sign in [*signs, *former] if sign["language"] == tag})
         for text in texts[tag]:
             shaper.add(text, language)
     names = json.dumps(texts, ensure_ascii=False, separators=(",", ":")).encode()

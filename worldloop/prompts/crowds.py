@@ -12,6 +12,12 @@ FULLNESS: dict[str, tuple[str, ...]] = {  # adjectives, before a noun and after 
     "lively": ("lively", "busy", "bustling", "animated", "well-filled"),
     "crowded": ("crowded", "packed", "thronged", "teeming", "jam-packed", "very full"),
 }
+_ROADSIDE: dict[str, tuple[str, ...]] = {
+    "empty": ("deserted", "empty", "nearly empty"),
+    "sparse": ("quiet", "calm", "uncrowded"),
+    "lively": ("lively", "busy", "bustling", "animated"),
+    "crowded": ("crowded", "packed", "very full"),
+}
 _PLACED: dict[str, tuple[str, ...]] = {
     "sparse": (
         "only a few people are about",
@@ -139,13 +145,13 @@ def crowd_clause(scene: Scene, short: str, dice: Dice) -> str:
 
 def roadside_clause(scene: Scene, dice: Dice) -> str:
     """How full the sides of a road are, a finite clause."""
-    adjectives = FULLNESS[scene.crowd][:4]
+    adjective = dice.pick(_ROADSIDE[scene.crowd])
     return dice.pick(
         (
-            f"along the road it is {dice.pick(adjectives)}",
-            f"the roadside is {dice.pick(adjectives)}",
-            f"the roadsides look {dice.pick(adjectives)}",
-            f"beside the road it is {dice.pick(adjectives)}",
+            f"along the road it is {adjective}",
+            f"the roadside is {adjective}",
+            f"the roadsides look {adjective}",
+            f"beside the road it is {adjective}",
         )
     )
 

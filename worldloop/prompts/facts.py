@@ -23,7 +23,7 @@ from worldloop.prompts.prose import (
 )
 from worldloop.prompts.roads import DENSITY_WORDS, speed_text
 from worldloop.prompts.skies import WEATHER_WORDS
-from worldloop.prompts.times import PART_WORDS, SEASON_WORDS, clock_forms, minutes_of
+from worldloop.prompts.times import PART_WORDS, SEASON_WORDS, clock_forms, minutes_of, part_of_day
 from worldloop.prompts.words import KINDS, number, plural
 from worldloop.scenes.scene import Scene
 
@@ -131,10 +131,10 @@ def _missing_place(told: str, scene: Scene, atlas: Atlas) -> list[str]:
 
 def _missing_time(told: str, scene: Scene, *, seen: bool) -> list[str]:
     """Season, hour or part of the day, weather, crowd, camera and holiday."""
-    hours = (*clock_forms(minutes_of(scene)), *PART_WORDS[scene.daypart])
+    hours = (*clock_forms(minutes_of(scene)), *PART_WORDS[part_of_day(scene)])
     kinds: Iterable[tuple[str, str, Sequence[str]]] = (
         ("season", scene.season, SEASON_WORDS[scene.season]),
-        ("time", scene.daypart, [form.lower() for form in hours]),
+        ("time", part_of_day(scene), [form.lower() for form in hours]),
         ("weather", scene.weather, WEATHER_WORDS[scene.weather]),
         ("crowd", scene.crowd, CROWD_WORDS[scene.crowd]),
         ("camera", scene.camera, CAMERA_WORDS[scene.camera]),

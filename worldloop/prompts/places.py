@@ -70,7 +70,7 @@ WORDS: Mapping[str, PlaceWords] = {
     ),
     "park": _outdoors(
         "city park|public park|park|urban park",
-        "park|green",
+        "park",
         "the lawns|the paths|the grass|the gravel",
     ),
     "library": _indoors(

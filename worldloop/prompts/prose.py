@@ -41,7 +41,7 @@ MIN_WORDS, MAX_WORDS = 100, 140
 ROLES_TOLD, SUBJECTS_TOLD, DETAILS_TOLD = 3, 4, 3
 DRIVE_TOLD = 2  # roles and subjects of a scene from a car, which has the road to tell
 ProseStyle = Literal["plain", "cinematic"]
-_AIM = (98, 118)  # words after which nothing optional is added
+_AIM = (94, 112)  # words after which nothing optional is added
 _SHORT = 13  # words of a clause that may be fused with another
 _MOST_TRIES = 8  # each with other dice; from the fourth on as lean as can be
 _LINKS = (", and ", ", and ", "; ", "; ", ", while ")
@@ -79,7 +79,8 @@ _ENTRANCES = (  # the place as the subject of a sentence, {p} where, {t} when
     "the scene is set {p}, {t}",
     "this is a moment {p}, {t}",
     "{t}, the day takes its course {p}",
-    "the moment is found {p}, {t}",
+    "it all takes place {p}, {t}",
+    "{t}, a moment passes {p}",
     "we are {p}, {t}",
     "everything happens {p}, {t}",
 )
@@ -130,12 +131,12 @@ def told_subjects(scene: Scene) -> tuple[Subject, ...]:
 
 def told_details(scene: Scene) -> list[Detail]:
     """Details that prose may state: nobody queues in an empty place, and no thing is said twice."""
-    kinds = {subject.kind for subject in scene.subjects}
+    kinds = tuple([subject.kind for subject in scene.subjects])
     is_empty = scene.crowd == "empty" or not scene.roles
     return [
         detail
         for detail in scene.details
-        if detail.says not in kinds and not (is_empty and detail.slot in CLAUSE_SLOTS)
+        if not detail.says.startswith(kinds) and not (is_empty and detail.slot in CLAUSE_SLOTS)
     ]
 
 
@@ -234,9 +235,7 @@ class _Writer:
         dice, city = self.dice, where(self.atlas, self.scene.city, self.dice)
         crowd = place_adjective(self.scene, dice)
         if self.drive:
-            return dice.pick(
-                (f"in {city}", f"in the city of {city}" if " in " not in city else f"in {city}")
-            )
+            return dice.pick((f"in {city}", f"on a road in {city}"))
         name = dice.pick(self.words.names)
         return (
             f"{dice.pick(self.words.at)} {an(f'{crowd} {name}' if with_crowd else name)} in {city}"
@@ -366,7 +365,7 @@ class _Writer:
         aim = low + self.dice.below(high - low)
         if script:
             steps = list(self.scene.script)
-            while steps and known + sum(map(_count, steps)) > aim + 6:
+            while steps and known + sum(map(_count, steps)) > aim + 10:
                 steps.pop()
             known -= script.num_words
             for line in self._steps(steps):

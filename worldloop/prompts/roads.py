@@ -52,9 +52,9 @@ def traffic_clause(said: str, scene: Scene, dice: Dice, *, many: bool) -> str:
         (
             f"{said} {keep} to the {side} of the road",
             f"{said} {roll} on the {side}",
-            f"keeping to the {side}, {said} {roll} along",
+            f"keeping to the {side}, {said} {roll} by",
             f"traffic keeps to the {side}: {said}",
-            f"{said} {roll} along, each on the {side}",
+            f"{said} {roll} in line, each on the {side}",
             f"{said} {roll} in the lane on the {side}",
         )
     )

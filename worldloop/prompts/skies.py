@@ -220,7 +220,7 @@ _SUN_HIGH = (
         "overhead sun",
         "hard sunlight",
         "strong sun",
-        "white midday-bright sun",
+        "a white, blinding sun",
         "steep sunlight",
         "a glaring sun",
     ),

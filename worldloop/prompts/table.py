@@ -1,5 +1,7 @@
 """The prompts of one city in one wave as a table; its columns are `records.PROMPTS`."""
 
+from collections.abc import Callable, Sequence
+
 import polars as pl
 
 from worldloop.atlas.atlas import Atlas
@@ -8,17 +10,23 @@ from worldloop.prompts.cosmos3 import cosmos3_prompt
 from worldloop.prompts.prose import write_prose
 from worldloop.recipes import Recipe, Shape
 from worldloop.records import PROMPTS
+from worldloop.scenes.scene import Scene
 from worldloop.seeds import canonical_json
 from worldloop.waves import WavePlan, scenes_of
 
+Rewrite = Callable[[Sequence[Scene], Sequence[str]], Sequence[str]]
 
-def prompts_table(plan: WavePlan, atlas: Atlas, city: str) -> pl.DataFrame:
+
+def prompts_table(
+    plan: WavePlan, atlas: Atlas, city: str, *, rewrite: Rewrite | None = None
+) -> pl.DataFrame:
     """One row per clip that a plan has for a city, in the order of the plan.
 
     Args:
         plan: A wave plan.
         atlas: The atlas that the plan pins.
         city: Key of a city that the plan covers.
+        rewrite: Gives other prose for scenes and their prose, one text a scene; both renderings use it.
 
     Returns:
         The columns of `records.PROMPTS`; `recipe` and `cosmos3` are canonical JSON.
@@ -27,10 +35,14 @@ def prompts_table(plan: WavePlan, atlas: Atlas, city: str) -> pl.DataFrame:
         UnknownKeyError: If the plan has no clips of the city.
         MalformedRecordError: If the atlas is not the one that the plan pins.
     """
-    rows, seen_shape = [], _structured_shape(plan)
-    for index, scene in scenes_of(plan, atlas, city):
+    indexed, seen_shape = list(scenes_of(plan, atlas, city)), _structured_shape(plan)
+    scenes = [scene for _, scene in indexed]
+    written: Sequence[str] = [write_prose(scene, atlas) for scene in scenes]
+    if rewrite:
+        written = rewrite(scenes, written)
+    rows = []
+    for (index, scene), prose in zip(indexed, written, strict=True):
         recipe = Recipe(scene, plan.shape, plan.generator)
-        prose = write_prose(scene, atlas)
         structured = cosmos3_prompt(scene, atlas, seen_shape, prose=prose)
         rows.append(
             {

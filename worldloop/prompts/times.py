@@ -3,6 +3,7 @@
 import datetime as dt
 from functools import cache
 
+from worldloop.dayparts import daypart
 from worldloop.prompts.dice import Dice
 from worldloop.prompts.words import NUMBERS, an
 from worldloop.scenes.scene import Scene
@@ -74,6 +75,11 @@ def short_clock_forms(minutes: int) -> tuple[str, ...]:
     return (*numerals, words) if words else numerals
 
 
+def part_of_day(scene: Scene) -> str:
+    """Part of the day by the sun; scenes of version 1 do not carry it."""
+    return daypart(hour=scene.hour, sun_elevation_deg=scene.sun_elevation_deg)
+
+
 def minutes_of(scene: Scene) -> int:
     """Minutes after midnight."""
     return round(scene.hour * 60) % (24 * 60)
@@ -82,7 +88,7 @@ def minutes_of(scene: Scene) -> int:
 def part_noun(scene: Scene) -> tuple[str, str]:
     """The part of the day by itself and after an adjective: `late afternoon`, `afternoon`."""
     hour = scene.hour
-    match scene.daypart:
+    match part_of_day(scene):
         case "night":
             if 4 <= hour < 12:
                 return "early morning before sunrise", "morning before sunrise"
@@ -135,8 +141,8 @@ def time_phrase(scene: Scene, dice: Dice) -> str:
     clock, short = dice.pick(clock_forms(minutes)), dice.pick(short_clock_forms(minutes))
     adjective, noun = season_adjective(scene, dice), season_noun(scene, dice)
     part, base = part_noun(scene)
-    if scene.daypart in _MOMENTS and dice.chance(45):
-        moment = dice.pick(_MOMENTS[scene.daypart])
+    if part_of_day(scene) in _MOMENTS and dice.chance(45):
+        moment = dice.pick(_MOMENTS[part_of_day(scene)])
         match dice.below(4):
             case 0:
                 return f"{moment} on {an(f'{adjective} {weekday}')}"

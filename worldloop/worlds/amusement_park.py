@@ -4,6 +4,7 @@ The avenue runs along x from the entrance arch to the Ferris wheel; the roller c
 beside it, the carousel at its end. Without a wheel the coaster takes its place. Style keys:
 
     stalls   striped, plain
+    trees    palm, broadleaf, conifer, bare
 
 Subjects that are understood: `ferris wheel`, `carousel`, `roller coaster` (one of each at most),
 `stall`, `tree`, `balloon`, `bench`.
@@ -13,9 +14,10 @@ import math
 
 import numpy as np
 
+from worldloop.atlas.records import Sign
 from worldloop.errors import ClipRejectedError
 from worldloop.recipes import Recipe
-from worldloop.scenes.scene import Scene, Sign
+from worldloop.scenes.scene import Scene
 from worldloop.worlds import kit, palette, rides
 from worldloop.worlds.air import bearing_towards_sun, outdoor_air
 from worldloop.worlds.crowd import Crowd

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from worldloop.scenes.scene import Sign
+from worldloop.atlas.records import Sign
+from worldloop.worlds.boards import SIGN_ASPECT
 from worldloop.worlds.geometry import Float, Int, Material, SemanticClass, box, quad
 from worldloop.worlds.palette import Color
 from worldloop.worlds.shapes import Primitive, shifted
-from worldloop.worlds.stage import SIGN_ASPECT, Sight, Stage
+from worldloop.worlds.stage import Sight, Stage
 
 NORTH, WEST, SOUTH, EAST = 0.0, np.pi / 2, np.pi, -np.pi / 2  # where the viewer of a wall looks
 EXIT_BOARD = ("#0c6b3c", "#f4fff6")

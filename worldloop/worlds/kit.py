@@ -11,8 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from worldloop.scenes.scene import Scene, Sign
+from worldloop.atlas.records import Sign
+from worldloop.scenes.scene import Scene
 from worldloop.worlds import palette
+from worldloop.worlds.boards import SIGN_ASPECT
 from worldloop.worlds.geometry import Material, SemanticClass, cylinder, quad, sphere
 from worldloop.worlds.palette import Color, pick, tinted
 from worldloop.worlds.shapes import (
@@ -24,7 +26,7 @@ from worldloop.worlds.shapes import (
     shifted,
     tube,
 )
-from worldloop.worlds.stage import SIGN_ASPECT, Stage
+from worldloop.worlds.stage import Stage
 
 CROWN_LOW_M = 2.6
 LAMP_LIGHT: Color = (36.0, 25.0, 14.0)
@@ -44,7 +46,9 @@ def leaf_color(scene: Scene, rng: np.random.Generator) -> Color:
     """A leaf colour of the season; autumn turns leaves only where winters are cool."""
     cool = scene.climate[:1] in ("C", "D") and scene.climate != "Cwa"
     choices = ["#47652c", "#526f33", "#3d5a2b", "#5f7537"]
-    if scene.season == "autumn" and cool:
+    if scene.style.get("trees") == "bare":
+        choices = ["#5f5540", "#6a5d49", "#544e3c", "#5b5a3e"]
+    elif scene.season == "autumn" and cool:
         choices = ["#c07a23", "#b5562a", "#caa038", "#8a8a35", "#a2402a"]
     elif scene.season == "spring":
         choices = ["#5f7f38", "#6f8a40", "#527235"]
@@ -61,7 +65,7 @@ def add_tree(
     height_m: float | None = None,
     phrase: str | None = None,
 ) -> int:
-    """A tree that suits the climate and the season; returns its instance id.
+    """A tree of the scene's style `trees`, else one that suits climate and season; returns its instance id.
 
     Args:
         stage: Where it grows.
@@ -74,14 +78,26 @@ def add_tree(
     height = height_m or float(rng.uniform(5.2, 7.6))
     stage.plan.block_disc(np.asarray(at)[:2], 0.22, height_m=1.5)
     luck = rng.random()
+    match scene.style.get("trees") or _tree_of_climate(scene, luck):
+        case "palm":
+            return _palm(stage, at, rng, height, phrase or "a palm tree")
+        case "conifer":
+            return _conifer(stage, at, rng, height, phrase or "a fir tree")
+        case "bare":
+            return _bare(stage, at, rng, height, phrase or "a bare tree")
+    return _broadleaf(stage, at, rng, height, phrase)
+
+
+def _tree_of_climate(scene: Scene, luck: float) -> str:
+    """The kind of a tree in scenes of version 1, which do not say it."""
     group, warmth = scene.climate[:1], scene.climate[2:]
     if (group == "A" or warmth == "h") and luck < 0.5:
-        return _palm(stage, at, rng, height, phrase or "a palm tree")
+        return "palm"
     if group in ("D", "E") and luck < 0.3:
-        return _conifer(stage, at, rng, height, phrase or "a fir tree")
+        return "conifer"
     if scene.season == "winter" and (group in ("C", "D") or warmth == "k"):
-        return _bare(stage, at, rng, height, phrase or "a bare tree")
-    return _broadleaf(stage, at, rng, height, phrase)
+        return "bare"
+    return "broadleaf"
 
 
 def _broadleaf(
@@ -140,8 +156,9 @@ def _palm(stage: Stage, at: ArrayLike, rng: np.random.Generator, height: float, 
         stage.put(ring, material=Material.BARK, color=_TRUNK, instance=tree, at=at)
     green = tinted(palette.linear("#4d7a2e"), rng, 0.15)
     top, turn = np.asarray(at) + path[-1], float(rng.uniform(0, 6.28))
+    length = max(1.0, height / 6.5)
     for k in range(11):
-        frond = _frond(1.9 + 0.5 * float(rng.random()), 0.35 + 0.55 * (k % 2))
+        frond = _frond(length * (1.9 + 0.5 * float(rng.random())), 0.35 + 0.55 * (k % 2))
         stage.put(
             frond,
             material=Material.FOLIAGE,
@@ -176,7 +193,7 @@ def _conifer(
     tree = stage.instance(SemanticClass.VEGETATION, phrase)
     trunk = cylinder(0.17, 0.06, height * 0.9, num_sides=6, cap=False)
     stage.put(trunk, material=Material.BARK, color=_TRUNK, instance=tree, at=at)
-    green = tinted(palette.linear("#2f5b38"), rng, 0.2)
+    green = _needle_color(rng)
     low = CROWN_LOW_M
     for k in range(5):
         z0 = low + (height - low) * k / 5.6
@@ -188,6 +205,16 @@ def _conifer(
             cone, material=Material.FOLIAGE, color=tinted(green, rng, 0.1), instance=tree, at=at
         )
     return tree
+
+
+def _needle_color(rng: np.random.Generator) -> Color:
+    """A colour of needles, the same in all seasons."""
+    return tinted(palette.linear("#2f5b38"), rng, 0.2)
+
+
+def _spire(radius: float) -> Primitive:
+    """A conifer in the distance, as wide as a clump of this radius and taller."""
+    return loft([(-radius, 0.8 * radius, 0.8 * radius), (2.4 * radius, 0.1, 0.1)], num_sides=8)
 
 
 def _bare(stage: Stage, at: ArrayLike, rng: np.random.Generator, height: float, phrase: str) -> int:
@@ -216,15 +243,18 @@ def add_far_trees(
 ) -> int:
     """A belt of simple trees in the distance, one instance; returns its id."""
     belt = stage.instance(SemanticClass.VEGETATION, "a belt of trees")
+    conifers = stage.scene.style.get("trees") == "conifer"
     crowns: dict[int, list[Primitive]] = {0: [], 1: [], 2: []}
     for k, (x, y) in enumerate(spots):
         for _ in range(3):
             side, radius = rng.uniform(-3.0, 3.0, 2), float(rng.uniform(2.6, 4.2))
             at = (x + side[0], y + side[1], float(rng.uniform(0.3, 1.1)) * radius)
-            crowns[k % 3].append(shifted(_clump(rng, radius, flat=1.15), at))
+            clump = _spire(radius) if conifers else _clump(rng, radius, flat=1.15)
+            crowns[k % 3].append(shifted(clump, at))
     for parts in crowns.values():
         if parts:
-            shade = tuple(0.75 * c for c in leaf_color(stage.scene, rng))
+            green = _needle_color(rng) if conifers else leaf_color(stage.scene, rng)
+            shade = tuple(0.75 * c for c in green)
             stage.put(joined(parts), material=Material.FOLIAGE, color=shade, instance=belt)
     return belt
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from worldloop.atlas.signs import sign_image
-from worldloop.scenes.scene import Scene, Sign
+from worldloop.atlas.records import Sign
+from worldloop.scenes.scene import Scene
 from worldloop.seeds import stream
+from worldloop.worlds.boards import SIGN_HEIGHT_PX, SIGN_WIDTH_PX, board_image
 from worldloop.worlds.geometry import (
     Float,
     Int,
@@ -26,8 +27,6 @@ from worldloop.worlds.world import Air, Instance, Room, Track, UInt8, World
 Primitive = tuple[Float, Int, Float]
 Motion = Callable[[float], Float]
 
-SIGN_HEIGHT_PX, SIGN_WIDTH_PX = 64, 256
-SIGN_ASPECT = SIGN_WIDTH_PX / SIGN_HEIGHT_PX
 MAX_TRIANGLES = 120_000
 
 
@@ -161,7 +160,7 @@ class Stage:
             board = SIGN_BOARDS[int(rng.integers(len(SIGN_BOARDS)))]
         key = (sign.language, sign.text, *board)
         if key not in self._signs:
-            self._signs[key] = _painted(sign_image(sign.language, sign.text), *board)
+            self._signs[key] = board_image(sign, *board)
         return list(self._signs).index(key)
 
     def parts(self, count: int) -> int:
@@ -235,36 +234,3 @@ def _on_grid(mesh: Mesh) -> Mesh:
 
 def _blank_signs() -> UInt8:
     return np.zeros((1, SIGN_HEIGHT_PX, SIGN_WIDTH_PX, 3), np.uint8)
-
-
-def _painted(mask: UInt8, board_code: str, letter_code: str) -> UInt8:
-    """Letters from an alpha mask on a board with a thin rim, sRGB (h, w, 3)."""
-    alpha = _fitted(mask, SIGN_HEIGHT_PX - 20, SIGN_WIDTH_PX - 24)[:, :, None]
-    board, letters = (
-        np.array([int(code[i : i + 2], 16) for i in (1, 3, 5)], np.float64)
-        for code in (board_code, letter_code)
-    )
-    canvas = np.zeros((SIGN_HEIGHT_PX, SIGN_WIDTH_PX, 1))
-    top, left = (SIGN_HEIGHT_PX - len(alpha)) // 2, (SIGN_WIDTH_PX - alpha.shape[1]) // 2
-    canvas[top : top + len(alpha), left : left + alpha.shape[1]] = alpha
-    canvas[2:4, 2:-2] = canvas[-4:-2, 2:-2] = canvas[2:-2, 2:4] = canvas[2:-2, -4:-2] = 0.7
-    return np.rint(board + (letters - board) * canvas).astype(np.uint8)
-
-
-def _fitted(mask: UInt8, height_px: int, width_px: int) -> Float:
-    """The mask scaled to fit, keeping its proportions; area-averaged, values in [0, 1]."""
-    scale = min(height_px / mask.shape[0], width_px / mask.shape[1])
-    h, w = (max(1, int(scale * n)) for n in mask.shape)
-    rows, columns = _area_weights(mask.shape[0], h), _area_weights(mask.shape[1], w)
-    result: Float = np.clip(rows @ (mask / 255.0) @ columns.T, 0, 1).astype(np.float32)
-    return result
-
-
-def _area_weights(num_in: int, num_out: int) -> Float:
-    """Rows that average the inputs which each output pixel covers (or interpolate when growing)."""
-    width = max(1.0, num_in / num_out)
-    centre = (np.arange(num_out) + 0.5) * num_in / num_out
-    reach = np.abs(np.arange(num_in)[None] + 0.5 - centre[:, None])
-    weights = np.clip((width + 1) / 2 - reach, 0, 1)
-    result: Float = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
-    return result

@@ -8,6 +8,8 @@ understood, with their values (the seed decides what is left out):
     era      old (3-5 storeys, cornices), modern (5-9), highrise (10-22)
     road     narrow, standard, wide
     awnings  few, many
+    trees    palm, broadleaf, conifer, bare
+    centre_line  double, solid or dashed, then yellow or white, e.g. `double yellow`; none without
 
 Subjects that are understood: the kinds of `vehicles.KINDS`, `tree`, `bench`.
 """
@@ -19,9 +21,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from worldloop.atlas.records import Sign
 from worldloop.errors import ClipRejectedError
 from worldloop.recipes import Recipe
-from worldloop.scenes.scene import Scene, Sign
+from worldloop.scenes.scene import Scene
 from worldloop.seeds import stream
 from worldloop.worlds import kit, palette, vehicles
 from worldloop.worlds.air import bearing_towards_sun, outdoor_air
@@ -58,6 +61,8 @@ _LENSES = ((3.42, (0.10, 0.01, 0.01)), (3.14, (0.10, 0.07, 0.01)), (2.86, _GREEN
 _ON_POSTS = ("bus_stop", "metro", "no_entry")  # words that no shop has over its door
 _DRESSED = palette.linear("#c3b69e")  # cornices and corners of brick houses are cut from stone
 _PAINT_LINE = palette.linear("#d9d8d2")
+_PAINT = {"white": _PAINT_LINE, "yellow": palette.linear("#d9a21f")}
+_DASH_M, _DASHES_M = 3.0, 9.0  # length of a dash, and from one to the next
 SUBJECTS = (*vehicles.KINDS, "tree", "bench")
 
 
@@ -217,6 +222,25 @@ def _add_markings(stage: Stage, layout: _Layout) -> None:
     high = [(c, d, 0.012) for _, _, c, d in strips]
     stage.put(
         boxes(low, high, sides=(TOP,)), material=Material.MATTE, color=_PAINT_LINE, instance=lines
+    )
+    _add_centre_line(stage, layout, lines)
+
+
+def _add_centre_line(stage: Stage, layout: _Layout, lines: int) -> None:
+    """The line along the middle of the road, where the style has one; it stops at the crossing."""
+    form, _, shade = stage.scene.style.get("centre_line", "").partition(" ")
+    if shade not in _PAINT:
+        return
+    clear = layout.crossing_x - 3.4, layout.crossing_x + 3.4
+    spans = [(-HALF_LENGTH_M, clear[0]), (clear[1], HALF_LENGTH_M)]
+    if form == "dashed":
+        starts = np.arange(-HALF_LENGTH_M, HALF_LENGTH_M - _DASH_M, _DASHES_M)
+        spans = [(x, x + _DASH_M) for x in starts if x + _DASH_M < clear[0] or x > clear[1]]
+    middles = (-0.12, 0.12) if form == "double" else (0.0,)
+    low = [(x0, y - 0.06, 0.0) for y in middles for x0, _ in spans]
+    high = [(x1, y + 0.06, 0.012) for y in middles for _, x1 in spans]
+    stage.put(
+        boxes(low, high, sides=(TOP,)), material=Material.MATTE, color=_PAINT[shade], instance=lines
     )
 
 

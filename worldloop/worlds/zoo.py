@@ -11,9 +11,10 @@ each individual stays in it at all times. The path runs along x; one enters at i
 
 import numpy as np
 
+from worldloop.atlas.records import Sign
 from worldloop.errors import UnknownKeyError
 from worldloop.recipes import Recipe
-from worldloop.scenes.scene import Role, Scene, Sign
+from worldloop.scenes.scene import Role, Scene
 from worldloop.seeds import stream
 from worldloop.worlds.air import outdoor_air
 from worldloop.worlds.crowd import Crowd

@@ -1,12 +1,11 @@
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from worldloop.atlas.atlas import Atlas, load_atlas
+from worldloop.atlas.blocklist import blocked_names, name_hash, write_hashes
 from worldloop.atlas.checks import atlas_problems, require_sound
 from worldloop.atlas.csv_tables import DATA
 from worldloop.atlas.records import (
@@ -20,7 +19,7 @@ from worldloop.atlas.records import (
     Species,
     WeatherRule,
 )
-from worldloop.atlas.rules.names import BLOCKLIST
+from worldloop.atlas.rules import names
 from worldloop.atlas.rules.registry import RULES
 from worldloop.errors import MalformedRecordError
 
@@ -206,11 +205,11 @@ def test_an_error_of_every_kind_is_planted():
 
 
 @pytest.fixture
-def acme_is_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
+def acme_is_blocked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A block list of one name."""
-    blocklist = ModuleType(BLOCKLIST)
-    blocklist.blocked_names = lambda text: tuple({"Acme"} & set(text.split()))
-    monkeypatch.setitem(sys.modules, BLOCKLIST, blocklist)
+    write_hashes(tmp_path / "names.bin", [name_hash(["acme"])])
+    finding = partial(blocked_names, among=tmp_path / "names.bin")
+    monkeypatch.setattr(names, "blocked_names", finding)
 
 
 @pytest.mark.usefixtures("acme_is_blocked")

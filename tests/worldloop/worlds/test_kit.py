@@ -69,6 +69,23 @@ def test_winter_trees_are_bare_where_winters_are_cool() -> None:
         assert (Material.FOLIAGE not in finished(stage).static.material) == bare
 
 
+@pytest.mark.parametrize(
+    ("kind", "phrase"),
+    [("palm", "a palm tree"), ("conifer", "a fir tree"), ("bare", "a bare tree")],
+)
+def test_the_style_decides_what_trees_are(kind: str, phrase: str) -> None:
+    for seed in range(6):
+        stage = empty(climate="Cfb", season="summer", style={"trees": kind})
+        tree = kit.add_tree(stage, (0, 0, 0), stream(seed))
+        assert finished(stage).instances[tree].phrase == phrase
+
+
+def test_leaves_stay_in_winter_where_the_style_says_so() -> None:
+    stage = empty(climate="Cfb", season="winter", style={"trees": "broadleaf"})
+    kit.add_tree(stage, (0, 0, 0), stream(3))
+    assert Material.FOLIAGE in finished(stage).static.material
+
+
 def test_lamps_give_light_where_their_lantern_is() -> None:
     stage = empty()
     kit.add_lamp_post(stage, (1, 2, 0), arm_rad=0.0)

@@ -12,7 +12,7 @@ import pytest
 from tests.factories import make_scene
 from worldloop.errors import ClipRejectedError, UnknownKeyError
 from worldloop.recipes import Recipe, Shape
-from worldloop.scenes.scene import Dress, Role, Subject
+from worldloop.scenes.scene import Dress, Role, Scene, Subject
 from worldloop.worlds.geometry import Material, SemanticClass
 from worldloop.worlds.grammar import build_world
 from worldloop.worlds.stage import MAX_TRIANGLES
@@ -163,6 +163,35 @@ def test_the_signs_of_the_scene_are_shown(institution: str) -> None:
     phrases = {x.phrase for x in world_of(institution, 2).instances}
     for sign in make_scene(institution).signs:
         assert not sign.text or f'a sign that says "{sign.text}"' in phrases
+
+
+@pytest.mark.parametrize("shade", ["yellow", "white"])
+@pytest.mark.parametrize("form", ["double", "solid", "dashed"])
+def test_a_centre_line_runs_along_the_middle_but_not_over_the_crossing(
+    form: str, shade: str
+) -> None:
+    middles = {
+        line: markings(make_scene("street", style={"centre_line": line} if line else {}))
+        for line in ("", f"{form} {shade}")
+    }
+    added = middles[f"{form} {shade}"][len(middles[""]) :]
+    red, _, blue = np.concatenate([color for color, _ in added]).mean(0)
+    assert (red > 2 * blue) == (shade == "yellow")
+    at = np.concatenate([corners for _, corners in added])
+    assert np.abs(at[:, 1]).max() < 0.2
+    assert np.ptp(at[:, 0]) > 190
+    bars = np.concatenate([corners for _, corners in middles[""]])
+    zebra = bars[np.abs(bars[:, 1]) < 0.7][:, 0]
+    assert np.abs(at[:, 0][:, None] - zebra).min() > 0.3
+
+
+def markings(scene: Scene) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Colours and corners of the white and yellow paint on the road, block by block."""
+    world = build_world(Recipe(scene, Shape(num_frames=5)))
+    lines = [i for i, x in enumerate(world.instances) if x.phrase == "road markings"]
+    faces = np.flatnonzero(np.isin(world.static.instance, lines))
+    corners = world.static.vertices[world.static.faces[faces]]
+    return [(world.static.color[[f]], c) for f, c in zip(faces, corners, strict=True)]
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
