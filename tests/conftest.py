@@ -45,6 +45,7 @@ class House:
         from resources.federation import Federation
         from resources.job_launcher import JobLauncher
         from resources.ledger import Ledger
+        from resources.prompt_upsampler import PromptUpsampler
         from resources.site_log import SiteLog
         from resources.site_store import SiteStore
         from resources.staging import Staging

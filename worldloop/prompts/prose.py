@@ -304,6 +304,8 @@ class _Writer:
             units.append(_Unit(weather_outside(scene, dice)))
             (self.spare if self.leanness else units).append(light)
             return ""
+        if self.leanness > 2:
+            return under_weather(scene, dice)
         sky = sky_clause(scene, words, dice)
         if sky and dice.chance(55):
             units.append(_Unit(sky))

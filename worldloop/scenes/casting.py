@@ -493,7 +493,7 @@ class _Maker:
         )
         num_patients = roles[0].count if roles and roles[0].action == "lying" else 0
         subjects = subjects_of(facts, fullness, num_patients, extras[parts["subjects"]])
-        details = details_of(facts, extras[parts["details"]])
+        details = details_of(facts, time_of_year, extras[parts["details"]])
         path = CAMERAS[camera]
         fields = {
             "city": facts.city.key,

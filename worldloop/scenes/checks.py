@@ -152,6 +152,7 @@ class _Judge:
             self._texts.setdefault(sign.word, {})[sign.language] = sign.text
         self._signs: dict[str, dict[str, tuple[str, str, bool]]] = {}
         self._species: dict[tuple[str, ...], dict[str, frozenset[str]]] = {}
+        self._flowers = {one.name for one in atlas.species_rows if one.kind == "flower"}
         self._dresses: dict[tuple[str, ...], frozenset[tuple[str, ...]]] = {}
         self._holidays: dict[str, dict[str, set[str]]] = {}
         for holiday in atlas.holidays:
@@ -378,6 +379,9 @@ class _Judge:
                 is_species = detail.slot in ("plants", "animals")
                 rule = "species of the climate" if is_species else "decorum of the place"
                 add((rule, (detail.slot, detail.says), "a value that holds there"))
+            flowers = place.outdoor and detail.says in self._flowers
+            if flowers and _snow_is_possible(place.city, scene.season):
+                add(("no flowers in a snowy winter", detail.says, "another plant"))
 
     def _judge_signs(self, scene: Scene, place: _Place, add: Callable[[Problem], None]) -> None:
         """Words, languages and scripts."""

@@ -45,6 +45,7 @@ class PlaceFacts:
         signs_sometimes: Those of which some are there.
         details: Alternatives of each slot that a prompt may state.
         plants: Plants that may be seen there.
+        hardy_plants: Those that may be seen while snow may lie: outdoors nothing flowers then.
         animals: Animals at large that may be seen there.
         traffic: Pairs of vehicle kinds, of a street.
         facades: Facades of a street.
@@ -65,6 +66,7 @@ class PlaceFacts:
     signs_sometimes: tuple[Sign, ...]
     details: tuple[tuple[Detail, ...], ...]
     plants: tuple[Detail, ...]
+    hardy_plants: tuple[Detail, ...]
     animals: tuple[Detail, ...]
     traffic: tuple[tuple[str, str], ...]
     facades: tuple[str, ...]
@@ -109,6 +111,9 @@ class PlaceBook:
 
         species = atlas.species(city.key, kind.key)
         plants = tuple(one.name for one in species if one.kind in PLANT_KINDS)
+        flowers = {one.name for one in species if one.kind == "flower"}
+        tender = flowers if kind.setting == "outdoor" else set()
+        hardy = tuple(name for name in plants if name not in tender)
         animals = tuple(one.name for one in species if one.kind not in PLANT_KINDS)
         said = (*DETAIL_SLOTS, *(slot for slot in kind.slots if slot not in UNSAID_SLOTS))
         words = [word for word in kind.sign_words if word != kind.own_word]
@@ -129,6 +134,7 @@ class PlaceBook:
             tuple(sign for word, sign in signs.items() if word not in always and fits(word)),
             tuple(self._alternatives(slot, values(slot)) for slot in said),
             self._alternatives(PLANTS, plants),
+            self._alternatives(PLANTS, hardy),
             self._alternatives(ANIMALS, animals),
             tuple((pair.split("+")[0], pair.split("+")[-1]) for pair in alternatives("traffic")),
             alternatives("facade"),

@@ -6,6 +6,7 @@ from worldloop.atlas.records import Sign
 from worldloop.scenes.draws import chance, pick, sample, span
 from worldloop.scenes.places import LABELLED, PlaceFacts
 from worldloop.scenes.scene import Crowd, Detail, Drive, Subject
+from worldloop.scenes.seasons import may_snow
 
 SPECIES = (
     *("elephant", "giraffe", "zebra", "lion", "tiger", "bear", "camel", "rhinoceros"),
@@ -160,13 +161,14 @@ def style_of(
     return style
 
 
-def details_of(facts: PlaceFacts, numbers: Sequence[int]) -> tuple[Detail, ...]:
+def details_of(facts: PlaceFacts, season: str, numbers: Sequence[int]) -> tuple[Detail, ...]:
     """One value each of some decorum slots, then plants and animals that live there; 8 numbers."""
+    plants = facts.hardy_plants if may_snow(facts.city, season) else facts.plants
     slots = sample(numbers[0], facts.details, span(numbers[1], 3, 4))
     details = [pick(number, values) for values, number in zip(slots, numbers[2:], strict=False)]
-    if facts.plants:
-        details.append(pick(numbers[6], facts.plants))
-    if facts.animals and (not facts.plants or numbers[7] & 1):
+    if plants:
+        details.append(pick(numbers[6], plants))
+    if facts.animals and (not plants or numbers[7] & 1):
         details.append(pick(numbers[7], facts.animals))
     return tuple(details)
 

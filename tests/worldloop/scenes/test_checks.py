@@ -31,6 +31,7 @@ def first_sign(made, **changes):
 
 ZOO, WARD, LIBRARY = scene(), scene("lima/hospital"), scene("oslo/library")
 STREET = scene("mumbai/street", date="2026-05-12", hour=12.0)
+WINTER = scene("berlin/park", date="2026-01-14", hour=12.0)
 SUMMER = scene("berlin/park", date="2026-07-08", hour=15.0)
 PLANTED = {
     "elevation of the sun": replace(ZOO, sun_elevation_deg=ZOO.sun_elevation_deg + 0.5),
@@ -67,6 +68,7 @@ PLANTED = {
         STREET, subjects=(Subject("bus", 1), Subject("lorry", 1), *STREET.subjects[2:])
     ),
     "facade of the city": replace(STREET, style={**STREET.style, "facade": "marble"}),
+    "no flowers in a snowy winter": replace(WINTER, details=(Detail("plants", "pansies"),)),
     "species of the climate": replace(SUMMER, details=(Detail("plants", "coconut palms"),)),
     "decorum of the place": replace(LIBRARY, details=(Detail("furniture", "a throne"),)),
     "activities of the institution": replace(ZOO, activity="surgery"),
