@@ -169,6 +169,7 @@ def _report(wave: str, failed: tuple[str, ...], marts_built: bool, wall_s: float
         table.add_row("root hash", release["root_hash"])
         table.add_row("rejected", str(release["num_rejected"]))
     table.add_row("gallery", str(root / layout.GALLERY / "index.html"))
+    table.add_row("coverage", str(root / layout.COVERAGE / "index.html"))
     for location in _pack_locations(wave):
         table.add_row("packs", location)
     table.add_row("marts", str(home() / "marts.duckdb") if marts_built else "not built, see the UI")

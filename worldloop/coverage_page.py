@@ -18,7 +18,7 @@ body { max-width: 1000px; margin: 2rem auto; padding: 0 1rem }
 svg { max-width: 100%; height: auto }
 table { border-collapse: collapse; font-size: 12px; margin: 1rem 0 }
 td, th { padding: 1px 5px; text-align: right; font-weight: normal }
-tbody th { text-align: left; white-space: nowrap }
+tbody th, td:first-child, th:first-child { text-align: left; white-space: nowrap }
 .heat { overflow: auto; max-height: 90vh }
 .heat td { min-width: 14px; border: 1px solid #8883 }
 .heat thead th { position: sticky; top: 0; background: Canvas; z-index: 1; vertical-align: bottom }

@@ -82,6 +82,23 @@ def test_the_gallery_page_shows_every_released_clip(carried):
     assert all(recipe_id in text for recipe_id in manifest["recipe_id"])
 
 
+def test_the_coverage_counts_the_release_and_every_place_without_footage(carried):
+    import dagster as dg
+
+    event = carried.instance.get_latest_materialization_event(dg.AssetKey("coverage"))
+    facts = {name: v.value for name, v in event.asset_materialization.metadata.items()}
+    manifest = read(carried.store, MANIFEST, layout.manifest_key(WAVE))
+    places = pl.read_parquet(io.BytesIO(carried.store.get(layout.coverage_key("places.parquet"))))
+
+    assert facts["num_accepted"] == manifest.height
+    assert facts["num_cities_covered"] == manifest["city"].n_unique()
+    assert facts["dagster/row_count"] == places.height == facts["num_places"]
+    assert 0 < facts["num_covered_pairs"] < facts["num_valid_pairs"]
+    assert facts["map"].startswith("![Footage of the world](data:image/svg+xml;base64,")
+    page = carried.store.get(layout.coverage_key("index.html")).decode()
+    assert "Tokyo, Japan: 2 accepted of 2 made, 2 planned" in page
+
+
 def test_materialisations_show_a_picture_counts_and_where_things_are(carried):
     import dagster as dg
 

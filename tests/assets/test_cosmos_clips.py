@@ -257,3 +257,43 @@ def test_a_draft_gives_its_first_frames_to_the_clip_that_promotes_it(generated):
     assert made["scene_id"].to_list() == sketches["scene_id"].to_list()
     paths = [request["conditioning"]["path"] for request in SPECS[-1].requests]
     assert [path.split("/")[-2] for path in paths] == drafts
+
+
+TEXT_ONLY = {"world_model": "Tiny-Cosmos-1.0-Text2World", "tier": "tiny", "allow_unguarded": True}
+
+
+def test_a_shard_without_any_sketch_is_carried_to_its_release(house):
+    house.resources["launcher"] = StandInLauncher()
+    house.plan(WAVE, [f"{CITY}/library"], num_frames=0, **TEXT_ONLY)
+    house.carry(WAVE, [CITY])
+
+    assert rows_of(house, CLIPS, layout.clips_key).is_empty()
+    made = rows_of(house, CLIPS, layout.cosmos_clips_key)
+    assert made["institution"].to_list() == ["library"] * 2
+    assert rows_of(house, SIGNALS, layout.signals_key).height == 2
+    assert rows_of(house, VECTORS, layout.vectors_key).height == 2
+    assert set(read(house.store, MANIFEST, layout.manifest_key(WAVE))["recipe_id"]) <= set(
+        made["recipe_id"]
+    )
+
+
+def test_a_shard_without_any_clip_is_carried_to_its_release(house):
+    house.resources["launcher"] = StandInLauncher(blocked=[0, 1])
+    house.plan(WAVE, [f"{CITY}/library"], num_frames=0, **TEXT_ONLY)
+    house.carry(WAVE, [CITY])
+
+    assert read_clips(house.store, WAVE, CITY).is_empty()
+    assert rows_of(house, BLOCKED, layout.blocked_key).height == 2
+    assert read(house.store, MANIFEST, layout.manifest_key(WAVE)).is_empty()
+
+
+def test_scenes_that_cannot_be_sketched_are_counted_and_left_to_the_world_model(house):
+    house.resources["launcher"] = StandInLauncher()
+    places = [f"{CITY}/zoo"]
+    house.plan(WAVE, places, asked={"camera": "drone"}, num_frames=0, **TEXT_ONLY)
+    make(house)
+
+    event = house.instance.get_latest_materialization_event(dg.AssetKey("rendered_clips"))
+    metadata = {name: value.value for name, value in event.asset_materialization.metadata.items()}
+    assert (metadata["dagster/row_count"], metadata["num_not_sketchable"]) == (0, 2)
+    assert rows_of(house, CLIPS, layout.cosmos_clips_key).height == 2

@@ -8,6 +8,7 @@ import pytest
 from assets import place_atlas as module
 from assets.place_atlas import every_fact_of_the_atlas_holds, place_atlas
 from resources.site_store import SiteStore
+from worldloop import layout
 from worldloop.atlas.atlas import load_atlas
 from worldloop.atlas.tables import atlas_tables
 from worldloop.errors import MalformedRecordError
@@ -27,6 +28,8 @@ def test_the_atlas_is_written_under_its_hash_and_twice_the_same(tmp_path):
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert {f"{name}.parquet" for name in atlas_tables(ATLAS)} == first.keys()
     assert pl.read_parquet(folder / "cities.parquet").height == len(ATLAS.cities)
+    places = pl.read_parquet(tmp_path / layout.PLACES)
+    assert ("tokyo", "zoo") in places.select("city", "institution").rows()
     build(tmp_path)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
 

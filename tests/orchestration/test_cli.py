@@ -6,6 +6,7 @@ from orchestration.cli import main
 from resources.site_store import SiteStore
 
 COMMANDS = [
+    "atlas",
     "catalog",
     "dev",
     "doctor",

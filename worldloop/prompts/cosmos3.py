@@ -10,7 +10,7 @@ from math import gcd
 from typing import Any
 
 from worldloop.atlas.atlas import Atlas
-from worldloop.atlas.records import Institution, Sign
+from worldloop.atlas.records import Institution
 from worldloop.prompts.cameras import camera_phrase
 from worldloop.prompts.dice import dice_of
 from worldloop.prompts.places import where, words_of
@@ -110,9 +110,7 @@ def cosmos3_prompt(scene: Scene, atlas: Atlas, shape: Shape, *, prose: str = "")
         "artistic_style": _artistic_style(scene),
         "context": f"{told} {happens}" if activity else told,
         "actions": _actions(scene, shape.duration_s),
-        "text_and_signage_elements": [
-            _sign(scene, sign, atlas) for sign in scene.signs if sign.text
-        ],
+        "text_and_signage_elements": _signs(scene, atlas),
         "segments": [
             {
                 "segment_index": 0,
@@ -244,9 +242,8 @@ def _background(scene: Scene, kind: Institution, atlas: Atlas) -> str:
             f"{DENSITY_WORDS[drive.density][0]}, {drive.manoeuvre}{structure}; road markings: {drive.markings}"
         )
     if scene.style:
-        said.append(
-            f"Materials and style: {', '.join([f'{key}: {scene.style[key]}' for key in sorted(scene.style)])}"
-        )
+        traits = [f"{key.replace('_', ' ')}: {scene.style[key]}" for key in sorted(scene.style)]
+        said.append(f"Materials and style: {', '.join(traits)}")
     said += [
         f"{capital(detail.slot.replace('_', ' '))}: {detail.says}" for detail in told_details(scene)
     ]
@@ -311,19 +308,26 @@ def _aesthetics(scene: Scene, *, indoors: bool) -> dict[str, str]:
     }
 
 
-def _sign(scene: Scene, sign: Sign, atlas: Atlas) -> dict[str, str]:
-    """One sign, letter for letter."""
-    language = atlas.languages[sign.language]
-    look = next((d.says for d in scene.details if d.slot == "sign_style"), "")
-    english = atlas.words.get(sign.word, sign.word)
+def _signs(scene: Scene, atlas: Atlas) -> list[dict[str, str]]:
+    """The signs, letter for letter."""
+    look = next((one.says for one in scene.details if one.slot == "sign_style"), "")
     spatial = "Above a shop front" if scene.institution == "street" else "On a board by the way"
-    return {
-        "text": sign.text,
-        "category": "sign",
-        "appearance": f"{capital(look) or 'Bold sans-serif letters'}; {language.name} ({language.script})",
-        "spatial": spatial,
-        "context": f"It says {NAMES.get(english, english)}",
-    }
+    appearance = capital(look) or "Bold sans-serif letters"
+    told = []
+    for sign in scene.signs:
+        if sign.text:
+            language = atlas.languages[sign.language]
+            english = atlas.words.get(sign.word, sign.word)
+            told.append(
+                {
+                    "text": sign.text,
+                    "category": "sign",
+                    "appearance": f"{appearance}; {language.name} ({language.script})",
+                    "spatial": spatial,
+                    "context": f"It says {NAMES.get(english, english)}",
+                }
+            )
+    return told
 
 
 @cache

@@ -16,7 +16,7 @@ _ROADSIDE: dict[str, tuple[str, ...]] = {
     "empty": ("deserted", "empty", "nearly empty"),
     "sparse": ("quiet", "calm", "uncrowded"),
     "lively": ("lively", "busy", "bustling", "animated"),
-    "crowded": ("crowded", "packed", "very full"),
+    "crowded": ("crowded", "packed"),
 }
 _PLACED: dict[str, tuple[str, ...]] = {
     "sparse": (

@@ -26,10 +26,11 @@ _WHERE = (
         "here and there",
         "within reach",
         "at the edge of the view",
-        "in plain view",
+        "in full sight",
     ),
     *("in the background", "a little farther on", "at one end", "just ahead"),
 )
+_WHERE_ONE = tuple(where for where in _WHERE if where != "here and there")
 _SUBJECT_FRAMES: tuple[
     tuple[str, str], ...
 ] = (  # one or many; {x} what is there, {w} where, {s} the place
@@ -142,7 +143,7 @@ def _framed(frame: tuple[str, str], said: str, many: bool, place: PlaceWords, di
         form = form.replace("there are", "there is")
     text = form.replace("{x}", said)
     if "{w}" in text:
-        text = text.replace("{w}", dice.fresh(_WHERE))
+        text = text.replace("{w}", dice.fresh(_WHERE if many else _WHERE_ONE))
     return text.replace("{s}", dice.pick(place.short)) if "{s}" in text else text
 
 

@@ -155,7 +155,7 @@ WORDS: Mapping[str, PlaceWords] = {
     ),
     "stadium": _outdoors(
         "stadium|sports stadium|city stadium",
-        "stadium|ground|bowl",
+        "stadium|bowl|arena",
         "the pitch|the tiers|the railings|the stands",
     ),
     "mall": _indoors(

@@ -5,7 +5,7 @@ begun in many ways, so that scenes differ in wording as well as in facts. No cla
 scene does not hold, and none that `facts.py` asks for is left out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from worldloop.atlas.atlas import Atlas
@@ -43,7 +43,7 @@ DRIVE_TOLD = 2  # roles and subjects of a scene from a car, which has the road t
 ProseStyle = Literal["plain", "cinematic"]
 _AIM = (94, 112)  # words after which nothing optional is added
 _SHORT = 13  # words of a clause that may be fused with another
-_MOST_TRIES = 8  # each with other dice; from the fourth on as lean as can be
+_MOST_TRIES = 24  # each with other dice; from the fourth on as lean as can be
 _LINKS = (", and ", ", and ", "; ", "; ", ", while ")
 _SEQUENCES = (  # three steps of the script
     ("{0}", "{1}", "{2}"),
@@ -115,8 +115,10 @@ def activity_of(scene: Scene, atlas: Atlas) -> Activity | None:
     """What mainly goes on, or None."""
     if not scene.activity:
         return None
-    known = atlas.activities(scene.institution)
-    return next((one for one in known if one.key == scene.activity), None)
+    for activity in atlas.activities(scene.institution):
+        if activity.key == scene.activity:
+            return activity
+    return None
 
 
 def told_roles(scene: Scene) -> tuple[Role, ...]:
@@ -179,7 +181,7 @@ class _Writer:
         self.activity = None if seen else activity_of(scene, atlas)
         self.drive = None if seen else scene.drive
         self.subjects = [thing(subject) for subject in told_subjects(scene)]
-        self.spare: list[_Unit] = []
+        self.spare: list[Callable[[], str]] = []  # clauses that are made when there is room
 
     def text(self) -> str:
         """The whole text."""
@@ -235,7 +237,7 @@ class _Writer:
         dice, city = self.dice, where(self.atlas, self.scene.city, self.dice)
         crowd = place_adjective(self.scene, dice)
         if self.drive:
-            return dice.pick((f"in {city}", f"on a road in {city}"))
+            return f"in {city}"
         name = dice.pick(self.words.names)
         return (
             f"{dice.pick(self.words.at)} {an(f'{crowd} {name}' if with_crowd else name)} in {city}"
@@ -299,19 +301,24 @@ class _Writer:
     def _weather(self, units: list[_Unit]) -> str:
         """Add clauses of weather and light; the weather as an adverbial if no clause says it."""
         scene, dice, words = self.scene, self.dice, self.words
-        light = _Unit(light_clause(scene, words, dice, indoors=self.indoors))
+
+        def light() -> str:
+            return light_clause(scene, words, dice, indoors=self.indoors)
+
         if self.indoors:
             units.append(_Unit(weather_outside(scene, dice)))
-            (self.spare if self.leanness else units).append(light)
+            if self.leanness:
+                self.spare.append(light)
+            else:
+                units.append(_Unit(light()))
             return ""
         if self.leanness > 2:
             return under_weather(scene, dice)
-        sky = sky_clause(scene, words, dice)
-        if sky and dice.chance(55):
-            units.append(_Unit(sky))
+        if scene.weather != "clear" and dice.chance(55):
+            units.append(_Unit(sky_clause(scene, words, dice)))
             self.spare.append(light)
             return ""
-        units.append(light)
+        units.append(_Unit(light()))
         return under_weather(scene, dice)
 
     def _signs(self) -> list[_Unit]:
@@ -348,10 +355,15 @@ class _Writer:
             chosen = [detail for detail in chosen if detail not in nouns[:2]]
         units += [_Unit(detail_clause(detail, self.words, dice)) for detail in chosen]
         style = style_phrases(self.scene)
-        if style:
-            clause = _Unit(subject_clause(style, self.words, dice))
-            (units if self.seen else self.spare).append(clause)
-        self.spare += [_Unit(detail_clause(detail, self.words, dice)) for detail in others]
+        if style and self.seen:
+            units.append(_Unit(subject_clause(style, self.words, dice)))
+        elif style:
+            self.spare.append(lambda: subject_clause(style, self.words, dice))
+        if not self.seen:
+            self.spare += [
+                lambda detail=detail: detail_clause(detail, self.words, dice)  # type: ignore[misc]
+                for detail in others
+            ]
         return units
 
     def _view(self, units: list[_Unit]) -> str:
@@ -364,17 +376,21 @@ class _Writer:
     def _fill(self, units: list[_Unit], script: _Unit | None, known: int) -> None:
         """As many steps of the script as fit, then spare clauses up to about 120 words."""
         low, high = _AIM
-        aim = low + self.dice.below(high - low)
+        aim = low + self.dice.below(high - low) - 6 * min(self.leanness, 3)
         if script:
             steps = list(self.scene.script)
-            while steps and known + sum(map(_count, steps)) > aim + 10:
+            most = max(aim + 10, MIN_WORDS + 16)
+            while steps and known + sum(map(_count, steps)) > most:
                 steps.pop()
             known -= script.num_words
             for line in self._steps(steps):
                 script.follow(line)
             known += script.num_words
-        for unit in self.spare:
-            if known < aim - 4 and known + unit.num_words < MAX_WORDS - 6:
+        for clause in self.spare:
+            if known >= aim - 4:
+                break
+            unit = _Unit(clause())
+            if known + unit.num_words < MAX_WORDS - 6:
                 units.append(unit)
                 known += unit.num_words
         while known < MIN_WORDS + 4:

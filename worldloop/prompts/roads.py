@@ -85,17 +85,12 @@ def drive_clauses(scene: Scene, drive: Drive, atlas: Atlas, dice: Dice) -> tuple
         )
     )
     thing = an(drive.structure) if drive.structure else ""
-    if thing:
+    if thing and drive.markings:
+        second += f", with {thing} ahead and {drive.markings} {dice.pick(('underneath', 'on the surface'))}"
+    elif thing:
         second += dice.pick(
             (f", with {thing} ahead", f" near {thing}", f" as {thing} comes nearer")
         )
-    if drive.markings:
-        mark = dice.pick(
-            (
-                f", {drive.markings} on the surface",
-                f", past {drive.markings}",
-                f", {drive.markings} underneath",
-            )
-        )
-        second += mark
+    elif drive.markings:
+        second += dice.pick((f", with {drive.markings} underneath", f", past {drive.markings}"))
     return first, second

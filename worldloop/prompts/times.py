@@ -127,16 +127,18 @@ _MOMENTS = {
 }
 
 
-def _third(day: int) -> str:
-    return "early" if day <= 10 else "mid-" if day <= 20 else "late"
+@cache
+def _date_words(text: str) -> tuple[int, str, str, str]:
+    """Day of the month, weekday, month, and the third of the month: `late May`."""
+    date = dt.date.fromisoformat(text)
+    month = MONTHS[date.month - 1]
+    third = "early " if date.day <= 10 else "mid-" if date.day <= 20 else "late "
+    return date.day, WEEKDAYS[date.weekday()], month, f"{third}{month}"
 
 
 def time_phrase(scene: Scene, dice: Dice) -> str:
     """Season and hour as an adverbial, such as `at 3:15 pm on a spring Tuesday`."""
-    date = dt.date.fromisoformat(scene.date)
-    weekday, month = WEEKDAYS[date.weekday()], MONTHS[date.month - 1]
-    third = _third(date.day)
-    when = f"{third}{month}" if third.endswith("-") else f"{third} {month}"
+    day, weekday, month, when = _date_words(scene.date)
     minutes = minutes_of(scene)
     clock, short = dice.pick(clock_forms(minutes)), dice.pick(short_clock_forms(minutes))
     adjective, noun = season_adjective(scene, dice), season_noun(scene, dice)
@@ -166,7 +168,7 @@ def time_phrase(scene: Scene, dice: Dice) -> str:
         case 5:
             return f"one {weekday} in {noun} at {clock}"
         case 6:
-            return f"on {date.day} {month}, {an(f'{adjective} {weekday}')}, at {clock}"
+            return f"on {day} {month}, {an(f'{adjective} {weekday}')}, at {clock}"
         case 7:
             return f"in {noun}, {clock} on a {weekday}"
         case 8:
@@ -180,9 +182,9 @@ def time_phrase(scene: Scene, dice: Dice) -> str:
         case 12:
             return f"one {part} in {noun}, a {weekday} in {month}"
         case 13:
-            return f"on the {base} of {date.day} {month}, in {noun}"
+            return f"on the {base} of {day} {month}, in {noun}"
         case _:
-            return f"at {short} on the {base} of {date.day} {month}, in {noun}"
+            return f"at {short} on the {base} of {day} {month}, in {noun}"
 
 
 def holiday_clause(scene: Scene, dice: Dice) -> str:

@@ -15,8 +15,9 @@ _CONIFERS = (
     *("larch", "pine", "redwood", "sequoia", "spruce", "yew"),
 )
 _EVERGREENS = (  # broadleaf all the same
-    *("bay", "camphor", "carob", "eucalypt", "eucalyptus", "evergreen", "ficus", "gum"),
-    *("holly", "holm", "laurel", "lemon", "magnolia", "olive", "orange"),
+    *("banyan", "bay", "camphor", "carob", "casuarina", "eucalypt", "eucalyptus", "evergreen"),
+    *("ficus", "fig", "gum", "holly", "holm", "laurel", "lemon", "loquat", "magnolia", "olive"),
+    "orange",
 )
 # Where no plant is named: kinds by the longest beginning of the Koeppen class, likelier ones more often.
 _OF_CLIMATE = {
@@ -41,12 +42,12 @@ class Trees:
     """Trees of a place.
 
     Attributes:
-        named: Species by name, as kind and whether it keeps its leaves in winter.
+        named: Species by name: the kind, and what it is in a cold winter.
         kinds: What to choose from where a scene names none.
-        cold_winters: Whether other broadleaf trees are bare in winter.
+        cold_winters: Whether winters are cold enough for trees to be bare.
     """
 
-    named: Mapping[str, tuple[str, bool]]
+    named: Mapping[str, tuple[str, str]]
     kinds: tuple[str, ...]
     cold_winters: bool
 
@@ -58,23 +59,19 @@ class Trees:
             season: Of the scene.
             number: A random number below 2**32.
         """
-        kind, keeps = next(
-            (self.named[one.says] for one in details if one.says in self.named),
-            (pick(number, self.kinds), False),
-        )
-        bare = kind == BROADLEAF and season == "winter" and self.cold_winters and not keeps
-        return BARE if bare else kind
+        named = next((self.named[one.says] for one in details if one.says in self.named), None)
+        kind, in_winter = named or _with_winter(pick(number, self.kinds))
+        return in_winter if season == "winter" and self.cold_winters else kind
 
 
 def trees_of(city: City, species: Sequence[Species]) -> Trees:
     """The trees of a place from its climate and what is known to grow there."""
     names = [one.name for one in species if one.kind == "tree"]
-    kinds = next(
-        found for n in (3, 2, 1, 0) if (found := _OF_CLIMATE.get(city.koeppen[:n], ())) or not n
-    )
+    classes = (city.koeppen[:length] for length in (3, 2, 1))
+    kinds = next(_OF_CLIMATE[one] for one in classes if one in _OF_CLIMATE)
     return Trees(
-        {name: (kind_of_tree(name), _is_among(name, _EVERGREENS)) for name in names},
-        kinds or (BROADLEAF,),
+        {name: _with_winter(kind_of_tree(name), name) for name in names},
+        kinds,
         temperature_of(city, "winter") == "cold",
     )
 
@@ -89,6 +86,12 @@ def kind_of_tree(name: str) -> str:
     if _is_among(name, ("palm",)):
         return PALM
     return CONIFER if _is_among(name, _CONIFERS) else BROADLEAF
+
+
+def _with_winter(kind: str, name: str = "") -> tuple[str, str]:
+    """A kind, and what it is in a cold winter."""
+    sheds = kind == BROADLEAF and not _is_among(name, _EVERGREENS)
+    return kind, BARE if sheds or _is_among(name, ("larch",)) else kind
 
 
 def _is_among(name: str, words: Sequence[str]) -> bool:

@@ -3,7 +3,7 @@ import pytest
 
 from tests.factories import CASTS
 from worldloop.atlas.atlas import load_atlas
-from worldloop.atlas.csv_tables import DATA
+from worldloop.atlas.csv_tables import DATA, read_rows
 from worldloop.atlas.signs import HEIGHT_PX, LEVEL, _filled, sign_image, sign_texts
 from worldloop.errors import UnknownKeyError
 
@@ -19,6 +19,12 @@ def strokes(mask):
 def test_every_sign_of_the_atlas_has_outlines():
     drawn = sign_texts()
     assert all(sign.text in drawn[sign.language] for sign in load_atlas().signs)
+
+
+def test_texts_of_earlier_releases_have_outlines_for_their_scenes():
+    drawn, former = sign_texts(), read_rows(DATA / "inputs" / "former_signs.csv")
+    assert len(former) > 200
+    assert all(row["text"] in drawn[row["language"]] for row in former)
 
 
 @pytest.mark.parametrize("height_px", [HEIGHT_PX, 23])

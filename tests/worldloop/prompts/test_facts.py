@@ -63,7 +63,8 @@ def test_an_activity_and_details_that_are_left_out_are_missed():
         text = write_prose(scene, ATLAS)
         activity = activity_of(scene, ATLAS)
         if activity and len(activity.says.split()) > 5:
-            assert "activity" in kinds(without(text, activity.says.split()[2:]), scene)
+            words = [word for word in activity.says.split() if len(word) > 2]
+            assert "activity" in kinds(without(text, words), scene)
         if len(told_details(scene)) == 3:
             said = [word for detail in told_details(scene) for word in detail.says.split()]
             assert "details" in kinds(without(text, [w for w in said if len(w) > 3]), scene)

@@ -46,6 +46,12 @@ def test_broadleaf_trees_are_bare_in_cold_winters_unless_they_are_evergreen() ->
     assert here.shown([Detail("plants", "holm oaks")], "winter", 0) == "broadleaf"
 
 
+def test_larches_shed_their_needles() -> None:
+    here, shown = trees("oslo", "larches", "spruces"), [Detail("plants", "larches")]
+    assert [here.shown(shown, season, 0) for season in ("summer", "winter")] == ["conifer", "bare"]
+    assert here.shown([Detail("plants", "spruces")], "winter", 0) == "conifer"
+
+
 @pytest.mark.parametrize(("climate", "kind"), [("Af", "palm"), ("BWh", "palm"), ("Dfd", "conifer")])
 def test_the_climate_chooses_where_nothing_is_named(climate: str, kind: str) -> None:
     city = replace(load_atlas().city("lima"), koeppen=climate)

@@ -1,10 +1,12 @@
 """Street and amusement park: deterministic, true to the scene, and with room for the camera."""
 
 import hashlib
+import json
 import subprocess
 import sys
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from worldloop.worlds.grammar import build_world
 from worldloop.worlds.stage import MAX_TRIANGLES
 from worldloop.worlds.world import World
 
+GOLDEN = Path(__file__).parents[2] / "golden"
 OUTDOORS = ("street", "amusement_park")
 CAMERAS = ("stroll", "tour", "wander")
 SHAPE = Shape(num_frames=61)
@@ -261,3 +264,11 @@ def test_a_ride_is_ahead_in_most_frames(seed: int) -> None:
         )
         seen += inside.sum() > 100
     assert seen >= 0.6 * len(world.track.camera_to_world[::4])
+
+
+@pytest.mark.parametrize("place", ["tokyo-zoo", "mumbai-street"])
+def test_scenes_of_version_1_can_still_be_built(place: str) -> None:
+    record = json.loads((GOLDEN / "scenes" / "v1" / f"{place}.json").read_text(encoding="utf-8"))
+    del record["scene_id"]
+    world = build_world(Recipe(Scene.from_record(record), Shape(num_frames=5)))
+    assert world.static.num_faces > 1000
