@@ -7,9 +7,8 @@
 
 The base knows streets and museums; zoos, hospitals and amusement parks are new. Sites film them all, each in its own
 cities, or (the hard partition) one of them each. Beside the federation stand the base without training, the same
-federation with shuffled targets, and one training on all footage in one place: as many steps with three times the
-batch, either round by round like the sites (`central`) or in one go (`continuous`). A line that stands in the file
-is not run again.
+federation with shuffled targets, and one training on all footage in one place: as many steps and rounds, with three
+times the batch. A line that stands in the file is not run again.
 """
 
 import argparse
@@ -24,8 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu_jobs.posttrain.base import BaseKey, Bases
-from gpu_jobs.posttrain.lora import to_arrays
+from gpu_jobs.posttrain.base import Bases
 from gpu_jobs.posttrain.measure import measure
 from gpu_jobs.posttrain.spec import MeasureSpec, PosttrainSpec
 from gpu_jobs.posttrain.training import train
@@ -42,7 +40,7 @@ from tests.campaigns.learning_footage import (
     film,
 )
 from tests.campaigns.paired import interval
-from worldloop.federation.adapters import DOWN, UP, adapter_bytes, difference, read_adapter
+from worldloop.federation.adapters import adapter_bytes, difference, read_adapter
 from worldloop.federation.codecs import decode, encode
 from worldloop.federation.rounds import Aggregation, Training
 from worldloop.federation.strategies import Contribution, aggregate
@@ -50,7 +48,7 @@ from worldloop.federation.strategies import Contribution, aggregate
 MODEL = "Pocket-Cosmos-1.0-Text2World"
 NUM_CLIPS = {BASE: 96, **dict.fromkeys(SITES, 48), HELD_OUT: 60}
 TRAINING = Training(SHAPE, num_steps=20, batch_size=4, precision="fp32")
-FEDERATED, SHUFFLED, CENTRAL, CONTINUOUS = "federated", "shuffled", "central", "continuous"
+FEDERATED, SHUFFLED, CENTRAL = "federated", "shuffled", "central"
 _ALL = "everything"
 _MEASURE_SEED = 7
 
@@ -85,9 +83,7 @@ VARIANTS: dict[str, Variant] = {
     FEDERATED: _OF_SITES,
     SHUFFLED: _OF_SITES,
     CENTRAL: _OF_ONE_PLACE,
-    CONTINUOUS: Variant(learning_rates=(4e-3,)),
 }
-_IN_ONE_PLACE = (CENTRAL, CONTINUOUS)
 
 
 @dataclass(frozen=True)
@@ -139,8 +135,8 @@ def run_rounds(
             if any(row["seed"] == seed and row["variant"] == variant for row in lines_of(out)):
                 continue
             shutil.rmtree(campaign.work(variant, seed), ignore_errors=True)
-            made = _continuous if variant == CONTINUOUS else _round_by_round
-            rows = list(_measured(campaign, variant, seed, made(campaign, variant, seed)))
+            made = _round_by_round(campaign, variant, seed)
+            rows = list(_measured(campaign, variant, seed, made))
             with out.open("a") as lines:
                 lines.writelines(json.dumps(row) + "\n" for row in rows)
             sys.stdout.write(f"{variant} {seed}: {[round(row['loss'], 4) for row in rows]}\n")
@@ -181,7 +177,8 @@ def show(out: Path) -> None:
             f"| {variant} | {len(ends)} | {each} | {np.mean(changes):+.4f} [{low:+.4f}, {high:+.4f}] "
             f"| {known[0]:.3f}, {known[1]:.3f} |\n"
         )
-    for variant in dict.fromkeys(row["variant"] for row in rows if row["variant"] != CENTRAL):
+    compared = {row["variant"]: None for row in rows if row["variant"] not in (CENTRAL, SHUFFLED)}
+    for variant in compared:
         lost = lost_to_central(rows, variant)
         if lost:
             low, high = interval(lost)
@@ -207,7 +204,7 @@ def lost_to_central(rows: Sequence[Mapping[str, Any]], variant: str) -> list[flo
 def _round_by_round(campaign: Campaign, variant: str, seed: int) -> Iterator[tuple[Path, int]]:
     """The adapter of every round, and what all sites sent of it."""
     work, given = campaign.work(variant, seed), VARIANTS[variant]
-    sites = (_ALL,) if variant in _IN_ONE_PLACE else SITES
+    sites = (_ALL,) if variant == CENTRAL else SITES
     aggregation = Aggregation(given.strategy, given.options, campaign.codec)  # type: ignore[arg-type]
     residuals: dict[str, Any] = dict.fromkeys(sites)
     state: dict[str, Any] = {}
@@ -232,36 +229,6 @@ def _round_by_round(campaign: Campaign, variant: str, seed: int) -> Iterator[tup
         path.write_bytes(adapter_bytes(done.adapter))
         before = str(path)
         yield path, sent_bytes
-
-
-def _continuous(campaign: Campaign, variant: str, seed: int) -> Iterator[tuple[Path, int]]:
-    """One training that never begins its optimizer anew, looked at where rounds would end."""
-    work = campaign.work(variant, seed)
-    work.mkdir(parents=True)
-    spec = _spec(campaign, _ALL, work / "training", variant, 1, seed)
-    each = int(spec.training["num_steps"])
-    spec.training["num_steps"] = each * campaign.rounds
-
-    def keep(event: Mapping[str, Any]) -> None:
-        if event["event"] == "step" and event["step"] % each == 0:
-            path = work / f"adapter-{event['step'] // each}.safetensors"
-            path.write_bytes(adapter_bytes(_in_training(campaign)))
-
-    train(spec, keep, campaign.bases)
-    for number in range(1, campaign.rounds + 1):
-        yield work / f"adapter-{number}.safetensors", 0
-
-
-def _in_training(campaign: Campaign) -> dict[str, Any]:
-    """The adapter that is in the base at the moment."""
-    base = campaign.bases.get(BaseKey(MODEL, _checkpoints(campaign), "", TRAINING.precision))
-    return to_arrays(
-        {
-            name: one.detach()
-            for name, one in base.transformer.named_parameters()
-            if name.endswith((DOWN, UP))
-        }
-    )
 
 
 def _spec(
