@@ -23,14 +23,12 @@ _WHERE = (
     *(
         "at the centre",
         "along one side",
-        "here and there",
-        "within reach",
+        "a few steps away",
         "at the edge of the view",
-        "in full sight",
+        "a little to the side",
     ),
     *("in the background", "a little farther on", "at one end", "just ahead"),
 )
-_WHERE_ONE = tuple(where for where in _WHERE if where != "here and there")
 _SUBJECT_FRAMES: tuple[
     tuple[str, str], ...
 ] = (  # one or many; {x} what is there, {w} where, {s} the place
@@ -143,7 +141,7 @@ def _framed(frame: tuple[str, str], said: str, many: bool, place: PlaceWords, di
         form = form.replace("there are", "there is")
     text = form.replace("{x}", said)
     if "{w}" in text:
-        text = text.replace("{w}", dice.fresh(_WHERE if many else _WHERE_ONE))
+        text = text.replace("{w}", dice.fresh(_WHERE))
     return text.replace("{s}", dice.pick(place.short)) if "{s}" in text else text
 
 

@@ -140,7 +140,7 @@ def time_phrase(scene: Scene, dice: Dice) -> str:
     """Season and hour as an adverbial, such as `at 3:15 pm on a spring Tuesday`."""
     day, weekday, month, when = _date_words(scene.date)
     minutes = minutes_of(scene)
-    clock, short = dice.pick(clock_forms(minutes)), dice.pick(short_clock_forms(minutes))
+    clock, short = dice.pick(clock_forms(minutes)), dice.pick(short_clock_forms(minutes)[1:])
     adjective, noun = season_adjective(scene, dice), season_noun(scene, dice)
     part, base = part_noun(scene)
     if part_of_day(scene) in _MOMENTS and dice.chance(45):
@@ -184,12 +184,16 @@ def time_phrase(scene: Scene, dice: Dice) -> str:
         case 13:
             return f"on the {base} of {day} {month}, in {noun}"
         case _:
-            return f"at {short} on the {base} of {day} {month}, in {noun}"
+            return f"at {clock} on {day} {month}, in {noun}"
 
 
 def holiday_clause(scene: Scene, dice: Dice) -> str:
     """What day it is, as a finite clause, for public holidays."""
-    name = scene.holiday
+    name = (
+        scene.holiday.replace("The ", "the ", 1)
+        if scene.holiday.startswith("The ")
+        else scene.holiday
+    )
     return dice.pick(
         (
             f"the day is a public holiday, {name}",

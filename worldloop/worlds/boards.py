@@ -5,8 +5,8 @@ import unicodedata
 import numpy as np
 from numpy.typing import NDArray
 
+from worldloop.atlas.records import Sign
 from worldloop.atlas.signs import sign_image
-from worldloop.scenes.scene import Sign
 from worldloop.worlds.geometry import Float
 from worldloop.worlds.world import UInt8
 
@@ -83,7 +83,9 @@ def _is_right_to_left(text: str) -> bool:
 
 def _scale(lines: list[UInt8], room_px: int) -> float:
     """The factor by which lines fit, all by the same."""
-    return min(min(room_px / len(line), _INNER_WIDTH_PX / line.shape[1]) for line in lines)
+    widest, tallest = max(line.shape[1] for line in lines), max(len(line) for line in lines)
+    scale: float = min(room_px / tallest, _INNER_WIDTH_PX / widest)
+    return scale
 
 
 def _scaled(mask: UInt8, scale: float) -> Float:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from worldloop.atlas.records import Sign
 from worldloop.atlas.signs import sign_image, sign_texts
-from worldloop.scenes.scene import Sign
 from worldloop.worlds import boards
 from worldloop.worlds.boards import SIGN_HEIGHT_PX, SIGN_WIDTH_PX, board_image
 
