@@ -35,13 +35,19 @@ SCHEDULER: dict[str, Any] = {
     "sigma_max": 200.0,
     "sigma_min": 0.01,
 }
-VOCABULARY = 640  # 256 bytes and what was merged
+VOCABULARY = 1024  # at most: 256 bytes and what was merged
 ENGLISH = (
     "A person walks along a quiet street past shops, signs and parked cars while the camera moves "
     "slowly forward. Sunlight falls through the windows of the hall onto the floor, where visitors "
     "stand in front of the paintings. People wait in a line at the counter of the station. It is a "
     "clear morning in spring, and the trees beside the road are green. The robot in the kitchen "
-    "takes a cup from the table and turns to the left."
+    "takes a cup from the table and turns to the left. In the afternoon a keeper in an olive uniform "
+    "and a cap stands beside a bench. Few people are about, and the air is dry. Two visitors wearing "
+    "coats talk to each other before a painting. The boards say “Exit” and “Museum”. Everything is "
+    "seen from the height of the eyes in a slow walk. Several chairs, tables, shelves and lamps "
+    "belong to the room, with clouds, rain, fog and snow outside. The view shows bright walls, stone "
+    "buildings, grey weather and shadows during summer, autumn and winter, on a Monday evening at "
+    "half past six."
 )
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CHAT_TEMPLATE = (
@@ -173,6 +179,9 @@ def _byte_pairs() -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Vocabulary and merges, learned from a little English, so that prompts of usual length fit."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+    from gpu_jobs.cosmos_generate.backends.reason1 import SYSTEM_PROMPT
+
+    negative = FAMILIES["predict2.5"].negative_prompt
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
@@ -180,6 +189,6 @@ def _byte_pairs() -> tuple[dict[str, int], list[tuple[str, str]]]:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    learner.train_from_iterator([FAMILIES["predict2.5"].negative_prompt, ENGLISH], trainer)
+    learner.train_from_iterator([negative, SYSTEM_PROMPT, ENGLISH], trainer)
     learned = json.loads(learner.to_str())["model"]
     return learned["vocab"], [tuple(pair) for pair in learned["merges"]]
