@@ -8,7 +8,7 @@ READY_DEV := $(VENV)/.ready-dev
 export WORLDLOOP_HOME ?= $(CURDIR)/.worldloop
 export DAGSTER_HOME ?= $(WORLDLOOP_HOME)/dagster
 
-.PHONY: run dev test check bench golden marts-sql snapshots docs doctor clean help
+.PHONY: run dev test campaigns check bench golden marts-sql snapshots docs doctor clean help
 
 run: $(READY) ## a small data set, from the atlas to a release (5 places x 3 clips)
 	$(BIN)/worldloop run
@@ -19,7 +19,11 @@ dev: $(READY) ## the Dagster UI on http://127.0.0.1:3000, with daemon and sensor
 # Two workers on two cores: threads of torch only get in their way.
 test: export OMP_NUM_THREADS := 1
 test: $(READY_DEV) ## the tests
-	$(BIN)/python -m pytest -m "not gpu and not cloud" -n 2
+	$(BIN)/python -m pytest -m "not gpu and not cloud and not campaign" -n 2
+
+campaigns: export OMP_NUM_THREADS := 1
+campaigns: $(READY_DEV) ## whole rounds of real trainers, killed and poisoned; about half an hour
+	$(BIN)/python -m pytest -m campaign
 
 check: $(READY_DEV) ## format, lint, import contracts, types, dbt, definitions
 	$(BIN)/ruff format --check .

@@ -13,7 +13,7 @@ from tests.assets.test_rounds_chain import carry
 COSMOS3 = "Tiny-Cosmos3"
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_tiny_cosmos3_is_trained_measured_and_promoted(tmp_path):
     with dg.DagsterInstance.ephemeral() as instance:
         house = Rounds(tmp_path, instance)

@@ -23,7 +23,7 @@ def drawn(cases, number=1):
     return [cases[i] for i in rng.choice(len(cases), number, replace=False)]
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.parametrize(
     "kill",
     [*drawn(round_kills.NEVER_SENT), *drawn(round_kills.HEALED), *drawn(round_kills.SCORING)],
@@ -34,7 +34,7 @@ def test_a_killed_site_costs_nothing_beyond_the_deadline(campaign, kill):
     assert case.problems == (), case
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.parametrize("job", round_kills.COORDINATOR_JOBS)
 def test_a_killed_coordinator_leaves_what_an_undisturbed_one_leaves(campaign, job):
     moments = [m for m in campaign.undisturbed(job)[1] if round_kills.is_deadly(m)]
@@ -43,13 +43,13 @@ def test_a_killed_coordinator_leaves_what_an_undisturbed_one_leaves(campaign, jo
         assert case.problems == (), case
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_the_sum_of_a_secure_round_that_loses_a_site_is_the_mean_of_the_others(campaign):
     case = campaign.secure(3)
     assert case.problems == (), case
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.parametrize("strategy", ["trimmed_mean", "median"])
 @pytest.mark.parametrize("how", round_kills.POISONS)
 def test_a_site_that_poisons_what_it_learnt_is_outvoted_or_refused(campaign, strategy, how):
@@ -57,7 +57,7 @@ def test_a_site_that_poisons_what_it_learnt_is_outvoted_or_refused(campaign, str
     assert case.problems == (), case
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_without_a_vote_a_poisoned_site_is_seen(campaign):
     """A campaign that finds nothing odd here would say nothing about the strategies that vote."""
     facts = campaign.poison("fedavg", "x100").facts

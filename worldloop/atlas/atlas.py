@@ -36,6 +36,7 @@ from worldloop.atlas.records import (
     Species,
     WeatherRule,
 )
+from worldloop.atlas.seasons import has_warm_season
 from worldloop.errors import MalformedRecordError, UnknownKeyError
 from worldloop.seeds import content_id
 
@@ -134,9 +135,10 @@ class Atlas:
         return found
 
     def has(self, city: str, institution: str) -> bool:
-        """Whether a city has an institution: a harbour needs water."""
-        needs_waterfront = self.institution(institution).needs_waterfront
-        return not needs_waterfront or self.city(city).waterfront != "none"
+        """Whether a city has an institution: a harbour needs water, a water park a warm season."""
+        kind, place = self.institution(institution), self.city(city)
+        is_dry = kind.needs_waterfront and place.waterfront == "none"
+        return not is_dry and not (kind.needs_warmth and not has_warm_season(place))
 
     def parse_place(self, place: str) -> tuple[City, Institution]:
         """City and institution of a place as people write it.
@@ -157,9 +159,9 @@ class Atlas:
             )
         city, institution = self.city(parts[0]), self.institution(parts[1])
         if not self.has(city.key, institution.key):
-            raise MalformedRecordError(
-                "place", place, "a city at the water", "Choose one whose `waterfront` is not none."
-            )
+            is_dry = institution.needs_waterfront and city.waterfront == "none"
+            needed = "a city at the water" if is_dry else "a city that has a warm season"
+            raise MalformedRecordError("place", place, needed, "Choose another city.")
         return city, institution
 
     # ------------------------------------------------------------------------- decorum

@@ -271,7 +271,7 @@ def _decorum(row: Cells) -> Decorum:
 
 def _species(row: Cells) -> Species:
     """A species from its cells."""
-    lists = {name: _split(row[name]) for name in ("continents", "institutions")}
+    lists = {name: _split(row[name]) for name in ("continents", "institutions", "needs")}
     facts: dict[str, Any] = {**row, **lists}
     return Species(**facts)
 

@@ -3,7 +3,7 @@
 The tables lie in `data/`; `atlas.py` reads and looks up, `checks.py` judges, `facts.py` tells what holds at a place.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -115,6 +115,8 @@ class Activity:
         dayparts: Parts of the day at which it goes on; empty for any.
         weathers: Weathers in which it goes on; empty for any.
         cameras: Camera paths that show what the clauses say; empty for all that suit its category.
+        crowds: How full the place is when it goes on; empty for any.
+        needs_warmth: Whether it goes on only in warm and hot seasons.
     """
 
     key: str
@@ -127,6 +129,8 @@ class Activity:
     dayparts: tuple[str, ...] = ()
     weathers: tuple[str, ...] = ()
     cameras: tuple[str, ...] = ()
+    crowds: tuple[str, ...] = ()
+    needs_warmth: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,9 @@ class Institution:
         sign_words: Words that stand on its other signs.
         cameras: Camera paths that it allows.
         needs_waterfront: Whether only cities at the water have one.
+        needs_warmth: Whether people undress outdoors there: it is open in warm and hot seasons alone, and
+            cities without one have none.
+        day_roles: Roles of those who do not work at night.
     """
 
     key: str
@@ -162,6 +169,8 @@ class Institution:
     sign_words: tuple[str, ...]
     cameras: tuple[str, ...]
     needs_waterfront: bool = False
+    needs_warmth: bool = False
+    day_roles: tuple[str, ...] = ()
 
     @property
     def decorum_slots(self) -> tuple[str, ...]:
@@ -218,6 +227,8 @@ class Species:
         institutions: Where it may be seen; empty for every outdoor institution.
         source: Source id, or `page:<id>`.
         evidence: Class of the evidence.
+        needs: When it shows: `warm` (warm and hot seasons), `mild` (all but cold ones), `light` (not at
+            night), `dark` (at night alone); empty for always.
     """
 
     name: str
@@ -227,6 +238,7 @@ class Species:
     institutions: tuple[str, ...]
     source: str
     evidence: str
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -321,11 +333,17 @@ class RoadType:
         key: e.g. `avenue`, `expressway`.
         name: As prose says it, without article.
         lanes: Lanes of both directions.
-        speed_kmh: Slowest and fastest own speed.
+        speed_kmh: Slowest and fastest own speed while traffic moves; a queue is slower.
         structures: Rare structures that it may have: `tunnel`, `bridge`, `tollbooth`, ...
         manoeuvres: What the own car may do, e.g. `turning left`, `changing to the right lane`.
         densities: Vehicle densities that it may have: `free`, `light`, `dense`, `queueing`.
         markings: Decorum slot of its lines; today `road_markings` of `street`.
+        manoeuvre_densities: Densities to which a manoeuvre belongs, where these are not all.
+        unpainted: Words of markings that it has not, e.g. `zebra crossing`.
+        pavements: Whether people walk beside it; without, there is nobody and no street furniture.
+        barred: Vehicle kinds that may not use it.
+        roadside: What is beside a road without pavements, noun phrases with article or plural.
+        sign_words: Words on the signs of a road without pavements.
     """
 
     key: str
@@ -336,3 +354,9 @@ class RoadType:
     manoeuvres: tuple[str, ...]
     densities: tuple[str, ...]
     markings: str = "road_markings"
+    manoeuvre_densities: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    unpainted: tuple[str, ...] = ()
+    pavements: bool = True
+    barred: tuple[str, ...] = ()
+    roadside: tuple[str, ...] = ()
+    sign_words: tuple[str, ...] = ()

@@ -1,5 +1,6 @@
 """The atlas as polars frames, one per table, for people and for the graph."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -36,9 +37,18 @@ def atlas_tables(atlas: Atlas) -> dict[str, pl.DataFrame]:
         "crowd_profiles": [
             {"key": one["key"], **one["levels"]} for one in record["crowd_profiles"]
         ],
+        "roads": [
+            {**one, "manoeuvre_densities": _told(one["manoeuvre_densities"])}
+            for one in record["roads"]
+        ],
         "sources": [{"source": key, **facts} for key, facts in record["sources"].items()],
     }
     return {name: _frame(table) for name, table in rows.items()}
+
+
+def _told(densities: Mapping[str, Sequence[str]]) -> list[str]:
+    """Each manoeuvre with its densities, `following a bus: light, dense`."""
+    return [f"{manoeuvre}: {', '.join(names)}" for manoeuvre, names in densities.items()]
 
 
 def _frame(rows: list[dict[str, Any]]) -> pl.DataFrame:

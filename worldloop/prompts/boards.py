@@ -43,6 +43,7 @@ _HUNG = (
     "on a plate",
     "above a door",
 )
+_BY_ROADS = ("overhead", "beside the way", "in clear letters", "on a plate", "on a board")
 _SEEN = ("stands", "is written", "can be read", "is lettered", "appears", "is displayed")
 
 
@@ -51,25 +52,28 @@ def quoted_signs(scene: Scene) -> list[Sign]:
     return [sign for sign in scene.signs if sign.text][:SIGNS_QUOTED]
 
 
-def sign_clause(signs: Sequence[Sign], atlas: Atlas, dice: Dice, *, glossed: bool) -> str:
-    """What is written there, a finite clause."""
+def sign_clause(
+    signs: Sequence[Sign], atlas: Atlas, dice: Dice, *, glossed: bool, by_road: bool = False
+) -> str:
+    """What is written there, a finite clause; beside a road without pavements there are no doors."""
+    hung = _BY_ROADS if by_road else _HUNG
     quotes = [_quote(sign, atlas, glossed=glossed) for sign in signs]
     languages = {atlas.languages[sign.language].name for sign in signs}
     tongue = f" in {languages.pop()}" if len(languages) == 1 and dice.chance(55) else ""
     said, one = joined(quotes), len(signs) == 1
     match dice.below(7):
         case 0 if one:
-            return f"{said} {dice.pick(_SEEN)} {dice.pick(_HUNG)}{tongue}"
+            return f"{said} {dice.pick(_SEEN)} {dice.pick(hung)}{tongue}"
         case 1 if not one:
-            return f"{quotes[0]} {dice.pick(_SEEN)} {dice.pick(_HUNG)}{tongue}, {joined(quotes[1:])} elsewhere"
+            return f"{quotes[0]} {dice.pick(_SEEN)} {dice.pick(hung)}{tongue}, {joined(quotes[1:])} elsewhere"
         case 2:
-            return f"one reads {said}{tongue} {dice.pick(_HUNG)}"
+            return f"one reads {said}{tongue} {dice.pick(hung)}"
         case 3 if not one:
             return f"{dice.pick(_FIRST)} {dice.pick(_SAYS)} {quotes[0]}{tongue}, {_others(len(signs) - 1, dice)} {joined(quotes[1:])}"
         case 4:
             return f"{dice.pick(('letters', 'clear letters', 'characters', 'painted letters'))}{tongue} {dice.pick(('spell', 'give', 'form', 'say'))} {said}"
         case 5:
-            return f"{dice.pick(_HUNG)} {'is' if one else 'are'} {said}{tongue}"
+            return f"{dice.pick(hung)} {'is' if one else 'are'} {said}{tongue}"
     if one:
         subject, verb = dice.pick(_ONE), dice.pick(_SAYS)
     else:

@@ -4,6 +4,7 @@ from worldloop.atlas.atlas import Atlas
 from worldloop.atlas.records import Institution
 from worldloop.prompts.dice import Dice, dice_of
 from worldloop.prompts.places import where, words_of
+from worldloop.prompts.roads import FULLNESS, open_road
 from worldloop.prompts.words import (
     CROWDS,
     an,
@@ -91,8 +92,11 @@ def short_caption(scene: Scene, atlas: Atlas, *, variant: int = 0) -> str:
 def _facts(scene: Scene, atlas: Atlas, place: Institution, dice: Dice) -> dict[str, str]:
     """Everything that a form may name, but for the things."""
     city = atlas.city(scene.city)
-    kind = dice.pick(KINDS.get(scene.institution) or words_of(place).names)
+    road = open_road(scene, atlas)
+    kind = road.name if road else dice.pick(KINDS.get(scene.institution) or words_of(place).names)
     weather, crowd = weather_word(scene), CROWDS[scene.crowd]
+    if road and scene.drive:
+        crowd = FULLNESS[scene.drive.density]
     time = _time(scene, dice)
     return {
         "kind": kind,
@@ -108,7 +112,7 @@ def _facts(scene: Scene, atlas: Atlas, place: Institution, dice: Dice) -> dict[s
         "part": "night" if scene.is_night else time.split()[-1],
         "at": "on" if scene.institution == "street" else "at",
         "people": _people(scene, dice),
-        "detail": _detail(scene, atlas),
+        "detail": "road signs" if road else _detail(scene, atlas),
     }
 
 

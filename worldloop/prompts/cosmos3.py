@@ -15,7 +15,7 @@ from worldloop.prompts.cameras import camera_phrase
 from worldloop.prompts.dice import dice_of
 from worldloop.prompts.places import where, words_of
 from worldloop.prompts.prose import activity_of, told_details, write_prose
-from worldloop.prompts.roads import DENSITY_WORDS, speed_text
+from worldloop.prompts.roads import DENSITY_WORDS, FULLNESS, open_road, speed_text
 from worldloop.prompts.words import (
     CROWDS,
     KINDS,
@@ -84,7 +84,8 @@ def cosmos3_prompt(scene: Scene, atlas: Atlas, shape: Shape, *, prose: str = "")
     """
     prose = prose or write_prose(scene, atlas)
     kind, activity = atlas.institution(scene.institution), activity_of(scene, atlas)
-    told = f"{capital(an(CROWDS[scene.crowd]))} {kind.name} in {where(atlas, scene.city)}, {when(scene)}."
+    fullness, name = _fullness(scene, atlas), _name(scene, kind, atlas)
+    told = f"{capital(an(fullness))} {name} in {where(atlas, scene.city)}, {when(scene)}."
     happens = capital(f"{activity.says}.") if activity else told
     indoors = kind.setting == "indoor"
     divisor = gcd(shape.width_px, shape.height_px)
@@ -97,7 +98,7 @@ def cosmos3_prompt(scene: Scene, atlas: Atlas, shape: Shape, *, prose: str = "")
         + [_thing(scene.institution, scene.driving_side, subject) for subject in scene.subjects],
         "background_setting": _background(scene, kind, atlas),
         "lighting": _lighting(scene, indoors=indoors),
-        "aesthetics": _aesthetics(scene, indoors=indoors),
+        "aesthetics": _aesthetics(scene, fullness, indoors=indoors),
         "cinematography": {
             "camera_motion": CAMERAS[scene.camera],
             "framing": framing,
@@ -127,6 +128,19 @@ def cosmos3_prompt(scene: Scene, atlas: Atlas, shape: Shape, *, prose: str = "")
         "duration": f"{duration}s",
         "fps": shape.rate_fps,
     }
+
+
+def _fullness(scene: Scene, atlas: Atlas) -> str:
+    """How full the place is, or the road where nobody walks beside it."""
+    if scene.drive and open_road(scene, atlas):
+        return FULLNESS[scene.drive.density]
+    return CROWDS[scene.crowd]
+
+
+def _name(scene: Scene, kind: Institution, atlas: Atlas) -> str:
+    """The institution, or the road where nobody walks beside it."""
+    road = open_road(scene, atlas)
+    return road.name if road else kind.name
 
 
 def _artistic_style(scene: Scene) -> str:
@@ -226,7 +240,7 @@ def _background(scene: Scene, kind: Institution, atlas: Atlas) -> str:
     """Place, time, weather, style and decorum in a few sentences."""
     season = f"the {scene.season}" if " " in scene.season else scene.season
     said = [
-        f"{capital(an(kind.name))} in {where(atlas, scene.city)}, {when(scene)} in {season}, at {clock(scene)}"
+        f"{capital(an(_name(scene, kind, atlas)))} in {where(atlas, scene.city)}, {when(scene)} in {season}, at {clock(scene)}"
     ]
     if scene.holiday:
         said.append(f"The day is a public holiday, {scene.holiday}")
@@ -241,7 +255,7 @@ def _background(scene: Scene, kind: Institution, atlas: Atlas) -> str:
             f"The own car is on {an(atlas.roads[drive.road].name)} at {speed_text(atlas, scene, drive)}, "
             f"{DENSITY_WORDS[drive.density][0]}, {drive.manoeuvre}{structure}; road markings: {drive.markings}"
         )
-    if scene.style:
+    if scene.style and not open_road(scene, atlas):
         traits = [f"{key.replace('_', ' ')}: {scene.style[key]}" for key in sorted(scene.style)]
         said.append(f"Materials and style: {', '.join(traits)}")
     said += [
@@ -292,7 +306,7 @@ def _shadows(sun_elevation_deg: float) -> str:
     )
 
 
-def _aesthetics(scene: Scene, *, indoors: bool) -> dict[str, str]:
+def _aesthetics(scene: Scene, fullness: str, *, indoors: bool) -> dict[str, str]:
     """Composition, colours and mood."""
     if indoors:
         colors = scene.style.get("wall") or scene.style.get("accent") or "neutral"
@@ -303,7 +317,7 @@ def _aesthetics(scene: Scene, *, indoors: bool) -> dict[str, str]:
     return {
         "composition": "Depth along a path, with near and far things in view",
         "color_scheme": scheme,
-        "mood_atmosphere": f"{capital(CROWDS[scene.crowd])}, everyday",
+        "mood_atmosphere": f"{capital(fullness)}, everyday",
         "patterns": "None",
     }
 
@@ -312,6 +326,8 @@ def _signs(scene: Scene, atlas: Atlas) -> list[dict[str, str]]:
     """The signs, letter for letter."""
     look = next((one.says for one in scene.details if one.slot == "sign_style"), "")
     spatial = "Above a shop front" if scene.institution == "street" else "On a board by the way"
+    if open_road(scene, atlas):
+        spatial = "On a road sign"
     appearance = capital(look) or "Bold sans-serif letters"
     told = []
     for sign in scene.signs:

@@ -21,7 +21,7 @@ from worldloop.prompts.prose import (
     told_roles,
     told_subjects,
 )
-from worldloop.prompts.roads import DENSITY_WORDS, speed_text
+from worldloop.prompts.roads import DENSITY_WORDS, open_road, speed_text
 from worldloop.prompts.skies import WEATHER_WORDS
 from worldloop.prompts.times import PART_WORDS, SEASON_WORDS, clock_forms, minutes_of, part_of_day
 from worldloop.prompts.words import KINDS, number, plural
@@ -92,10 +92,14 @@ def missing_facts(text: str, scene: Scene, atlas: Atlas, *, seen: bool = False) 
     stems = _stems(told)
     missing = [
         *_missing_place(told, scene, atlas),
-        *_missing_time(told, scene, seen=seen),
+        *_missing_time(told, scene, seen=seen, walked=open_road(scene, atlas) is None),
         *_missing_cast(told, scene),
     ]
-    missing += [f"sign: {sign.text}" for sign in quoted_signs(scene) if sign.text not in text]
+    missing += [
+        f"sign: {sign.text}"
+        for sign in quoted_signs(scene)
+        if not re.search(rf"(?<!\w){re.escape(sign.text)}(?!\w)", text)
+    ]
     if seen:
         return missing
     activity = activity_of(scene, atlas)
@@ -129,14 +133,14 @@ def _missing_place(told: str, scene: Scene, atlas: Atlas) -> list[str]:
     return missing
 
 
-def _missing_time(told: str, scene: Scene, *, seen: bool) -> list[str]:
-    """Season, hour or part of the day, weather, crowd, camera and holiday."""
+def _missing_time(told: str, scene: Scene, *, seen: bool, walked: bool) -> list[str]:
+    """Season, hour or part of the day, weather, crowd where people walk, camera and holiday."""
     hours = (*clock_forms(minutes_of(scene)), *PART_WORDS[part_of_day(scene)])
     kinds: Iterable[tuple[str, str, Sequence[str]]] = (
         ("season", scene.season, SEASON_WORDS[scene.season]),
         ("time", part_of_day(scene), [form.lower() for form in hours]),
         ("weather", scene.weather, WEATHER_WORDS[scene.weather]),
-        ("crowd", scene.crowd, CROWD_WORDS[scene.crowd]),
+        ("crowd", scene.crowd if walked else "", CROWD_WORDS[scene.crowd]),
         ("camera", scene.camera, CAMERA_WORDS[scene.camera]),
         ("holiday", "" if seen else scene.holiday, (scene.holiday.lower(),)),
     )

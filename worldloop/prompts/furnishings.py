@@ -135,8 +135,9 @@ def starts_with_place(text: str) -> bool:
 
 def _framed(frame: tuple[str, str], said: str, many: bool, place: PlaceWords, dice: Dice) -> str:
     form = frame[1 if many else 0]
-    if said.endswith((" stand", " can")):  # `the stand stand`, `an oil can can be seen`
-        form = form.replace("{x} stand ", "{x} are ").replace("{x} can be ", "{x} will be ")
+    if said.endswith((" stand", " stands", " can")):  # `stands stand`, `an oil can can be seen`
+        form = form.replace("{x} stands ", "{x} is ").replace("{x} stand ", "{x} are ")
+        form = form.replace("{x} can be ", "{x} will be ")
     if many and said.startswith(("a ", "an ")):  # the verb agrees with what follows it
         form = form.replace("there are", "there is")
     text = form.replace("{x}", said)

@@ -25,6 +25,10 @@ class PlaceWords:
     grounds: tuple[str, ...]
 
 
+OPEN_ROAD = PlaceWords(
+    ("road",), ("on", "along"), ("road",), ("the asphalt", "the roadway", "the verge")
+)
+"""A road that nobody walks along; prose has its name from the atlas."""
 _IN = ("inside", "in", "within")
 _AT = ("at", "in")
 _FLOORS = ("the floor", "the walls", "the far wall", "the doorway")

@@ -30,8 +30,8 @@ from worldloop.prompts.furnishings import (
     style_phrases,
     subject_clause,
 )
-from worldloop.prompts.places import PlaceWords, where, words_of
-from worldloop.prompts.roads import drive_clauses, traffic_clause
+from worldloop.prompts.places import OPEN_ROAD, PlaceWords, where, words_of
+from worldloop.prompts.roads import drive_clauses, open_road, traffic_clause
 from worldloop.prompts.skies import light_clause, sky_clause, under_weather, weather_outside
 from worldloop.prompts.times import holiday_clause, time_phrase
 from worldloop.prompts.words import an, capital, joined, thing
@@ -175,7 +175,8 @@ class _Writer:
             seen,
         )
         kind = atlas.institution(scene.institution)
-        self.words: PlaceWords = words_of(kind)
+        self.open_road = open_road(scene, atlas) is not None
+        self.words: PlaceWords = OPEN_ROAD if self.open_road else words_of(kind)
         self.indoors = kind.setting == "indoor"
         self.dice = dice_of(scene, "prose", leanness)
         self.activity = None if seen else activity_of(scene, atlas)
@@ -214,7 +215,8 @@ class _Writer:
         scene, dice = self.scene, self.dice
         crowd_told = self.drive is not None or (self.leanness < 2 and dice.chance(30))
         if self.drive:
-            units.append(_Unit(roadside_clause(scene, dice)))
+            if not self.open_road:  # else the traffic tells how full it is
+                units.append(_Unit(roadside_clause(scene, dice)))
         elif crowd_told:
             units.append(_Unit(crowd_clause(scene, dice.pick(self.words.short), dice)))
         place, time = self._place(with_crowd=not crowd_told), time_phrase(scene, dice)
@@ -325,7 +327,13 @@ class _Writer:
         signs = quoted_signs(self.scene)
         if not signs:
             return []
-        return [_Unit(sign_clause(signs, self.atlas, self.dice, glossed=self.leanness < 2))]
+        return [
+            _Unit(
+                sign_clause(
+                    signs, self.atlas, self.dice, glossed=self.leanness < 2, by_road=self.open_road
+                )
+            )
+        ]
 
     def _road(self) -> list[_Unit]:
         if self.drive is None:
@@ -354,7 +362,7 @@ class _Writer:
             units.append(_Unit(pair_clause(nouns[:2], self.words, dice)))
             chosen = [detail for detail in chosen if detail not in nouns[:2]]
         units += [_Unit(detail_clause(detail, self.words, dice)) for detail in chosen]
-        style = style_phrases(self.scene)
+        style = [] if self.open_road else style_phrases(self.scene)
         if style and self.seen:
             units.append(_Unit(subject_clause(style, self.words, dice)))
         elif style:

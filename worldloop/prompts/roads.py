@@ -1,6 +1,7 @@
 """What prose says of the road: the side that traffic keeps to, and all of a scene from a car."""
 
 from worldloop.atlas.atlas import Atlas
+from worldloop.atlas.records import RoadType
 from worldloop.prompts.dice import Dice
 from worldloop.prompts.words import an
 from worldloop.scenes.scene import Drive, Scene
@@ -12,6 +13,8 @@ DENSITY_WORDS: dict[str, tuple[str, ...]] = {
     "dense": ("dense traffic", "heavy traffic", "thick traffic"),
     "queueing": ("queueing traffic", "a queue", "standing traffic", "queue"),
 }
+FULLNESS = {"free": "nearly free", "light": "quiet", "dense": "busy", "queueing": "congested"}
+"""Adjectives of a road, before its name."""
 _IN: dict[str, tuple[str, ...]] = {
     "free": ("in free-flowing traffic", "with hardly any traffic", "on a nearly free road"),
     "light": ("in light traffic", "in thin traffic", "with little traffic about"),
@@ -26,6 +29,12 @@ def speed_text(atlas: Atlas, scene: Scene, drive: Drive) -> str:
     """The own speed in the unit of the country: `45 km/h`, `28 mph`."""
     unit = atlas.country(scene.city).speed_unit
     return f"{drive.speed_kmh if unit == 'km/h' else round(drive.speed_kmh / KM_A_MILE)} {unit}"
+
+
+def open_road(scene: Scene, atlas: Atlas) -> RoadType | None:
+    """The road of a scene from a car, if nobody walks beside it."""
+    road = atlas.roads[scene.drive.road] if scene.drive else None
+    return road if road and not road.pavements else None
 
 
 def side_phrase(scene: Scene, dice: Dice) -> str:

@@ -81,7 +81,7 @@ _SKY: dict[
             "covers the sky",
             "hides the upper sky",
             "hangs over {place}",
-            "spreads above the rooftops",
+            "spreads from end to end",
             "closes the sky",
             "drifts overhead",
             "rests on the horizon",
@@ -261,7 +261,7 @@ _LAMPS = (
         "warm electric light",
         "a row of lamps",
         "scattered lamplight",
-        "light from windows and lamps",
+        "light from near and far lamps",
         "yellowish lamplight",
     ),
     (

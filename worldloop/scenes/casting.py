@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from worldloop.atlas.atlas import Atlas
 from worldloop.atlas.records import Activity
+from worldloop.atlas.seasons import SEASONS
 from worldloop.errors import MalformedRecordError, UnknownKeyError
 from worldloop.scenes.dimensions import (
     CAMERAS,
@@ -31,12 +32,12 @@ from worldloop.scenes.dimensions import (
     daypart_codes,
     impossible,
     names_of,
+    shown_activities,
     space_of,
 )
 from worldloop.scenes.draws import Words, below, draw, pick, pick_true, pick_weighted, purpose_key
 from worldloop.scenes.people import roles_of
 from worldloop.scenes.scene import SCENE_VERSION, SKETCH_CAMERAS, Scene
-from worldloop.scenes.seasons import SEASONS
 from worldloop.scenes.sun import sun_position, utc_offsets_h
 from worldloop.scenes.things import details_of, drive_of, signs_of, style_of, subjects_of
 from worldloop.worlds.grammar import GRAMMARS
@@ -479,22 +480,32 @@ class _Maker:
         """The scene of these codes."""
         space, parts = self.space, self.parts
         facts = space.book.facts(self.atlas, space.cities[city], space.institutions[institution])
+        fullness, time_of_year, path = CROWDS[crowd], SEASONS[season], CAMERAS[camera]
+        temperature = facts.temperatures[time_of_year]
+        cell = daypart * len(CROWDS) + crowd
+        warm = temperature in ("warm", "hot")
         activity = pick(
-            extras[0], self._activities(institution, category, daypart * len(CROWDS) + crowd)
+            extras[0], self._activities(institution, category, camera, cell, weather, warm)
         )
-        fullness, time_of_year = CROWDS[crowd], SEASONS[season]
-        roles = roles_of(
-            facts.company,
-            facts.dress,
-            fullness,
-            facts.temperatures[time_of_year],
-            activity.roles,
-            extras[parts["people"]],
+        drive = drive_of(facts, fullness, extras[parts["drive"]]) if path == "drive" else None
+        road = facts.open_roads.get(drive.road) if drive else None
+        roles = (
+            ()
+            if road
+            else roles_of(
+                facts.company,
+                facts.dress,
+                fullness,
+                temperature,
+                activity.roles,
+                extras[parts["people"]],
+                is_night=DAYPARTS[daypart] == "night",
+            )
         )
         num_patients = roles[0].count if roles and roles[0].action == "lying" else 0
-        subjects = subjects_of(facts, fullness, num_patients, extras[parts["subjects"]])
-        details = details_of(facts, time_of_year, extras[parts["details"]])
-        path = CAMERAS[camera]
+        subjects = subjects_of(facts, fullness, num_patients, extras[parts["subjects"]], road)
+        part = DAYPARTS[daypart]
+        details = details_of(facts, time_of_year, part, fullness, extras[parts["details"]], road)
         fields = {
             "city": facts.city.key,
             "institution": facts.kind.key,
@@ -510,29 +521,33 @@ class _Maker:
             "crowd": fullness,
             "roles": roles,
             "subjects": subjects,
-            "signs": signs_of(facts, subjects, extras[parts["signs"]]),
+            "signs": signs_of(facts, subjects, extras[parts["signs"]], road),
             "style": style_of(facts, details, time_of_year, extras[parts["style"]]),
             "camera": path,
             "day": DAY_KINDS[space.day_kinds[city, day]],
             "holiday": space.holidays[city][day],
-            "daypart": DAYPARTS[daypart],
+            "daypart": part,
             "category": activity.category,
             "activity": activity.key,
             "script": activity.beats if activity.key else (),
             "details": details,
-            "drive": drive_of(facts, extras[parts["drive"]]) if path == "drive" else None,
+            "drive": drive,
             "scene_version": SCENE_VERSION,
         }
         made = object.__new__(Scene)  # the fields at once: a frozen record sets them one by one
         object.__setattr__(made, "__dict__", fields)
         return made
 
-    def _activities(self, institution: int, category: int, cell: int) -> tuple[Activity, ...]:
-        """Activities of a category that can be in a cell; a stand-in where the atlas has none."""
-        known = self.space.shown_activities
-        key = institution, category, cell
+    def _activities(
+        self, institution: int, category: int, camera: int, cell: int, weather: int, warm: bool
+    ) -> tuple[Activity, ...]:
+        """Activities of a category that can be there and then; a stand-in where the atlas has none."""
+        known = self.space.known_activities
+        key = institution, category, camera, cell, weather, warm
         if key not in known:
             everything = self.space.activities[institution][category]
-            shown = [one for one in everything if activity_cells(one) >> cell & 1]
-            known[key] = tuple(shown) or (NO_ACTIVITY,)
+            shown = shown_activities(everything, CAMERAS[camera], WEATHERS[weather], warm=warm)
+            known[key] = tuple(one for one in shown if activity_cells(one) >> cell & 1) or (
+                NO_ACTIVITY,
+            )
         return known[key]

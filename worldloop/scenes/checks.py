@@ -25,6 +25,7 @@ from worldloop.atlas.records import (
     City,
     DayKind,
     Institution,
+    RoadType,
 )
 from worldloop.atlas.sign_checks import off_script
 from worldloop.scenes.scene import Scene
@@ -59,7 +60,12 @@ _SHOWN_FROM: Mapping[str, frozenset[str]] = {
 _ON_FOOT_OR_AIR = _EYE_LEVEL | {"drone", "birds_eye"}
 _MOST_PEOPLE, _MOST_THINGS = 30, 30
 _SLOTS_UNSAID = ("hours", "closed_on", "facade", "traffic", "road_markings")
-_WARM_PLACES = ("water_park",)
+_DENSITIES = {"empty": "free", "sparse": "light", "lively": "dense", "crowded": "queueing"}
+_QUEUE_KMH = 20
+_NEEDS_PEOPLE = {
+    "queueing": "empty sparse",
+    "courtesy": "empty",
+}  # crowds in which a slot is unsaid
 
 Problem = tuple[str, object, object]  # rule, what was found, what was expected
 
@@ -106,7 +112,9 @@ class _Place:
 
     def __init__(self, judge: "_Judge", city: City, kind: Institution):
         atlas, self.city, self.kind = judge.atlas, city, kind
-        self.exists = not kind.needs_waterfront or city.waterfront in ("sea", "river", "lake")
+        self.is_wet = not kind.needs_waterfront or city.waterfront in ("sea", "river", "lake")
+        warmths = {_warmth(city, _season(city, month)) for month in range(1, 13)}
+        self.exists = not kind.needs_warmth or not warmths.isdisjoint(("warm", "hot"))
         self.outdoor = kind.setting == "outdoor"
         opens, _, closes = judge.ruled(city, kind.key, "hours")[0].partition("-")
         self.opens, self.closes = (int(text[:2]) + int(text[3:]) / 60 for text in (opens, closes))
@@ -153,6 +161,9 @@ class _Judge:
         self._signs: dict[str, dict[str, tuple[str, str, bool]]] = {}
         self._species: dict[tuple[str, ...], dict[str, frozenset[str]]] = {}
         self._flowers = {one.name for one in atlas.species_rows if one.kind == "flower"}
+        self._needs: dict[str, list[tuple[str, ...]]] = {}
+        for one in atlas.species_rows:
+            self._needs.setdefault(one.name, []).append(one.needs)
         self._dresses: dict[tuple[str, ...], frozenset[tuple[str, ...]]] = {}
         self._holidays: dict[str, dict[str, set[str]]] = {}
         for holiday in atlas.holidays:
@@ -315,12 +326,12 @@ class _Judge:
             )
         if scene.climate != place.city.koeppen:
             add(("climate of the city", scene.climate, place.city.koeppen))
-        if place.kind.key in _WARM_PLACES and warmth in ("cool", "cold"):
+        if place.kind.needs_warmth and warmth in ("cool", "cold"):
             add(("warm season at the water", season, "one in which people undress outdoors"))
 
     def _judge_people(self, scene: Scene, place: _Place, add: Callable[[Problem], None]) -> None:
         """Roles, their number and their dress."""
-        warmth = self.climate(place.city, scene.date)[2]
+        warmth = "hot" if place.kind.needs_warmth else self.climate(place.city, scene.date)[2]
         tops = _TOPS[warmth]
         num_people = num_public = 0
         names = set()
@@ -339,17 +350,29 @@ class _Judge:
                     add(("public dress by temperature", dress.top, sorted(tops)))
             elif (dress.top, dress.bottom, dress.head, dress.color) not in allowed:
                 add(("dress of decorum", astuple(dress), sorted(allowed)))
+            if scene.daypart == "night" and name in place.kind.day_roles:
+                add(("people who work by day", name, "nobody of that role at night"))
             if count < 1:
                 add(("people of a role", count, "at least one"))
         if len(names) < len(scene.roles):
             add(("each role once", [role.name for role in scene.roles], "no name twice"))
-        if (num_public == 0) != (scene.crowd == "empty"):
+        if self._open_road(scene) is not None:
+            if scene.roles:
+                found = [role.name for role in scene.roles]
+                add(("nobody beside a road without pavements", found, "no roles"))
+        elif (num_public == 0) != (scene.crowd == "empty"):
             add(("public in a crowd", num_public, "none if it is empty, else some"))
         if num_people > _MOST_PEOPLE:
             add(("people in a scene", num_people, f"at most {_MOST_PEOPLE}"))
 
+    def _open_road(self, scene: Scene) -> RoadType | None:
+        """The road of a drive, if it has no pavements."""
+        road = self.atlas.roads.get(scene.drive.road) if scene.drive else None
+        return road if road and not road.pavements else None
+
     def _judge_things(self, scene: Scene, place: _Place, add: Callable[[Problem], None]) -> None:
         """Subjects, style and details."""
+        road = self._open_road(scene)
         for subject in scene.subjects:
             if subject.kind not in place.things:
                 add(
@@ -366,16 +389,27 @@ class _Judge:
             lying = sum(role.count for role in scene.roles if role.action == "lying")
             if lying > beds:
                 add(("a bed for every patient", lying, f"at most {beds}"))
-        if (
-            place.vehicles
-            and (scene.subjects[0].kind, scene.subjects[1].kind) not in place.vehicles
-        ):
+        if place.vehicles:
             pair = scene.subjects[0].kind, scene.subjects[1].kind
-            add(("vehicle mix of the city", pair, sorted(place.vehicles)))
+            barred = road.barred if road else ()
+            mixes = {
+                tuple("" if kind in barred else kind for kind in mix) for mix in place.vehicles
+            }
+            if not any(_fits_mix(pair, mix) for mix in mixes):
+                add(("vehicle mix of the city", pair, sorted(place.vehicles)))
+            for kind in set(pair) & set(barred):
+                add(("vehicles that a road bars", kind, f"none of {sorted(barred)}"))
+        if road and any(subject.kind == "bench" for subject in scene.subjects):
+            add(("no furniture beside a road without pavements", "bench", "vehicles and trees"))
         if place.facades and scene.style.get("facade") not in place.facades:
             add(("facade of the city", scene.style.get("facade"), place.facades))
+        known = place.details if road is None else self._beside(road, place)
         for detail in scene.details:
-            if detail.says not in place.details.get(detail.slot, ()):
+            if scene.crowd in _NEEDS_PEOPLE.get(detail.slot, "").split():
+                add(("details that need people", detail.says, f"no {detail.slot} if {scene.crowd}"))
+            if detail.slot == "animals" and not self._shows(scene, place, detail.says):
+                add(("animals of season and hour", detail.says, "one that shows itself then"))
+            if detail.says not in known.get(detail.slot, ()):
                 is_species = detail.slot in ("plants", "animals")
                 rule = "species of the climate" if is_species else "decorum of the place"
                 add((rule, (detail.slot, detail.says), "a value that holds there"))
@@ -383,15 +417,31 @@ class _Judge:
             if flowers and _snow_is_possible(place.city, scene.season):
                 add(("no flowers in a snowy winter", detail.says, "another plant"))
 
+    def _beside(self, road: RoadType, place: _Place) -> dict[str, Collection[str]]:
+        """What a prompt may state beside a road without pavements."""
+        return {"roadside": road.roadside, "plants": place.details["plants"]}
+
+    def _shows(self, scene: Scene, place: _Place, name: str) -> bool:
+        """Whether some animal of a name shows itself in the season and at the hour of a scene."""
+        warmth = self.climate(place.city, scene.date)[2]
+        holds = {
+            "warm": warmth in ("warm", "hot"),
+            "mild": warmth != "cold",
+            "dark": scene.daypart == "night",
+            "light": scene.daypart != "night",
+        }
+        return any(all(holds[need] for need in needs) for needs in self._needs.get(name, [()]))
+
     def _judge_signs(self, scene: Scene, place: _Place, add: Callable[[Problem], None]) -> None:
         """Words, languages and scripts."""
-        own = place.kind.own_word
+        own, road = place.kind.own_word, self._open_road(scene)
+        words = place.words if road is None else frozenset(road.sign_words)
         if own and (not scene.signs or scene.signs[0].word != own):
             add(("own sign first", scene.signs[:1], own))
         for sign in scene.signs:
             word, text = sign.word, sign.text
-            if word not in place.words:
-                add(("sign words of the institution", word, sorted(place.words)))
+            if word not in words:
+                add(("sign words of the institution", word, sorted(words)))
                 continue
             expected = place.signs.get(word) or self.sign(place, word)
             if text != expected[0] or sign.language != expected[1]:
@@ -428,6 +478,16 @@ class _Judge:
             add(("roles of the activity", sorted(missing), "people of these roles"))
         if activity.dayparts and scene.daypart not in activity.dayparts:
             add(("daypart of the activity", scene.daypart, activity.dayparts))
+        if activity.weathers and scene.weather not in activity.weathers:
+            add(("weather of the activity", scene.weather, activity.weathers))
+        if activity.crowds and scene.crowd not in activity.crowds:
+            add(("crowd of the activity", scene.crowd, activity.crowds))
+        if activity.cameras and scene.camera not in activity.cameras:
+            add(("camera of the activity", scene.camera, activity.cameras))
+        if activity.needs_warmth:
+            warmth = self.climate(place.city, scene.date)[2]
+            if warmth in ("cool", "cold"):
+                add(("season of the activity", warmth, "warm or hot"))
         if scene.camera not in _SHOWN_FROM.get(activity.category, _ON_FOOT_OR_AIR):
             add(("camera of the category", (activity.category, scene.camera), "one that shows it"))
 
@@ -437,8 +497,10 @@ class _Judge:
             add(("cameras of the institution", scene.camera, place.kind.cameras))
         if scene.driving_side != place.city.driving_side:
             add(("driving side", scene.driving_side, place.city.driving_side))
-        if not place.exists:
+        if not place.is_wet:
             add(("places at the water", place.city.waterfront, "sea, river or lake"))
+        if not place.exists:
+            add(("places of warm cities", place.city.koeppen, "a climate with a warm season"))
         if (scene.camera == "drive") != (scene.drive is not None):
             add(
                 ("a road for a drive", scene.camera, "a road with camera `drive`, and only with it")
@@ -455,12 +517,20 @@ class _Judge:
             return
         if drive.density not in road.densities:
             add(("density of the road", drive.density, road.densities))
-        if not road.speed_kmh[0] <= drive.speed_kmh <= road.speed_kmh[1]:
-            add(("speed of the road", drive.speed_kmh, road.speed_kmh))
+        if drive.density != _DENSITIES[scene.crowd]:
+            add(("density of the crowd", drive.density, _DENSITIES[scene.crowd]))
+        slow, fast = road.speed_kmh if drive.density != "queueing" else (1, _QUEUE_KMH)
+        if not slow <= drive.speed_kmh <= fast:
+            add(("speed of the road", drive.speed_kmh, (slow, fast)))
         if drive.manoeuvre not in road.manoeuvres:
             add(("manoeuvres of the road", drive.manoeuvre, road.manoeuvres))
+        allowed = road.manoeuvre_densities.get(drive.manoeuvre, road.densities)
+        if drive.density not in allowed:
+            add(("manoeuvre of the density", (drive.manoeuvre, drive.density), allowed))
         if drive.structure and drive.structure not in road.structures:
             add(("structures of the road", drive.structure, road.structures))
+        if any(word in drive.markings for word in road.unpainted):
+            add(("lines that a road has not", drive.markings, f"none of {road.unpainted}"))
         if drive.markings not in self.ruled(place.city, "street", road.markings):
             add(("markings of the road", drive.markings, "the city's decorum"))
         if drive.road.startswith("waterfront") and place.city.waterfront == "none":
@@ -548,6 +618,14 @@ def _judge_of(atlas: Atlas) -> _Judge:
     return found[1]
 
 
+def _fits_mix(pair: tuple[str, str], mix: tuple[str, ...]) -> bool:
+    """Whether two kinds of vehicles are those of a mix; a car or van stands for one that is barred."""
+    return all(
+        kind == known or (not known and kind in ("car", "van"))
+        for kind, known in zip(pair, mix, strict=True)
+    )
+
+
 @lru_cache(maxsize=1000)
 def _weekday(date: str) -> int:
     return dt.date.fromisoformat(date).weekday()
@@ -615,6 +693,8 @@ def _warmth(city: City, season: str) -> str:
     if main == "A":
         return "hot"
     is_hot_class = heat in ("a", "h")
+    if main == "E" or (main == "C" and heat == "c"):
+        return "cold" if season == "winter" else "cool"
     by_season = {
         "summer": "hot" if is_hot_class else "warm",
         "winter": "cold" if main in "DE" or not -35 <= city.latitude_deg <= 35 else "cool",

@@ -6,9 +6,11 @@ institution. `Space` holds all of it as arrays, so that nothing impossible is ev
 """
 
 import datetime as dt
+import functools
+import itertools
 import math
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import get_args
 
 import numpy as np
@@ -17,11 +19,11 @@ from numpy.typing import NDArray
 from worldloop.atlas.atlas import Atlas
 from worldloop.atlas.opening import is_closed, parse_closing_days
 from worldloop.atlas.records import Activity, DayKind
+from worldloop.atlas.seasons import SEASONS, is_warm, may_snow, season_of
 from worldloop.errors import MalformedRecordError, UnknownKeyError
 from worldloop.scenes.people import PUBLIC_ROLES
 from worldloop.scenes.places import PlaceBook
 from worldloop.scenes.scene import SKETCH_CAMERAS, Camera, Crowd, Daypart, Weather
-from worldloop.scenes.seasons import SEASONS, may_snow, season_of, temperature_of
 from worldloop.scenes.sun import sun_elevations, utc_offsets_h
 
 YEAR = 2026
@@ -46,8 +48,8 @@ CAMERAS_OF: Mapping[str, tuple[Camera, ...]] = {
 """Cameras that can show a content category; those that are not listed fit every camera but `drive`."""
 _OTHERS: tuple[Camera, ...] = tuple(camera for camera in CAMERAS if camera != "drive")
 _DAWN_DEG = 6.0  # as in worldloop/dayparts.py
-WARM_ONLY = ("water_park",)  # where people undress outdoors: closed in cool and cold seasons
 _NUM_CELLS = len(DAYPARTS) * len(CROWDS)
+_EVERY_CELL = (1 << _NUM_CELLS) - 1
 
 Asked = Mapping[str, str]
 Codes = NDArray[np.uint8]
@@ -67,7 +69,7 @@ class Space:
         has: bool (cities, institutions), whether the place exists and some season suits it.
         weather: uint8 (cities, seasons, weathers), weights of the weathers that can be.
         action_cells: uint32 (institutions, cameras, categories), a bit for each cell in which some
-            activity of the category can be shown.
+            activity of the category can be shown, whatever the weather and season.
         seasons: uint8 (cities, days) of the year; filled by `prepare`.
         day_kinds: uint8 (cities, days); filled by `prepare`.
         holidays: Names of the holidays of a prepared city, by day of the year.
@@ -81,7 +83,7 @@ class Space:
         levels: uint8 (profiles, day kinds, 24), crowd profiles.
         book: Facts of places, looked up once.
         place_codes: Codes of city and institution of places as people wrote them.
-        shown_activities: Activities by institution, category and cell, as far as somebody asked.
+        known_activities: Activities by what decides them, as far as somebody asked.
         latitudes: Of the cities, degrees.
         longitudes: Of the cities, degrees.
         profile_of: Index of the crowd profile of each institution.
@@ -126,7 +128,7 @@ class Space:
         )
         self.book = PlaceBook()
         self.place_codes: dict[str, tuple[int, int]] = {}
-        self.shown_activities: dict[tuple[int, int, int], tuple[Activity, ...]] = {}
+        self.known_activities: dict[tuple[int, int, int, int, int, bool], tuple[Activity, ...]] = {}
         self.latitudes = np.array([city.latitude_deg for city in atlas.cities.values()])
         self.longitudes = np.array([city.longitude_deg for city in atlas.cities.values()])
         kinds = atlas.institutions.values()
@@ -173,8 +175,9 @@ class Space:
                 made[like][2][closed[closed_on]] = 0
             self.opens[city, code], self.closes[city, code], self.cells[city, code] = made[like]
         self.cells[city, ~self.has[city]] = 0
-        for code in (self.institution_codes[k] for k in WARM_ONLY if k in self.institution_codes):
-            self.cells[city, code, ~self._is_warm(city)] = 0
+        for code, kind in enumerate(self.atlas.institutions.values()):
+            if kind.needs_warmth:
+                self.cells[city, code, ~self._is_warm(city)] = 0
         for code in range(len(self.institutions)):
             days = np.nonzero(self.cells[city, code])[0]
             self.open_days[city, code, : len(days)], self.num_open[city, code] = days, len(days)
@@ -204,18 +207,13 @@ class Space:
 
     def _has(self) -> NDArray[np.bool_]:
         """Which places there are."""
-        has = np.array([[self.atlas.has(c, i) for i in self.institutions] for c in self.cities])
-        for code in (self.institution_codes[k] for k in WARM_ONLY if k in self.institution_codes):
-            for city, place in enumerate(self.atlas.cities.values()):
-                own = np.array(SEASONS)[self.weather[city].any(axis=1)].tolist()
-                has[city, code] &= any(temperature_of(place, s) in ("warm", "hot") for s in own)
-        return np.asarray(has, bool)
+        return np.array([[self.atlas.has(c, i) for i in self.institutions] for c in self.cities])
 
     def _is_warm(self, city: int) -> NDArray[np.bool_]:
         """Days of a season in which people wear little outdoors."""
         place = self.atlas.city(self.cities[city])
-        warm = [temperature_of(place, season) in ("warm", "hot") for season in SEASONS]
-        return np.asarray(np.array(warm)[self.seasons[city]], bool)
+        warm = np.array([is_warm(place, season) for season in SEASONS])
+        return np.asarray(warm[self.seasons[city]], bool)
 
     def _weather(self) -> Codes:
         weights = np.zeros((len(self.cities), len(SEASONS), len(WEATHERS)), np.uint8)
@@ -228,7 +226,7 @@ class Space:
         return weights
 
     def _actions(self) -> tuple[list[list[list[Activity]]], Bits]:
-        """Activities by institution and category, and the cells in which each camera shows some."""
+        """Activities by institution and category, and the cells in which each camera shows some in any weather."""
         shape = len(self.institutions), len(CAMERAS), len(self.categories)
         cells = np.zeros(shape, np.uint32)
         by_category: list[list[list[Activity]]] = []
@@ -236,24 +234,41 @@ class Space:
             known = self.atlas.activities(kind.key)
             groups = [[one for one in known if one.category == c] for c in self.categories]
             by_category.append(groups)
+            warmths = (True,) if kind.needs_warmth else (True, False)
             for number, category in enumerate(self.categories):
-                bits = ~0 if not known and not category else 0
-                for one in groups[number]:
-                    bits |= activity_cells(one)
                 for camera in CAMERAS_OF.get(category, CAMERAS if not known else _OTHERS):
-                    if camera in kind.cameras:
-                        cells[code, CAMERAS.index(camera), number] = bits & ((1 << _NUM_CELLS) - 1)
+                    if camera not in kind.cameras:
+                        continue
+                    bits = _EVERY_CELL if known or not category else 0
+                    for weather, warm in itertools.product(WEATHERS if known else (), warmths):
+                        shown = shown_activities(groups[number], camera, weather, warm=warm)
+                        bits &= functools.reduce(int.__or__, map(activity_cells, shown), 0)
+                    cells[code, CAMERAS.index(camera), number] = bits
         return by_category, cells
 
 
+def shown_activities(
+    activities: Iterable[Activity], camera: str, weather: str, *, warm: bool
+) -> list[Activity]:
+    """Those that go on in a weather and a warm or cool season, and that a camera path shows."""
+    return [
+        one
+        for one in activities
+        if camera in (one.cameras or CAMERAS)
+        and weather in (one.weathers or WEATHERS)
+        and (warm or not one.needs_warmth)
+    ]
+
+
+@functools.cache
 def activity_cells(activity: Activity) -> int:
     """A bit for each cell in which an activity can be: the public is not there when it is empty."""
-    dayparts = activity.dayparts or DAYPARTS
     fewest = 1 if PUBLIC_ROLES & set(activity.roles) else 0
     return sum(
         1 << (DAYPARTS.index(part) * len(CROWDS) + crowd)
-        for part in dayparts
+        for part in activity.dayparts or DAYPARTS
         for crowd in range(fewest, len(CROWDS))
+        if CROWDS[crowd] in (activity.crowds or CROWDS)
     )
 
 

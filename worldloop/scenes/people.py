@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import cache
 
 from worldloop.atlas.records import Institution
+from worldloop.atlas.seasons import Temperature
 from worldloop.scenes.draws import chance, pick, span
 from worldloop.scenes.scene import Crowd, Dress, Role
-from worldloop.scenes.seasons import Temperature
 
 Span = tuple[int, int]
 PUBLIC_ROLES = frozenset(
@@ -95,6 +95,7 @@ class Company:
         actions: What the public does.
         companions: Who else comes along.
         staff: Roles of those who work there.
+        night_staff: Those of them who work at night, too.
     """
 
     kind: str
@@ -104,12 +105,14 @@ class Company:
     actions: tuple[str, ...]
     companions: tuple[str, ...]
     staff: tuple[str, ...]
+    night_staff: tuple[str, ...]
 
 
 def company_of(kind: Institution) -> Company:
     """Who may be at an institution: patients are the public of a hospital, else its first role is."""
     public = "patient" if "patient" in kind.roles else kind.roles[0]
     others = [role for role in kind.roles if role in PUBLIC_ROLES and role != public]
+    staff = tuple(role for role in kind.roles if role not in PUBLIC_ROLES)
     return Company(
         kind.key,
         kind.setting == "outdoor",
@@ -117,7 +120,8 @@ def company_of(kind: Institution) -> Company:
         {"empty": NOBODY, **PUBLIC.get(kind.key, ELSEWHERE[kind.setting])},
         ACTIONS.get(kind.key, ("walking",)),
         COMPANIONS.get(kind.key, tuple(others)),
-        tuple(role for role in kind.roles if role not in PUBLIC_ROLES),
+        staff,
+        tuple(role for role in staff if role not in kind.day_roles),
     )
 
 
@@ -128,6 +132,8 @@ def roles_of(
     temperature: Temperature,
     needed: tuple[str, ...],
     numbers: Sequence[int],
+    *,
+    is_night: bool = False,
 ) -> tuple[Role, ...]:
     """Everybody who is there.
 
@@ -138,10 +144,11 @@ def roles_of(
         temperature: How warmly the public dresses outdoors.
         needed: Roles that the activity needs.
         numbers: At least 14 random numbers below 2**32.
+        is_night: Whether those who work by day have gone home.
     """
     guests, workers = _split(needed)
     cast = _public(company, crowd, guests, numbers)
-    cast += _staff(company, crowd, workers, numbers)
+    cast += _staff(company, crowd, workers, numbers, is_night=is_night)
     roles, place = [], 7
     for name, count, action in cast:
         if company.outdoors and name in PUBLIC_ROLES:
@@ -184,9 +191,15 @@ def _public(
 
 
 def _staff(
-    company: Company, crowd: Crowd, workers: tuple[str, ...], numbers: Sequence[int]
+    company: Company,
+    crowd: Crowd,
+    workers: tuple[str, ...],
+    numbers: Sequence[int],
+    *,
+    is_night: bool,
 ) -> list[tuple[str, int, str]]:
     """Those who work there."""
+    staff = company.night_staff if is_night else company.staff
     cast: list[tuple[str, int, str]] = []
     if company.kind == "street":
         if crowd in ("lively", "crowded") and chance(numbers[5], 40):
@@ -198,8 +211,8 @@ def _staff(
     elif company.kind in _SKETCHED_STAFF:
         name, action = _SKETCHED_STAFF[company.kind]
         cast = [(name, 1 + (name == "ride attendant" and crowd == "crowded"), action)]
-    elif company.staff and (not workers or chance(numbers[5], 35)):
-        role = pick(numbers[6], company.staff)
+    elif staff and (not workers or chance(numbers[5], 35)):
+        role = pick(numbers[6], staff)
         cast = [] if role in workers else [(role, 1, "standing")]
     if not workers:
         return cast

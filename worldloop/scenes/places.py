@@ -2,17 +2,32 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import get_args
 
 from worldloop.atlas.atlas import Atlas
-from worldloop.atlas.records import City, Institution, RoadType, Sign
+from worldloop.atlas.records import City, Decorum, Institution, RoadType, Sign, Species
+from worldloop.atlas.seasons import SEASONS, Temperature, temperature_of
 from worldloop.scenes.people import Company, company_of
-from worldloop.scenes.scene import Detail, Dress, Subject
-from worldloop.scenes.seasons import SEASONS, Temperature, temperature_of
+from worldloop.scenes.scene import Crowd, Detail, Dress, Subject
 from worldloop.scenes.trees import Trees, trees_of
 
 DETAIL_SLOTS = ("architecture", "furniture", "fixtures", "queueing", "courtesy", "sign_style")
 _PARTITIVES = (" of ", " in ", " on ", " for ", " to ", " from ", " with ", " under ")
-PLANTS, ANIMALS = "plants", "animals"
+PLANTS, ANIMALS, ROADSIDE = "plants", "animals", "roadside"
+UNSAID_IN: Mapping[Crowd, tuple[str, ...]] = {
+    "empty": ("queueing", "courtesy"),
+    "sparse": ("queueing",),
+    "lively": (),
+    "crowded": (),
+}
+"""Slots that need more people than a crowd has."""
+DENSITY_OF: Mapping[Crowd, str] = {
+    "empty": "free",
+    "sparse": "light",
+    "lively": "dense",
+    "crowded": "queueing",
+}
+"""How full the roads are when the pavements are."""
 PLANT_KINDS = ("tree", "shrub", "flower", "grass")
 LABELLED = ("zoo", "amusement_park")
 """Institutions whose signs name what is shown, and nothing else but services."""
@@ -26,6 +41,15 @@ SERVICES = frozenset(
 ALWAYS: Mapping[str, tuple[str, ...]] = {"hospital": ("ward", "exit"), "museum": ("exit",)}
 """Signs that their grammars hang in any case."""
 UNSAID_SLOTS = ("facade", "traffic", "road_markings")  # they are style, subjects and drive
+
+
+@dataclass(frozen=True)
+class OpenRoad:
+    """A road without pavements as casting reads it: vehicle kinds that it bars, its signs, what is beside it."""
+
+    barred: tuple[str, ...]
+    signs: tuple[Sign, ...]
+    roadside: tuple[Detail, ...]
 
 
 @dataclass(frozen=True)
@@ -43,13 +67,15 @@ class PlaceFacts:
         signs: The others by word, where they name what is shown.
         signs_always: Those that are always there.
         signs_sometimes: Those of which some are there.
-        details: Alternatives of each slot that a prompt may state.
+        details: For each crowd the alternatives of each slot that a prompt may state: nobody queues unless
+            it is lively, and nobody is courteous in an empty place.
         plants: Plants that may be seen there.
         hardy_plants: Those that may be seen while snow may lie: outdoors nothing flowers then.
-        animals: Animals at large that may be seen there.
+        animals: Animals at large that may be seen there, by how warm it is and whether it is night.
         traffic: Pairs of vehicle kinds, of a street.
         facades: Facades of a street.
-        roads: Roads on which one may drive there, each with its markings.
+        roads: For each density the roads on which one may drive there, each with its markings.
+        open_roads: Those without pavements, each with its signs and what is beside it.
         trees: Trees that a sketch shows.
         centre_lines: How the middle of a street may be painted, e.g. `double yellow`.
     """
@@ -64,13 +90,14 @@ class PlaceFacts:
     signs: dict[str, Sign]
     signs_always: tuple[Sign, ...]
     signs_sometimes: tuple[Sign, ...]
-    details: tuple[tuple[Detail, ...], ...]
+    details: Mapping[Crowd, tuple[tuple[Detail, ...], ...]]
     plants: tuple[Detail, ...]
     hardy_plants: tuple[Detail, ...]
-    animals: tuple[Detail, ...]
+    animals: Mapping[tuple[Temperature, bool], tuple[Detail, ...]]
     traffic: tuple[tuple[str, str], ...]
     facades: tuple[str, ...]
-    roads: tuple[tuple[RoadType, tuple[str, ...]], ...]
+    roads: Mapping[str, tuple[tuple[RoadType, tuple[str, ...]], ...]]
+    open_roads: Mapping[str, OpenRoad]
     trees: Trees
     centre_lines: tuple[str, ...]
 
@@ -114,7 +141,7 @@ class PlaceBook:
         flowers = {one.name for one in species if one.kind == "flower"}
         tender = flowers if kind.setting == "outdoor" else set()
         hardy = tuple(name for name in plants if name not in tender)
-        animals = tuple(one.name for one in species if one.kind not in PLANT_KINDS)
+        animals = [one for one in species if one.kind not in PLANT_KINDS]
         said = (*DETAIL_SLOTS, *(slot for slot in kind.slots if slot not in UNSAID_SLOTS))
         words = [word for word in kind.sign_words if word != kind.own_word]
         own = [kind.own_word] if kind.own_word else []
@@ -126,22 +153,48 @@ class PlaceBook:
             kind,
             self._companies[kind.key],
             {role: self._dresses(values(f"dress:{role}")) for role in kind.roles},
-            self._temperatures[city.key],
+            dict.fromkeys(SEASONS, "hot") if kind.needs_warmth else self._temperatures[city.key],
             self._props[kind.key],
             tuple(self._sign(atlas, city.key, word) for word in own),
             signs if kind.key in LABELLED else {},
             tuple(signs[word] for word in always),
             tuple(sign for word, sign in signs.items() if word not in always and fits(word)),
-            tuple(self._alternatives(slot, values(slot)) for slot in said),
+            {
+                crowd: tuple(
+                    self._alternatives(slot, values(slot)) for slot in said if slot not in unsaid
+                )
+                for crowd, unsaid in UNSAID_IN.items()
+            },
             self._alternatives(PLANTS, plants),
             self._alternatives(PLANTS, hardy),
-            self._alternatives(ANIMALS, animals),
+            {
+                (warmth, is_night): self._alternatives(
+                    ANIMALS, tuple(one.name for one in animals if shows(one, warmth, is_night))
+                )
+                for warmth in get_args(Temperature)
+                for is_night in (False, True)
+            },
             tuple((pair.split("+")[0], pair.split("+")[-1]) for pair in alternatives("traffic")),
             alternatives("facade"),
             _roads(atlas, city, kind),
+            self._open_roads(atlas, city, kind),
             trees_of(city, species),
             _centre_lines(alternatives("road_markings")),
         )
+
+    def _open_roads(self, atlas: Atlas, city: City, kind: Institution) -> dict[str, OpenRoad]:
+        """Roads without pavements of a place that has drives."""
+        if "drive" not in kind.cameras:
+            return {}
+        return {
+            road.key: OpenRoad(
+                road.barred,
+                tuple(self._sign(atlas, city.key, word) for word in road.sign_words),
+                self._alternatives(ROADSIDE, road.roadside),
+            )
+            for road in atlas.roads.values()
+            if not road.pavements
+        }
 
     def _dresses(self, values: tuple[str, ...]) -> tuple[Dress, ...]:
         if values not in self._dress:
@@ -159,17 +212,36 @@ class PlaceBook:
         return self._signs[city, word]
 
 
+def shows(species: Species, warmth: Temperature, is_night: bool) -> bool:
+    """Whether an animal shows itself in a season and at an hour."""
+    barred = {"dark" if not is_night else "light"}
+    barred |= {"warm"} if warmth in ("cool", "cold") else set()
+    barred |= {"mild"} if warmth == "cold" else set()
+    return barred.isdisjoint(species.needs)
+
+
+def markings_of(road: RoadType, painted: Decorum) -> tuple[str, ...]:
+    """Lines of a city's streets that a road has, too."""
+    return tuple(
+        line for line in painted.values if not any(word in line for word in road.unpainted)
+    )
+
+
 def _roads(
     atlas: Atlas, city: City, kind: Institution
-) -> tuple[tuple[RoadType, tuple[str, ...]], ...]:
-    """Roads of a place that has drives; those at the water only where there is some."""
+) -> dict[str, tuple[tuple[RoadType, tuple[str, ...]], ...]]:
+    """Roads of a place that has drives, by density; those at the water only where there is some."""
     if "drive" not in kind.cameras:
-        return ()
-    return tuple(
-        (road, atlas.decorum(city.key, "street", road.markings).values)
-        for road in atlas.roads.values()
-        if city.waterfront != "none" or not road.key.startswith("waterfront")
-    )
+        return {}
+    return {
+        density: tuple(
+            (road, markings_of(road, atlas.decorum(city.key, "street", road.markings)))
+            for road in atlas.roads.values()
+            if density in road.densities
+            and (city.waterfront != "none" or not road.key.startswith("waterfront"))
+        )
+        for density in DENSITY_OF.values()
+    }
 
 
 def _centre_lines(markings: tuple[str, ...]) -> tuple[str, ...]:

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from worldloop.atlas.records import Sign
+from worldloop.atlas.seasons import may_snow
 from worldloop.scenes.draws import chance, pick, sample, span
-from worldloop.scenes.places import LABELLED, PlaceFacts
-from worldloop.scenes.scene import Crowd, Detail, Drive, Subject
-from worldloop.scenes.seasons import may_snow
+from worldloop.scenes.places import DENSITY_OF, LABELLED, OpenRoad, PlaceFacts
+from worldloop.scenes.scene import Crowd, Daypart, Detail, Drive, Subject
 
 SPECIES = (
     *("elephant", "giraffe", "zebra", "lion", "tiger", "bear", "camel", "rhinoceros"),
@@ -55,12 +55,17 @@ SHARE_OF_SPEED: Mapping[str, tuple[int, int]] = {  # per cent of a road's range 
     "free": (50, 100),
     "light": (35, 90),
     "dense": (10, 55),
-    "queueing": (0, 15),
+    "queueing": (0, 100),
 }
+QUEUE_KMH = 5, 20  # own speed in a queue, on any road
 
 
 def subjects_of(
-    facts: PlaceFacts, crowd: Crowd, num_patients: int, numbers: Sequence[int]
+    facts: PlaceFacts,
+    crowd: Crowd,
+    num_patients: int,
+    numbers: Sequence[int],
+    road: OpenRoad | None = None,
 ) -> tuple[Subject, ...]:
     """What the place shows: what its grammar knows, or props of the atlas.
 
@@ -69,10 +74,12 @@ def subjects_of(
         crowd: How full it is.
         num_patients: How many lie in bed.
         numbers: At least 9 random numbers below 2**32.
+        road: The road, if it is one without pavements: it shows vehicles and trees alone.
     """
     match facts.kind.key:
         case "street":
-            return _traffic_and_trees(facts, crowd, numbers)
+            found = _traffic_and_trees(facts, crowd, numbers)
+            return _along(road, found) if road else found
         case "hospital":
             most = max(facts.company.spans[crowd][1], num_patients, 2)
             beds = span(numbers[0], most, 8)
@@ -116,6 +123,18 @@ def _traffic_and_trees(
     )
 
 
+def _along(road: OpenRoad, subjects: tuple[Subject, ...]) -> tuple[Subject, ...]:
+    """What of a street is on and along a road without pavements; cars and vans for vehicles that it bars."""
+    kept = [subject for subject in subjects if subject.kind not in (*road.barred, "bench")]
+    kinds = {subject.kind for subject in kept}
+    spare = [kind for kind in ("car", "van") if kind not in kinds]
+    return tuple(
+        Subject(spare.pop(0), subject.count) if subject.kind in road.barred else subject
+        for subject in subjects
+        if subject.kind != "bench"
+    )
+
+
 def _animals(numbers: Sequence[int]) -> tuple[Subject, ...]:
     """Two or three kinds of animals, seven animals at most."""
     kinds = sample(numbers[0], SPECIES, span(numbers[1], 2, 3))
@@ -133,9 +152,17 @@ def _animals(numbers: Sequence[int]) -> tuple[Subject, ...]:
 
 
 def signs_of(
-    facts: PlaceFacts, subjects: Sequence[Subject], numbers: Sequence[int]
+    facts: PlaceFacts,
+    subjects: Sequence[Subject],
+    numbers: Sequence[int],
+    road: OpenRoad | None = None,
 ) -> tuple[Sign, ...]:
-    """The institution's own sign, those that name what is shown, then some others; 2 numbers."""
+    """The institution's own sign, those that name what is shown, then some others; 2 numbers.
+
+    A road without pavements has one or two of its own.
+    """
+    if road:
+        return tuple(sample(numbers[1], road.signs, span(numbers[0], 1, 2)))
     key, named = facts.kind.key, facts.signs_always
     if key in LABELLED:
         kinds = [subject.kind.replace(" ", "_") for subject in subjects]
@@ -161,29 +188,45 @@ def style_of(
     return style
 
 
-def details_of(facts: PlaceFacts, season: str, numbers: Sequence[int]) -> tuple[Detail, ...]:
-    """One value each of some decorum slots, then plants and animals that live there; 8 numbers."""
+def details_of(
+    facts: PlaceFacts,
+    season: str,
+    daypart: Daypart,
+    crowd: Crowd,
+    numbers: Sequence[int],
+    road: OpenRoad | None = None,
+) -> tuple[Detail, ...]:
+    """One value each of some decorum slots, then plants and animals that live there; 8 numbers.
+
+    Beside a road without pavements two things of its own stand for decorum, and animals are not seen.
+    """
     plants = facts.hardy_plants if may_snow(facts.city, season) else facts.plants
-    slots = sample(numbers[0], facts.details, span(numbers[1], 3, 4))
-    details = [pick(number, values) for values, number in zip(slots, numbers[2:], strict=False)]
+    animals = facts.animals[facts.temperatures[season], daypart == "night"]
+    if road:
+        details, animals = list(sample(numbers[0], road.roadside, 2)), ()
+    else:
+        slots = sample(numbers[0], facts.details[crowd], span(numbers[1], 3, 4))
+        details = [pick(number, values) for values, number in zip(slots, numbers[2:], strict=False)]
     if plants:
         details.append(pick(numbers[6], plants))
-    if facts.animals and (not plants or numbers[7] & 1):
-        details.append(pick(numbers[7], facts.animals))
+    if animals and (not plants or numbers[7] & 1):
+        details.append(pick(numbers[7], animals))
     return tuple(details)
 
 
-def drive_of(facts: PlaceFacts, numbers: Sequence[int]) -> Drive:
-    """The road, how full it is, and what the own car does; 7 numbers."""
-    road, markings = pick(numbers[0], facts.roads)
-    density = pick(numbers[1], road.densities)
-    low, high = road.speed_kmh
+def drive_of(facts: PlaceFacts, crowd: Crowd, numbers: Sequence[int]) -> Drive:
+    """A road that may be as full as the place, and what the own car does; 7 numbers, the second to spare."""
+    density = DENSITY_OF[crowd]
+    road, markings = pick(numbers[0], facts.roads[density])
+    low, high = QUEUE_KMH if density == "queueing" else road.speed_kmh
     share = span(numbers[2], *SHARE_OF_SPEED[density])
+    only = road.manoeuvre_densities
+    manoeuvres = [one for one in road.manoeuvres if density in only.get(one, (density,))]
     return Drive(
         road.key,
         density,
         low + (high - low) * share // 100,
-        pick(numbers[3], road.manoeuvres),
+        pick(numbers[3], manoeuvres),
         pick(numbers[4], road.structures) if road.structures and chance(numbers[5], 35) else "",
         pick(numbers[6], markings),
     )

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from worldloop.atlas.records import City, Species
+from worldloop.atlas.seasons import temperature_of
 from worldloop.scenes.draws import pick
 from worldloop.scenes.scene import Detail
-from worldloop.scenes.seasons import temperature_of
 
 PALM, BROADLEAF, CONIFER, BARE = TREES = ("palm", "broadleaf", "conifer", "bare")
 """Values of the style `trees`; `bare` is broadleaf without leaves."""

@@ -132,6 +132,7 @@ PLANTED = {  # one error of every kind
     "keys_are_append_only": renamed_key(),
     "institution_classes_are_known": kind(hours="sometimes"),
     "institution_roles_stand_once": kind(roles=("visitor", "visitor")),
+    "day_roles_sleep_at_night": kind(day_roles=("astronaut",)),
     "institution_has_props": kind(props=("benches",)),
     "institution_sign_words_exist": kind(own_word="zooo"),
     "institution_cameras_fit_its_setting": kind(cameras=("drive",)),
@@ -141,6 +142,12 @@ PLANTED = {  # one error of every kind
         crowd_profiles={"x": CrowdProfile("x", {"workday": "0" * 24, "weekend": "12"})}
     ),
     "road_is_sound": road(speed_kmh=(50, 20)),
+    "road_conditions_are_known": road(pavements=False),
+    "every_road_is_painted": road(unpainted=("line", "crossing", "arrows", "island", "surface")),
+    "every_density_has_a_road": without(roads={"lane": ATLAS.roads["lane"]}),
+    "driving_needs_no_walkers": activity(
+        institution="street", category="driving", roles=("pedestrian",)
+    ),
     "activity_institution_is_known": activity(institution="zooo"),
     "activity_category_is_known": activity(category="driving"),
     "activity_roles_exist": activity(roles=("pilot",)),
@@ -198,6 +205,15 @@ def problems_of(name: str, atlas: Atlas, folder: Path = DATA) -> list[str]:
 
 def test_the_atlas_has_no_problems():
     assert atlas_problems(ATLAS) == []
+
+
+def test_conditions_of_roads_and_species_that_mean_nothing_are_found():
+    name, conditions = "road_conditions_are_known", {"turning left": ("queueing",)}
+    assert list(RULES[name](ATLAS, DATA)) == []
+    assert problems_of(name, road(manoeuvre_densities=conditions))
+    assert problems_of(name, road(sign_words=("airport",)))
+    assert problems_of("species_is_sound", species(needs=("tea",)))
+    assert problems_of("activity_conditions_are_known", activity(crowds=("packed",)))
 
 
 def test_an_error_of_every_kind_is_planted():

@@ -229,7 +229,7 @@ def species_classes_match(atlas: Atlas) -> Iterator[str]:
 
 @rule
 def species_is_sound(atlas: Atlas) -> Iterator[str]:
-    """Kind, continents and institutions of a species exist, and its name stands once a kind."""
+    """Kind, continents, institutions and needs of a species exist, and its name stands once a kind."""
     for where, one in _species(atlas):
         if one.kind not in KINDS:
             yield f"{where} has kind {one.kind!r}; expected one of {listed(KINDS)}."
@@ -237,3 +237,5 @@ def species_is_sound(atlas: Atlas) -> Iterator[str]:
             yield f"{where} has continents {listed(one.continents)}; expected GeoNames codes."
         if not set(one.institutions) <= set(atlas.institutions):
             yield f"{where} has institutions {listed(one.institutions)}, not all of them known."
+        if not set(one.needs) <= {"warm", "mild", "light", "dark"}:
+            yield f"{where} needs {listed(one.needs)}; expected of 'warm', 'mild', 'light' and 'dark'."

@@ -17,6 +17,7 @@ OUTDOOR_CAMERAS = ("drive", "drone", "birds_eye")
 DAYPARTS = ("night", "dawn", "morning", "afternoon", "dusk")
 WEATHERS = ("clear", "cloudy", "rain", "fog", "snow")
 DENSITIES = ("free", "light", "dense", "queueing")
+CROWDS = ("empty", "sparse", "lively", "crowded")
 LEVELS = re.compile(r"\d{24}")
 
 
@@ -50,6 +51,22 @@ def institution_roles_stand_once(atlas: Atlas) -> Iterator[str]:
     for where, kind in _institutions(atlas):
         if not kind.roles or doubled(kind.roles):
             yield f"{where} has roles {listed(kind.roles)}; expected some, each once."
+
+
+@rule
+def day_roles_sleep_at_night(atlas: Atlas) -> Iterator[str]:
+    """Who works by day is a role, and nothing that they do goes on at night."""
+    for where, kind in _institutions(atlas):
+        for role in set(kind.day_roles) - set(kind.roles):
+            yield f"{where} has the day role {role!r}, which is none of its roles."
+    for where, one in _activities(atlas):
+        known = atlas.institutions.get(one.institution)
+        if (
+            known
+            and set(one.roles) & set(known.day_roles)
+            and "night" in (one.dayparts or DAYPARTS)
+        ):
+            yield f"{where} needs people who work by day; expected dayparts without 'night'."
 
 
 @rule
@@ -117,6 +134,55 @@ def road_is_sound(atlas: Atlas) -> Iterator[str]:
 
 
 @rule
+def road_conditions_are_known(atlas: Atlas) -> Iterator[str]:
+    """Conditions of manoeuvres are the road's, each density keeps one; roads without pavements are furnished."""
+    for key, road in atlas.roads.items():
+        where = f"roads.toml, [{key}]"
+        for one, densities in road.manoeuvre_densities.items():
+            if one not in road.manoeuvres or not set(densities) <= set(road.densities):
+                yield f"{where} has a condition of {one!r} that names no manoeuvre or density of it."
+        for word in set(road.sign_words) - set(atlas.words):
+            yield f"{where} wants sign word {word!r}, which inputs/sign_words.csv lacks."
+        own = road.roadside, road.sign_words
+        if (road.pavements and (any(own) or road.barred)) or not (road.pavements or all(own)):
+            yield f"{where} needs `roadside` and `sign_words` exactly if it has no pavements."
+        for density in road.densities:
+            if all(
+                density not in road.manoeuvre_densities.get(m, density) for m in road.manoeuvres
+            ):
+                yield f"{where} has no manoeuvre in {density!r} traffic."
+
+
+@rule
+def every_road_is_painted(atlas: Atlas) -> Iterator[str]:
+    """Of the lines that decorum gives a city, each road may have some."""
+    for key, road in atlas.roads.items():
+        for row in atlas.decorum_rows:
+            is_of_roads = (row.institution, row.slot) == ("street", road.markings)
+            bare = all(any(word in line for word in road.unpainted) for line in row.values)
+            if is_of_roads and bare:
+                where = f"{row.scope} {row.scope_key}".strip()
+                yield f"roads.toml, [{key}] bars every line of decorum.csv for {where!r}."
+
+
+@rule
+def every_density_has_a_road(atlas: Atlas) -> Iterator[str]:
+    """However full a city is, some road away from the water is as full."""
+    inland = [road for key, road in atlas.roads.items() if not key.startswith("waterfront")]
+    for density in DENSITIES:
+        if not any(density in road.densities for road in inland):
+            yield f"roads.toml has no road away from the water with density {density!r}."
+
+
+@rule
+def driving_needs_no_walkers(atlas: Atlas) -> Iterator[str]:
+    """What one sees from a car happens on roads without pavements, too."""
+    for where, one in _activities(atlas):
+        if one.category == "driving" and one.roles:
+            yield f"{where} needs {listed(one.roles)}; expected nobody in the category 'driving'."
+
+
+@rule
 def activity_institution_is_known(atlas: Atlas) -> Iterator[str]:
     """Activities belong to an institution."""
     for where, one in _activities(atlas):
@@ -166,11 +232,11 @@ def activity_is_three_beats(atlas: Atlas) -> Iterator[str]:
 
 @rule
 def activity_conditions_are_known(atlas: Atlas) -> Iterator[str]:
-    """Dayparts, weathers and cameras exist; cameras are among those of the institution."""
+    """Dayparts, weathers, crowds and cameras exist; cameras are among those of the institution."""
     for where, one in _activities(atlas):
         kind = atlas.institutions.get(one.institution)
-        known = (*DAYPARTS, *WEATHERS, *(kind.cameras if kind else one.cameras))
-        for name in {*one.dayparts, *one.weathers, *one.cameras} - set(known):
+        known = (*DAYPARTS, *WEATHERS, *CROWDS, *(kind.cameras if kind else one.cameras))
+        for name in {*one.dayparts, *one.weathers, *one.cameras, *one.crowds} - set(known):
             yield f"{where} has the condition {name!r}, which cannot be there."
 
 

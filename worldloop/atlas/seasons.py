@@ -39,6 +39,8 @@ def may_snow(city: City, season: str) -> bool:
 def temperature_of(city: City, season: str) -> Temperature:
     """How warmly people dress outdoors, from climate group, season and latitude."""
     group, third = city.koeppen[0], city.koeppen[2:3]
+    if group == "E" or (group == "C" and third == "c"):  # no month is warm
+        return "cold" if season == "winter" else "cool"
     if group == "A" or (season == "summer" and third in ("a", "h")):
         return "hot"
     if season == "winter":
@@ -47,3 +49,14 @@ def temperature_of(city: City, season: str) -> Temperature:
     if season in ("spring", "autumn"):
         return "warm" if third in ("a", "h") and group != "D" else "cool"
     return "warm"
+
+
+def is_warm(city: City, season: str) -> bool:
+    """Whether people undress outdoors in a season."""
+    return temperature_of(city, season) in ("warm", "hot")
+
+
+def has_warm_season(city: City) -> bool:
+    """Whether people undress outdoors in some month of the year."""
+    days = (dt.date(2000, month, 1) for month in range(1, 13))
+    return any(is_warm(city, season_of(city, day)) for day in days)
