@@ -195,14 +195,14 @@ def test_the_asset_reports_what_became_of_the_answers(endpoint, tmp_path):
         ATLAS, wave="w0001", places=["tokyo/zoo"], clips_per_place=2, seed=1, shape=Shape()
     )
     publish_plan(store, plan)
-    instance = dg.DagsterInstance.ephemeral()
-    instance.add_dynamic_partitions("wave", ["w0001"])
-    result = dg.materialize(
-        [prompts],
-        partition_key=dg.MultiPartitionKey({"city": "tokyo", "wave": "w0001"}),
-        resources={"store": store, "prompt_upsampler": upsampler(endpoint)},
-        instance=instance,
-    )
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("wave", ["w0001"])
+        result = dg.materialize(
+            [prompts],
+            partition_key=dg.MultiPartitionKey({"city": "tokyo", "wave": "w0001"}),
+            resources={"store": store, "prompt_upsampler": upsampler(endpoint)},
+            instance=instance,
+        )
     (event,) = result.asset_materializations_for_node("prompts")
     assert event.metadata["num_upsampled"].value == 2
     assert event.metadata["num_upsampling_refused"].value == 0
