@@ -64,10 +64,17 @@ def test_since_when_something_is_used_survives_what_was_decided_about_others():
 
     table = lines.line_table({"tiny": history})
 
-    assert "| tiny | main | r0001 | 2026\u201101\u201101 | 50% | promoted r0001: why r0001 |" in table
-    assert "| tiny | shadow | r0002 | 2026\u201101\u201102 | 50% | shadowed r0002: why r0002 |" in table
+    assert (
+        "| tiny | main | r0001 | 2026\u201101\u201101 | 50% | promoted r0001: why r0001 |" in table
+    )
+    assert (
+        "| tiny | shadow | r0002 | 2026\u201101\u201102 | 50% | shadowed r0002: why r0002 |"
+        in table
+    )
     back = [*history, decision("rolled_back", "r0001", "", "2026-01-03")]
-    assert "| tiny | main | the base alone | 2026\u201101\u201103 |" in lines.line_table({"tiny": back})
+    assert "| tiny | main | the base alone | 2026\u201101\u201103 |" in lines.line_table(
+        {"tiny": back}
+    )
 
 
 def _clips(source, adapters):
