@@ -2,7 +2,7 @@
 
 Run `python -m gpu_jobs.posttrain.bench OUT.jsonl SECTION...`, a section being the name of a function
 of this module with its arguments behind colons, e.g. `train:predict2-2b:lora`,
-`train:cosmos1-7b:lora:again:2`, `train:draft:full:again`, `memory:v2w-7b`. Under `torchrun
+`train:cosmos1-7b:lora:again:2`, `train:v2w-7b:lora:again:1:compiled:fp8`, `memory:v2w-7b`, `repeat:draft`. Under `torchrun
 --nproc_per_node=N` processes share a batch, and the first one writes. Arithmetic does not care what
 weights are; losses say only that numbers stay numbers. A section that fails is a line with its error.
 
@@ -40,7 +40,7 @@ from gpu_jobs.posttrain.objectives import objective_of
 from gpu_jobs.posttrain.parallel import Fleet
 from gpu_jobs.posttrain.training import lora_flops
 from worldloop.cosmos.families import ClipShape, Family
-from worldloop.federation.adapters import initial_adapter
+from worldloop.federation.adapters import difference, initial_adapter, norm
 from worldloop.federation.rounds import Mode, Training
 
 Record = Callable[..., None]
@@ -91,6 +91,7 @@ def train(
     again: str = "",
     batch_size: str = "1",
     compiled: str = "",
+    precision: str = "bf16",
 ) -> None:
     """Steps of a training: seconds, tokens a second and share of the peak.
 
@@ -102,10 +103,11 @@ def train(
         again: `again` computes activations again in the backward pass.
         batch_size: Windows of a step, of all processes; fewer than these share a window's tokens.
         compiled: `compiled` compiles blocks.
+        precision: `bf16` or `fp8`.
     """
     case, count = {**CASES, **_COSMOS3_CASES}[key], int(batch_size)
     fleet = Fleet.started(fleet.size, fleet.rank, batch_size=count)
-    training = _training(case, mode, again=bool(again), batch_size=count)
+    training = _training(case, mode, again=bool(again), batch_size=count, precision=precision)
     learner = _learner(case, training, fleet, compiled=bool(compiled))
     started_s = time.perf_counter()
     loss = learner.step(None, 0, rate=1.0)
@@ -124,7 +126,8 @@ def train(
     flops = (3 * cost.once.total if mode == "full" else lora_flops(cost.once)) + cost.beside
     tokens = cost.tokens
     record(
-        ":".join(("train", key, mode, again, batch_size, compiled)).rstrip(":"),
+        ":".join(("train", key, mode, again, batch_size, compiled, precision)),
+        loss=float(loss),
         step_s=step_s,
         first_s=round(first_s, 1),
         tokens=tokens,
@@ -153,7 +156,27 @@ def memory(record: Record, fleet: Fleet, key: str) -> None:
         batch_size *= 2
 
 
-SECTIONS: dict[str, Callable[..., None]] = {"train": train, "memory": memory}
+def repeat(record: Record, fleet: Fleet, key: str, mode: Mode = "lora") -> None:
+    """The same steps twice from the same start: how far apart two trainings on this GPU end.
+
+    Distances are norms over all trained tensors, relative to the norm of what the first training changed.
+    """
+    case = CASES[key]
+    training = _training(case, mode, again=True, batch_size=case.batch_size)
+    ended = []
+    for _ in range(2):
+        learner = _learner(case, training, fleet, compiled=False)
+        for number in range(NUM_WARM + NUM_STEPS):
+            learner.step(None, number, rate=1.0)
+        ended.append(difference(learner.last(), learner.started()))
+        learner.close()
+        del learner
+        _forget()
+    apart = norm(difference(ended[1], ended[0]))
+    record(f"repeat:{key}:{mode}", steps=training.num_steps, relative=apart / norm(ended[0]))
+
+
+SECTIONS: dict[str, Callable[..., None]] = {"train": train, "memory": memory, "repeat": repeat}
 
 
 @dataclass
@@ -217,14 +240,16 @@ class RandomWorld:
         return found
 
 
-def _training(case: Case, mode: Mode, *, again: bool, batch_size: int) -> Training:
+def _training(
+    case: Case, mode: Mode, *, again: bool, batch_size: int, precision: str = "bf16"
+) -> Training:
     return Training(
         shape=case.shape,
         mode=mode,
         batch_size=batch_size,
         num_steps=NUM_WARM + NUM_STEPS,
         checkpoint_blocks=again,
-        precision="bf16",
+        precision=precision,
     )
 
 

@@ -56,3 +56,10 @@ def test_sections_are_lines_and_one_that_fails_does_not_stop_the_others(tmp_path
     assert [row["name"] for row in rows][:2] == ["machine", "train:nothing"]
     assert rows[1]["error"].startswith("KeyError")
     assert rows[2]["step_s"] > 0
+
+
+def test_two_trainings_on_a_cpu_end_alike(monkeypatch):
+    monkeypatch.setattr(bench, "NUM_STEPS", 0)
+    rows = []
+    bench.repeat(lambda name, **values: rows.append({"name": name, **values}), Fleet(), "draft")
+    assert rows == [{"name": "repeat:draft:lora", "steps": bench.NUM_WARM, "relative": 0.0}]
