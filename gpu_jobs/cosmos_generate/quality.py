@@ -10,6 +10,7 @@ profiles. Needs torch, diffusers, transformers, numpy and Pillow.
 
 import argparse
 import gc
+import itertools
 import json
 import logging
 import sys
@@ -206,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             checkpoint=given.checkpoint,
             like=given.like,
             profiles=_profiles(given),
-            prompts=PROMPTS[: given.prompts],
+            prompts=tuple(itertools.islice(itertools.cycle(PROMPTS), given.prompts)),
             shape=ClipShape(given.frames, given.width, given.height, given.fps),
             num_steps=given.steps,
             guidance=given.guidance,
@@ -247,7 +248,7 @@ def _parser() -> argparse.ArgumentParser:
         help="run a grid of variants, of these axes; a + stands between two grids",
     )
     parser.add_argument("--stills", type=int, default=0, help="frames of each clip to keep")
-    parser.add_argument("--prompts", type=int, default=12, help=f"at most {len(PROMPTS)}")
+    parser.add_argument("--prompts", type=int, default=12, help=f"more than {len(PROMPTS)} begin again from other noise")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--frames", type=int, default=61)
     parser.add_argument("--width", type=int, default=256)
