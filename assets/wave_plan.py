@@ -1,22 +1,37 @@
 """Wave plans: which places get how many clips of which shape; immutable, with the atlas pinned."""
 
+from collections.abc import Mapping
+
 import dagster as dg
 from pydantic import Field
 
 from assets.partitions import waves
+from resources.federated_wave import those_that_answer
+from resources.footage import read_made_clips
+from resources.round_files import released_waves
+from resources.site_log import SiteLog
 from resources.site_store import SiteStore
 from resources.wave_plans import planned_waves, publish_plan, read_plan
 from resources.world_models import WorldModels
 from worldloop import layout
-from worldloop.atlas.atlas import load_atlas
+from worldloop.atlas.atlas import Atlas, load_atlas
 from worldloop.budgets import estimate_clips, estimate_world_model, total
 from worldloop.cosmos.plans import Lora, WorldModelPlan, plan_world_model
+from worldloop.coverage_counts import accept_counts
 from worldloop.errors import MalformedRecordError, PlanConflictError
+from worldloop.federation.triggers import wave_order
 from worldloop.recipes import Shape
+from worldloop.scenes.coverage import accept_weights
 from worldloop.seeds import derive_seed
 from worldloop.waves import WavePlan, plan_covering_wave, plan_scenes, plan_wave
 
 _SKETCH_FRAMES, _SKETCH_RATE_FPS = 61, 24
+_MOST_SHOWN = 12  # places in a table of metadata
+_UNUSED = {  # what has nothing left to decide, by what somebody may name
+    "scenes": ("weigh_by_acceptance",),
+    "places": ("targets", "weights", "mix", "weigh_by_acceptance"),
+    "targets": ("weigh_by_acceptance",),
+}
 
 
 class LoraConfig(dg.Config):
@@ -42,6 +57,7 @@ class WavePlanConfig(dg.Config):
         targets: Clips of given places, `tokyo/zoo: 12`, whose scenes are chosen to cover most; instead of the three above.
         weights: How often places are picked, 1 for those that are not named: `tokyo/zoo`, `tokyo/*` or `*/zoo`; 0 leaves them out.
         mix: Shares of content categories among picked scenes, such as `driving: 0.3`; those that are not named get none.
+        weigh_by_acceptance: Whether places that lost clips in curation, in earlier released waves, are picked more often.
         asked: What every scene has: `season`, `daypart`, `weather`, `crowd`, `camera` or `category`.
         num_frames: Frames of a sketch; 0 takes those of the world model that follows it, or 61.
         width_px: Width of a sketch.
@@ -78,6 +94,7 @@ class WavePlanConfig(dg.Config):
     targets: dict[str, int] = Field(default_factory=dict)
     weights: dict[str, float] = Field(default_factory=dict)
     mix: dict[str, float] = Field(default_factory=dict)
+    weigh_by_acceptance: bool = False
     asked: dict[str, str] = Field(default_factory=dict)
     num_frames: int = 0
     width_px: int = 256
@@ -178,11 +195,13 @@ def wave_plan(
     context: dg.AssetExecutionContext,
     config: WavePlanConfig,
     store: SiteStore,
+    site_log: SiteLog,
     world_models: WorldModels,
 ) -> dg.MaterializeResult[None]:
     """The plan of one wave: an ordered list of clips to make, and what a world model makes of them.
 
-    Each clip is a place, a seed and the values that were asked of its scene.
+    Each clip is a place, a seed and the values that were asked of its scene. If places were weighed by
+    acceptance, the plan keeps the counts and the metadata shows which places weighed more by them.
     The model's revision is the commit that is on disk; planned before its download, the registered one.
     Written once: running it again returns the plan that stands, and asking for another one is an
     error. Format: docs/formats.md#wave-plan.
@@ -192,7 +211,7 @@ def wave_plan(
     if standing is not None and not (config.places or config.scenes or config.targets):
         plan = standing
     else:
-        plan = _plan(store, wave, _pinned(config, world_models))
+        plan = _plan(context, store, site_log, _pinned(config, world_models))
         if standing is not None and plan != standing:
             raise PlanConflictError(
                 f"Wave {wave!r} is planned already and the plan asked for differs; plans never "
@@ -207,6 +226,7 @@ def wave_plan(
             "duration_s": len(plan.clips) * plan.shape.duration_s,
             "atlas_hash": plan.atlas_hash,
             **_describe(plan.world_model),
+            **_describe_counts(plan.accept_counts),
             "location": dg.MetadataValue.path(f"{store.url}/{layout.plan_key(wave)}"),
         }
     )
@@ -222,6 +242,24 @@ def _describe(model: WorldModelPlan | None) -> dict[str, dg.MetadataValue]:
     }
 
 
+def _describe_counts(
+    counts: Mapping[str, tuple[int, int]],
+) -> dict[str, int | dg.MetadataValue]:
+    if not counts:
+        return {}
+    weights = accept_weights(counts)
+    heaviest = sorted(weights, key=lambda place: (-weights[place], place))[:_MOST_SHOWN]
+    lines = ["| place | accepted | made | accept rate | weight |", "|-|-|-|-|-|"]
+    for place in heaviest:
+        accepted, made = counts[place]
+        rate, weight = f"{accepted / made:.0%}", f"x {weights[place]:.2f}"
+        lines.append(f"| {place} | {accepted} | {made} | {rate} | {weight} |")
+    return {
+        "num_weighed_up": len(counts),
+        "weighed_up": dg.MetadataValue.md("\n".join(lines)),
+    }
+
+
 def _pinned(config: WavePlanConfig, world_models: WorldModels) -> WavePlanConfig:
     """The config with the revision of its model, where the user named none."""
     if not config.world_model or config.revision:
@@ -229,9 +267,13 @@ def _pinned(config: WavePlanConfig, world_models: WorldModels) -> WavePlanConfig
     return config.model_copy(update={"revision": world_models.revision(config.world_model)})
 
 
-def _plan(store: SiteStore, wave: str, config: WavePlanConfig) -> WavePlan:
-    atlas = load_atlas()
+def _plan(
+    context: dg.AssetExecutionContext, store: SiteStore, site_log: SiteLog, config: WavePlanConfig
+) -> WavePlan:
+    atlas, wave = load_atlas(), context.partition_key
     seed = config.seed or derive_seed("wave", wave)
+    for named in ("scenes", "places", "targets"):
+        _refuse_with(config, named)
     if config.scenes:
         return plan_scenes(
             atlas,
@@ -242,7 +284,6 @@ def _plan(store: SiteStore, wave: str, config: WavePlanConfig) -> WavePlan:
             world_model=config.model_plan(),
         )
     if config.places:
-        _refuse_with_places(config)
         return plan_wave(
             atlas,
             wave=wave,
@@ -253,6 +294,7 @@ def _plan(store: SiteStore, wave: str, config: WavePlanConfig) -> WavePlan:
             world_model=config.model_plan(),
             asked=config.asked,
         )
+    counts = _accept_counts(context, store, site_log, atlas) if config.weigh_by_acceptance else None
     earlier = [read_plan(store, known) for known in planned_waves(store) if known < wave]
     return plan_covering_wave(
         atlas,
@@ -265,18 +307,33 @@ def _plan(store: SiteStore, wave: str, config: WavePlanConfig) -> WavePlan:
         targets=config.targets,
         weights=config.weights,
         mix=config.mix,
+        accept_counts=counts,
         asked=config.asked,
         world_model=config.model_plan(),
     )
 
 
-def _refuse_with_places(config: WavePlanConfig) -> None:
+def _accept_counts(
+    context: dg.AssetExecutionContext, store: SiteStore, site_log: SiteLog, atlas: Atlas
+) -> dict[str, tuple[int, int]]:
+    """Clips accepted and made of places that lost some, in the released waves before this one."""
+    store, site_log, silent = those_that_answer(store, site_log)
+    known, mine = released_waves(store), wave_order(context.partition_key)
+    earlier = [wave for wave in known if wave_order(wave) < mine]
+    counts = accept_counts(atlas, read_made_clips(site_log, waves=earlier))
+    context.log.info("%d places lost clips in %d released waves", len(counts), len(earlier))
+    if silent:
+        context.log.warning("Clips of sites that do not answer are not counted: %s", list(silent))
+    return counts
+
+
+def _refuse_with(config: WavePlanConfig, named: str) -> None:
     """Places that somebody named leave nothing to pick."""
-    unused = [name for name in ("targets", "weights", "mix") if getattr(config, name)]
-    if unused:
+    unused = [name for name in _UNUSED[named] if getattr(config, name)]
+    if getattr(config, named) and unused:
         raise MalformedRecordError(
             "wave plan",
-            f"places together with {', '.join(unused)}",
-            "either places, or what decides which are picked",
+            f"{named} together with {', '.join(unused)}",
+            f"either {named}, or what decides which are picked",
             "Leave one of them out.",
         )

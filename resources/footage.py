@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import polars as pl
@@ -41,6 +42,18 @@ def read_footage(store: SiteStore, site_log: SiteLog) -> Footage:
         for wave in planned_waves(store)
         for clip in read_plan(store, wave).clips
     ]
+    return Footage(
+        pl.DataFrame(planned, schema=_PLACE_SCHEMA, orient="row"), read_made_clips(site_log)
+    )
+
+
+def read_made_clips(site_log: SiteLog, *, waves: Iterable[str] | None = None) -> pl.DataFrame:
+    """city, institution, scene_id and `accepted` of each clip that was made, as in `Footage`.
+
+    Args:
+        site_log: Of the sites that count.
+        waves: Only clips of these waves.
+    """
     good = _rows(site_log, "scores").filter("accepted").select("recipe_id")
     alone = _rows(site_log, "duplicates").filter(pl.col("status") != "duplicate")
     accepted = (
@@ -48,12 +61,9 @@ def read_footage(store: SiteStore, site_log: SiteLog) -> Footage:
         .join(_rows(site_log, "superseded"), on="recipe_id", how="anti")
         .with_columns(accepted=True)
     )
-    clips = _rows(site_log, "lineage").join(accepted, on="recipe_id", how="left")
-    return Footage(
-        pl.DataFrame(planned, schema=_PLACE_SCHEMA, orient="row"),
-        clips.select(
-            "city", "institution", "scene_id", accepted=pl.col("accepted").fill_null(False)
-        ),
+    lineage = payload(log_kind("lineage"), site_log.read("lineage", waves=waves))
+    return lineage.join(accepted, on="recipe_id", how="left").select(
+        "city", "institution", "scene_id", accepted=pl.col("accepted").fill_null(False)
     )
 
 

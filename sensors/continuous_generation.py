@@ -29,6 +29,7 @@ def build_continuous_generation(
 ) -> dg.SensorDefinition:
     """The sensor that keeps footage coming; switched off until somebody switches it on."""
     plan = {**asdict(site.generation), "control": list(site.generation.control)}
+    plan["weigh_by_acceptance"] &= not site.generation.targets  # which leave no place to pick
     del plan["min_hours_between_waves"], plan["adapter"]
 
     @dg.sensor(

@@ -3,7 +3,7 @@
 import re
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -170,12 +170,22 @@ def test_the_tables_of_the_atlas_are_in_the_formats_page() -> None:
 def test_the_fields_of_a_plan_a_scene_and_a_recipe_are_in_the_formats_page() -> None:
     recipe = make_recipe("zoo").to_record()
     scene, shape = recipe.pop("scene"), recipe["shape"]
-    plan = plan_wave(
-        load_atlas(), wave="w0001", places=["tokyo/zoo"], clips_per_place=1, seed=1, shape=Shape()
+    plan = replace(
+        plan_wave(
+            load_atlas(),
+            wave="w0001",
+            places=["lima/zoo"],
+            clips_per_place=1,
+            seed=1,
+            shape=Shape(),
+        ),
+        accept_counts={"lima/zoo": (1, 2)},
     ).to_record()
     assert set(_columns(SECTIONS["scene"])) == _fields(scene)
     assert set(_columns(SECTIONS["recipe"])) == _fields({**recipe, "scene": ""})
-    assert set(_columns(SECTIONS["wave-plan"])) == _fields({**plan, "shape": ""})
+    assert set(_columns(SECTIONS["wave-plan"])) == _fields(
+        {**plan, "shape": "", "accept_counts": ""}
+    )
     world_model = plan_world_model("Tiny-Cosmos3", tier="tiny").to_record()
     assert set(_columns(SECTIONS["world-model-of-a-plan"])) == set(world_model)
     assert set(_columns(SECTIONS["generated-recipe"])) == {f.name for f in fields(GeneratedRecipe)}

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from worldloop.cosmos.models import model
-from worldloop.cosmos.plans import WorldModelPlan, plan_world_model
+from worldloop.cosmos.plans import WorldModelPlan
 from worldloop.cosmos.timing import seconds_per_clip
 from worldloop.recipes import Shape
 from worldloop.sites import Budgets, Generation
@@ -127,20 +127,16 @@ def estimate_wave(generation: Generation, *, usd_per_gpu_hour: float = 0.0) -> d
         generation.rate_fps,
         generation.num_samples,
     )
-    num_clips = generation.num_cities * generation.clips_per_place
-    sketches = estimate_clips(num_clips, shape)
-    if not generation.world_model:
+    num_cities, targets = generation.num_cities, generation.targets
+    num_clips = num_cities * generation.clips_per_place
+    if targets:
+        num_cities = len({place.partition("/")[0] for place in targets})
+        num_clips = sum(targets.values())
+    sketches, plan = estimate_clips(num_clips, shape), generation.model_plan()
+    if plan is None:
         return sketches
-    plan = plan_world_model(
-        generation.world_model,
-        tier=generation.tier,
-        speed=generation.profile,
-        control=generation.control,
-        share=generation.share,
-        batch_size=generation.batch_size,
-    )
     generated = estimate_world_model(
-        plan, num_clips, num_cities=generation.num_cities, usd_per_gpu_hour=usd_per_gpu_hour
+        plan, num_clips, num_cities=num_cities, usd_per_gpu_hour=usd_per_gpu_hour
     )
     return total(sketches, generated)
 

@@ -45,6 +45,28 @@ def count_places(atlas: Atlas, planned: pl.DataFrame, clips: pl.DataFrame) -> pl
     return table.with_columns(pl.col(_COUNTS).fill_null(0).cast(pl.Int64))
 
 
+def accept_counts(atlas: Atlas, clips: pl.DataFrame) -> dict[str, tuple[int, int]]:
+    """Clips accepted and made of each place that lost some, in the order of the places' names.
+
+    Args:
+        atlas: Clips of places that it does not know are left out.
+        clips: `city`, `institution` and `accepted` of every clip that was made.
+
+    Example:
+        >>> from worldloop.atlas.atlas import load_atlas
+        >>> made = {"city": ["lima"] * 3, "institution": ["zoo", "zoo", "park"]}
+        >>> accept_counts(load_atlas(), pl.DataFrame({**made, "accepted": [True, False, True]}))
+        {'lima/zoo': (1, 2)}
+    """
+    counted = clips.group_by(PLACE).agg(num_accepted=pl.col("accepted").sum(), num_made=pl.len())
+    lost = counted.filter(pl.col("num_accepted") < pl.col("num_made")).sort(PLACE)
+    return {
+        f"{city}/{kind}": (accepted, made)
+        for city, kind, accepted, made in lost.iter_rows()
+        if city in atlas.cities and kind in atlas.institutions
+    }
+
+
 def place_table(atlas: Atlas) -> pl.DataFrame:
     """Every place of the atlas with the facts that coverage is grouped by, in the atlas's order."""
     rows = [

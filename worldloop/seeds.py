@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 
-def stream(*names: str | int) -> np.random.Generator:
+def stream(*names: str | int) -> "np.random.Generator":  # quoted, since naming it loads 6 MB
     """A generator for one purpose, e.g. `stream(scene.seed, "street", "trees")`.
 
     Philox is counter based, and its output is part of numpy's stability promise.

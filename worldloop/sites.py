@@ -12,9 +12,10 @@ from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlparse
 
+from worldloop.atlas.atlas import load_atlas
 from worldloop.cosmos.families import ClipShape
 from worldloop.cosmos.models import model
-from worldloop.cosmos.plans import plan_world_model
+from worldloop.cosmos.plans import WorldModelPlan, plan_world_model
 from worldloop.cosmos.tiers import tier_shape
 from worldloop.errors import MalformedRecordError, UnknownKeyError, WorldloopError
 from worldloop.federation.rounds import (
@@ -27,6 +28,7 @@ from worldloop.federation.rounds import (
     Training,
     Trial,
 )
+from worldloop.waves import check_wishes, needs_sketches
 
 EVERY_CITY = "*"
 PROMOTED = "promoted"  # adapter of generation
@@ -81,6 +83,11 @@ class Generation:
     Attributes:
         num_cities: Cities of a wave.
         clips_per_place: Clips of each place.
+        mix: Shares of content categories; those that are not named get none. Empty: no shares.
+        weights: How often places are picked, 1 for those that are not named: `tokyo/zoo`, `tokyo/*` or
+            `*/zoo`; 0 leaves them out.
+        targets: Clips of given places, in the place of `num_cities` and `clips_per_place`.
+        weigh_by_acceptance: Whether places that lost clips in curation are picked more often.
         num_frames: Frames of a clip.
         width_px: Width of a clip.
         height_px: Height of a clip.
@@ -98,6 +105,10 @@ class Generation:
 
     num_cities: int = 5
     clips_per_place: int = 3
+    mix: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
+    targets: Mapping[str, int] = field(default_factory=dict)
+    weigh_by_acceptance: bool = True
     num_frames: int = 61
     width_px: int = 256
     height_px: int = 144
@@ -111,6 +122,23 @@ class Generation:
     share: float = 1.0
     batch_size: int = 1
     adapter: str = ""
+
+    def model_plan(self) -> WorldModelPlan | None:
+        """What its model is asked for, on the base; None without one.
+
+        Raises:
+            WorldloopError: If the model is unknown, or cannot be asked for it.
+        """
+        if not self.world_model:
+            return None
+        return plan_world_model(
+            self.world_model,
+            tier=self.tier,
+            speed=self.profile,
+            control=self.control,
+            share=self.share,
+            batch_size=self.batch_size,
+        )
 
 
 @dataclass(frozen=True)
@@ -385,6 +413,7 @@ def parse_sites(record: Mapping[str, Any], *, origin: str = "sites.toml") -> Sit
     _check_homes(sites, origin)
     for site in sites:
         _check_adapter(site, origin)
+        _check_wishes(site.generation, f"{origin} [sites.{site.name}] generation")
         _check_training(site, [each.name for each in sites], origin)
     return Sites(sites)
 
@@ -497,6 +526,34 @@ def _check_adapter(site: Site, origin: str) -> None:
         raise _malformed(where, asked.adapter, "a world_model beside it, whose checkpoint it is")
 
 
+def _check_wishes(asked: Generation, where: str) -> None:
+    """Refuse a mix, weights or targets that no wave could be planned with; the table at fault is named."""
+    tables: dict[str, Mapping[str, Any]] = {
+        "mix": asked.mix,
+        "weights": asked.weights,
+        "targets": asked.targets,
+    }
+    wishes: dict[str, Any] = {name: table for name, table in tables.items() if table}
+    if not wishes:
+        return
+    if asked.weights and asked.targets:
+        raise _malformed(
+            f"{where} weights", asked.weights, "none beside targets, which leave no place to pick"
+        )
+    alone = {f"{where} {name}": {name: table} for name, table in wishes.items()}
+    for what, table in {**alone, where: wishes}.items():
+        try:
+            check_wishes(
+                load_atlas(),
+                num_cities=asked.num_cities,
+                sketch=needs_sketches(asked.model_plan()),
+                **table,
+            )
+        except WorldloopError as error:
+            expected = f"what a wave can be planned with: {error}"
+            raise _malformed(what, table, expected) from error
+
+
 def _check_training(site: Site, sites: list[str], origin: str) -> None:
     """Refuse what no round could be opened with."""
     asked, where = site.training, f"{origin} [sites.{site.name}] training"
@@ -560,8 +617,11 @@ def _section(section: type[_Section], record: Any, where: str) -> _Section:
         int: _count,
         float: _number,
         str: _text,
+        bool: _flag,
         tuple[str, ...]: _texts,
         Mapping[str, str]: _named_texts,
+        Mapping[str, float]: _named_numbers,
+        Mapping[str, int]: _named_counts,
     }
     return section(
         **{name: readers[types[name]](value, f"{where} {name}") for name, value in record.items()}
@@ -587,7 +647,7 @@ def _named_texts(value: Any, where: str) -> dict[str, str]:
 
 
 def _count(value: Any, where: str) -> int:
-    if not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise _malformed(where, value, "a whole number above zero")
     return value
 
@@ -622,6 +682,12 @@ def _named_numbers(value: Any, where: str) -> dict[str, float]:
     if not isinstance(value, dict):
         raise _malformed(where, value, "a table of numbers")
     return {key: _any_number(entry, f"{where} {key}") for key, entry in value.items()}
+
+
+def _named_counts(value: Any, where: str) -> dict[str, int]:
+    if not isinstance(value, dict):
+        raise _malformed(where, value, "a table of whole numbers")
+    return {key: _count(entry, f"{where} {key}") for key, entry in value.items()}
 
 
 def _flag(value: Any, where: str) -> bool:

@@ -11,7 +11,7 @@ from worldloop.cosmos.plans import WorldModelPlan, check_sketch
 from worldloop.errors import MalformedRecordError, UnknownKeyError
 from worldloop.recipes import Shape
 from worldloop.scenes.casting import CASTABLE, cast_scenes
-from worldloop.scenes.coverage import CoveragePlanner, PlannedScene
+from worldloop.scenes.coverage import CoveragePlanner, PlannedScene, accept_weights
 from worldloop.scenes.dimensions import Asked, check_asked
 from worldloop.scenes.scene import Scene
 from worldloop.seeds import derive_seed
@@ -65,6 +65,8 @@ class WavePlan:
         shape: Shape of every clip.
         clips: In the order in which duplicates are decided.
         world_model: What a world model makes of the same scenes; None: nothing.
+        accept_counts: Clips accepted and made, by place, of those that had lost some when they were picked
+            by them (`coverage.accept_weights`); empty: no place was weighed by acceptance.
     """
 
     wave: str
@@ -75,6 +77,7 @@ class WavePlan:
     clips: tuple[PlannedClip, ...]
     world_model: WorldModelPlan | None = None
     plan_version: int = PLAN_VERSION
+    accept_counts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def cities(self) -> tuple[str, ...]:
@@ -86,12 +89,15 @@ class WavePlan:
         return tuple(clip for clip in self.clips if clip.city == city)
 
     def to_record(self) -> dict[str, Any]:
-        """The JSON record."""
-        return {
+        """The JSON record; `accept_counts` stands in it only if there are any."""
+        record = {
             **asdict(self),
             "clips": [asdict(clip) for clip in self.clips],
             "world_model": self.world_model.to_record() if self.world_model else None,
         }
+        counts = record.pop("accept_counts")
+        lists = {place: list(pair) for place, pair in counts.items()}
+        return {**record, "accept_counts": lists} if lists else record
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Self:
@@ -118,9 +124,10 @@ class WavePlan:
                     "shape": Shape(**record["shape"]),
                     "clips": clips,
                     "world_model": WorldModelPlan.from_record(model) if model else None,
+                    "accept_counts": _read_counts(record.get("accept_counts", {})),
                 }
             )
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise MalformedRecordError(
                 "wave plan", str(error), "the fields of docs/formats.md#wave-plan", "Plan it again."
             ) from error
@@ -190,6 +197,7 @@ def plan_covering_wave(
     targets: Mapping[str, int] | None = None,
     weights: Mapping[str, float] | None = None,
     mix: Mapping[str, float] | None = None,
+    accept_counts: Mapping[str, tuple[int, int]] | None = None,
     asked: Asked | None = None,
     world_model: WorldModelPlan | None = None,
 ) -> WavePlan:
@@ -210,6 +218,8 @@ def plan_covering_wave(
             `clips_per_place`.
         weights: How often places should come, as `CoveragePlanner` takes them.
         mix: Shares of content categories, as `CoveragePlanner` takes them.
+        accept_counts: Clips accepted and made of places; what `accept_weights` makes of them multiplies the
+            weights. The plan keeps them, so the same plan follows from what it says.
         asked: Values of dimensions that every scene has.
         world_model: What a world model makes of the same scenes. Without one, or if it follows
             sketches, only what can be sketched is planned.
@@ -223,21 +233,13 @@ def plan_covering_wave(
     planner = CoveragePlanner(
         atlas,
         history=[PlannedScene(clip.city, clip.institution, dict(clip.asked)) for clip in history],
-        weights=weights,
+        weights=_weighed(weights or {}, accept_counts or {}),
         mix=mix,
         sketch=sketch,
         seed=seed,
     )
     if targets:
-        _check_places(atlas, list(targets), sketch=sketch)
-        for count in targets.values():
-            _check_clips_per_place(count)
-        rounds = [
-            _canonical(atlas, place)
-            for number in range(max(targets.values()))
-            for place, count in targets.items()
-            if number < count
-        ]
+        rounds = _target_places(atlas, targets, sketch=sketch)
     else:
         _check_clips_per_place(clips_per_place)
         rounds = _covering_places(atlas, planner, num_cities) * clips_per_place
@@ -248,7 +250,47 @@ def plan_covering_wave(
         clip_seed = derive_seed("clip", seed, *place, done[place])
         clips.append(PlannedClip(index, *place, clip_seed, scene.asked))
         done[place] += 1
-    return WavePlan(wave, atlas.hash, seed, "procedural", shape, tuple(clips), world_model)
+    return WavePlan(
+        wave,
+        atlas.hash,
+        seed,
+        "procedural",
+        shape,
+        tuple(clips),
+        world_model,
+        accept_counts=dict(accept_counts or {}),
+    )
+
+
+def check_wishes(
+    atlas: Atlas,
+    *,
+    num_cities: int,
+    targets: Mapping[str, int] | None = None,
+    weights: Mapping[str, float] | None = None,
+    mix: Mapping[str, float] | None = None,
+    sketch: bool,
+) -> None:
+    """Refuse what no wave could be planned with, before there is one.
+
+    Args:
+        atlas: Which places and categories there are.
+        num_cities: As `plan_covering_wave`, and so are `targets`, `weights` and `mix`.
+        targets: Clips of given places.
+        weights: How often places should come.
+        mix: Shares of content categories.
+        sketch: Whether the procedural renderer must be able to show the scenes.
+
+    Raises:
+        UnknownKeyError: If a place or a category is unknown, or the place cannot be sketched.
+        MalformedRecordError: If a number cannot be, or too few places are left.
+    """
+    planner = CoveragePlanner(atlas, weights=weights, mix=mix, sketch=sketch)
+    if not targets:
+        _covering_places(atlas, planner, num_cities)
+        return
+    for place in dict.fromkeys(_target_places(atlas, targets, sketch=sketch)):
+        planner.plan_in_mix(*place, {})
 
 
 def needs_sketches(world_model: WorldModelPlan | None) -> bool:
@@ -256,6 +298,40 @@ def needs_sketches(world_model: WorldModelPlan | None) -> bool:
     if world_model is None:
         return True
     return bool(world_model.control) and world_model.source == "sketch"
+
+
+def _read_counts(record: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, int]]:
+    """`accept_counts` of a plan's record; a ValueError if they are not two numbers a place."""
+    counts = {place: (accepted, made) for place, (accepted, made) in record.items()}
+    for place, (accepted, made) in counts.items():
+        if not 0 <= accepted <= made:
+            raise ValueError(f"accept_counts of {place!r} are {[accepted, made]}")
+    return counts
+
+
+def _weighed(
+    weights: Mapping[str, float], accept_counts: Mapping[str, tuple[int, int]]
+) -> dict[str, float]:
+    """Weights given by hand, multiplied with those that make up for lost clips."""
+    weighed = dict(weights)
+    for place, weight in accept_weights(accept_counts).items():
+        weighed[place] = weighed.get(place, 1.0) * weight
+    return weighed
+
+
+def _target_places(
+    atlas: Atlas, targets: Mapping[str, int], *, sketch: bool
+) -> list[tuple[str, str]]:
+    """Places of the targets in turn, each as often as it gets clips."""
+    _check_places(atlas, list(targets), sketch=sketch)
+    for count in targets.values():
+        _check_clips_per_place(count)
+    return [
+        _canonical(atlas, place)
+        for number in range(max(targets.values()))
+        for place, count in targets.items()
+        if number < count
+    ]
 
 
 def _covering_places(

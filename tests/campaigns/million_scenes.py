@@ -33,7 +33,9 @@ def main() -> None:
     asked = parser.parse_args()
     atlas = load_atlas()
     places = _places(atlas)
-    scene_problems(atlas, cast_scenes(atlas, places, range(len(places))))  # fills the tables
+    for first in range(0, len(places), PART):  # fills the tables
+        some = places[first : first + PART]
+        scene_problems(atlas, cast_scenes(atlas, some, range(first, first + len(some))))
     gc.collect()
     gc.freeze()  # tables stay; the collector need not look at them again
     began, seconds = time.process_time(), Counter[str]()

@@ -1,13 +1,16 @@
 import json
+from collections import Counter
 
 import dagster as dg
 import pytest
 
 from assets.wave_plan import WavePlanConfig
 from orchestration.jobs import plan_job
+from resources.wave_plans import read_plan
 from sensors.continuous_generation import build_continuous_generation
 from tests.sensors.lines import FILES
 from tests.sensors.rounds import MODEL, open_round
+from worldloop.atlas.atlas import load_atlas
 from worldloop.federation.rounds import Base
 from worldloop.sites import Budgets, Generation, Site
 
@@ -83,6 +86,47 @@ def test_after_a_release_the_next_wave_waits_for_its_hour(carried):
     cursor = json.dumps({"version": 1, "wave": "w0001", "opened_at": "2999-01-01T00:00:00+00:00"})
 
     assert "min_hours_between_waves" in tick(carried, cursor=cursor).skip_message
+
+
+def config_for(house, **generation):
+    """What the sensor of a site asks of its next wave."""
+    site = Site("local", ("*",), "site", generation=Generation(**generation))
+    resources = {name: house.resources[name] for name in ("store", "ledger", "registry")}
+    with dg.build_sensor_context(instance=house.instance, resources=resources) as context:
+        return config_of(build_continuous_generation(plan_job, site)(context))
+
+
+def plan_as_asked(house, config):
+    """The plan that the sensor's run makes."""
+    house.instance.add_dynamic_partitions("wave", ["w0001"])
+    house.execute("plan_job", "w0001", {"ops": {"wave_plan": {"config": config}}})
+    return read_plan(house.store, "w0001")
+
+
+def test_mix_and_weights_of_the_site_decide_its_waves(house):
+    nowhere = {f"{city}/*": 0.0 for city in load_atlas().cities if city not in ("lima", "oslo")}
+    config = config_for(house, num_cities=2, mix={"nature": 1.0}, weights=nowhere)
+
+    made = plan_as_asked(house, config)
+
+    assert set(made.cities) == {"lima", "oslo"}
+    assert {clip.asked["category"] for clip in made.clips} == {"nature"}
+
+
+def test_targets_of_the_site_are_made_and_reserved_for(house):
+    config = config_for(house, targets={"tokyo/zoo": 2, "lima/zoo": 1})
+
+    made = plan_as_asked(house, config)
+
+    assert Counter(clip.place for clip in made.clips) == {"tokyo/zoo": 2, "lima/zoo": 1}
+    reserved = {line.kind: line.reserved for line in house.resources["ledger"].today()}
+    assert reserved["requests"] == 3 * 20
+
+
+def test_waves_are_weighed_by_acceptance_unless_the_site_says_otherwise(house):
+    assert config_for(house)["weigh_by_acceptance"] is True
+    assert config_for(house, weigh_by_acceptance=False)["weigh_by_acceptance"] is False
+    assert config_for(house, targets={"tokyo/zoo": 2})["weigh_by_acceptance"] is False
 
 
 def test_a_site_may_generate_with_a_world_model_within_its_gpu_seconds(house):

@@ -41,6 +41,14 @@ def test_a_wave_costs_what_its_clips_cost():
     assert estimate_wave(generation) == estimate_clips(6, Shape(num_frames=61))
 
 
+def test_a_wave_of_targets_costs_what_its_targets_cost():
+    targets = {"tokyo/zoo": 4, "tokyo/street": 1, "lima/zoo": 1}
+    model = {"world_model": "Cosmos-Predict2-2B-Video2World", "control": ("first_frames",)}
+    asked = Generation(num_cities=9, targets=targets, **model)
+
+    assert estimate_wave(asked) == estimate_wave(Generation(num_cities=2, **model))
+
+
 def test_estimates_grow_with_clips_frames_pixels_and_samples():
     small = estimate_clips(1, Shape(num_frames=10))
     for larger in (

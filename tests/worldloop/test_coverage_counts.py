@@ -6,6 +6,7 @@ import pytest
 from tests.factories import make_scene
 from worldloop.atlas.atlas import load_atlas
 from worldloop.coverage_counts import (
+    accept_counts,
     by_city,
     count_places,
     emptiest,
@@ -50,6 +51,15 @@ def test_a_city_without_water_has_no_harbour_to_cover():
 def test_a_clip_of_a_place_that_the_atlas_lacks_is_left_out():
     strange = pl.DataFrame({"city": ["atlantis"], "institution": ["zoo"], "accepted": [True]})
     assert places(pl.concat([CLIPS, strange])).equals(places())
+
+
+def test_places_that_lost_clips_are_counted_and_no_others():
+    strange = pl.DataFrame({"city": ["atlantis"], "institution": ["zoo"], "accepted": [False]})
+    assert accept_counts(ATLAS, pl.concat([CLIPS, strange])) == {
+        "lima/zoo": (1, 2),
+        "oslo/zoo": (0, 1),
+    }
+    assert accept_counts(ATLAS, CLIPS.filter("accepted")) == {}
 
 
 def test_the_summary_counts_what_has_accepted_footage():

@@ -73,11 +73,59 @@ def test_numbers_are_read():
         ({"budgets": 3}, "budgets"),
         ({"generation": {"num_cities": 0}}, "num_cities"),
         ({"generation": {"num_frames": 61.5}}, "num_frames"),
+        ({"generation": {"num_cities": True}}, "num_cities"),
+        ({"generation": {"mix": 0.5}}, "mix"),
+        ({"generation": {"mix": {"nature": "half"}}}, "mix nature"),
+        ({"generation": {"weights": {"tokyo/zoo": -1}}}, "weights tokyo/zoo"),
+        ({"generation": {"targets": {"tokyo/zoo": 1.5}}}, "targets tokyo/zoo"),
+        ({"generation": {"targets": {"tokyo/zoo": True}}}, "targets tokyo/zoo"),
+        ({"generation": {"targets": ["tokyo/zoo"]}}, "targets"),
+        ({"generation": {"weigh_by_acceptance": 1}}, "weigh_by_acceptance"),
     ],
 )
 def test_a_mistake_is_named_with_its_place(changes, named):
     with pytest.raises(MalformedRecordError, match=named):
         parse(**changes)
+
+
+def test_what_generation_wishes_for_is_read():
+    wishes = {"mix": {"nature": 3}, "weights": {"*/zoo": 0}, "weigh_by_acceptance": False}
+    found = parse(generation=wishes).site("local").generation
+
+    assert (found.mix, found.weights) == ({"nature": 3.0}, {"*/zoo": 0.0})
+    assert not found.weigh_by_acceptance
+    assert parse(generation={"targets": {"lima/zoo": 2}}).site("local").generation.targets == {
+        "lima/zoo": 2
+    }
+
+
+FREELY = {"world_model": "Tiny-Cosmos3", "tier": "tiny"}
+
+
+@pytest.mark.parametrize(
+    ("generation", "message"),
+    [
+        ({"mix": {"natur": 1}}, r"generation mix: .*Did you mean 'nature'\?"),
+        ({"mix": {"nature": 1, "driving": 1}}, r"generation mix: .*'driving'.*without sketches"),
+        ({"weights": {"tokio/*": 2}}, r"generation weights: .*Did you mean 'tokyo'\?"),
+        ({"weights": {"*/zooo": 2}}, r"generation weights: .*Did you mean 'zoo'\?"),
+        ({"weights": {"tokyo": 2}}, r"generation weights: .*'tokyo/\*'"),
+        ({"weights": {"*/*": 0}}, r"generation weights: .*some place with a weight"),
+        ({"targets": {"tokyo/zooo": 2}}, r"generation targets: .*Did you mean 'zoo'\?"),
+        ({"targets": {"tokyo/library": 2}}, r"generation targets: .*world grammar"),
+        ({"targets": {"lima/zoo": 1}, "weights": {"lima/zoo": 1}}, "none beside targets"),
+        ({"targets": {"tokyo/zoo": 1}, "mix": {"driving": 1}, **FREELY}, "generation: .*driving"),
+    ],
+)
+def test_a_wish_that_no_wave_could_be_planned_with_is_refused_in_its_table(generation, message):
+    with pytest.raises(MalformedRecordError, match=message):
+        parse(generation=generation)
+
+
+def test_a_model_without_sketches_may_be_asked_for_what_no_sketch_shows():
+    for wish in ({"targets": {"tokyo/library": 2}}, {"mix": {"driving": 1.0}}):
+        found = parse(generation={**wish, **FREELY}).site("local").generation
+        assert {"targets": found.targets, "mix": found.mix} == {"targets": {}, "mix": {}, **wish}
 
 
 def test_a_city_with_two_homes_is_refused():

@@ -12,6 +12,7 @@ from worldloop.scenes.dimensions import FREE
 from worldloop.waves import (
     PlannedClip,
     WavePlan,
+    check_wishes,
     needs_sketches,
     next_wave_key,
     parse_scene,
@@ -108,7 +109,13 @@ def test_scenes_that_cannot_be_planned_are_refused(scenes, message):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"plan_version": 9}, "plan_version 1 to 3"), ({"clips": [{"index": 0}]}, "wave plan")],
+    [
+        ({"plan_version": 9}, "plan_version 1 to 3"),
+        ({"clips": [{"index": 0}]}, "wave plan"),
+        ({"accept_counts": {"tokyo/zoo": [1]}}, "wave plan"),
+        ({"accept_counts": {"tokyo/zoo": [3, 2]}}, "tokyo/zoo"),
+        ({"accept_counts": ["tokyo/zoo"]}, "wave plan"),
+    ],
 )
 def test_a_malformed_plan_is_refused(changes, message):
     with pytest.raises(MalformedRecordError, match=message):
@@ -247,6 +254,83 @@ def test_a_mix_and_weights_decide_what_is_picked():
     made = covering(num_cities=8, mix=mix, weights={"*/zoo": 0}, world_model=freely())
     assert Counter(clip.asked["category"] for clip in made.clips) == {"driving": 4, "nature": 4}
     assert "zoo" not in {clip.institution for clip in made.clips}
+
+
+ZOOS = ("tokyo/zoo", "lima/zoo", "oslo/zoo", "cairo/zoo")
+ONLY_ZOOS = {f"*/{kind}": 0.0 for kind in GRAMMARS if kind != "zoo"} | {
+    f"{city}/*": 0.0 for city in ATLAS.cities if f"{city}/zoo" not in ZOOS
+}
+
+
+def waves_of_zoos(num, accept_counts, **weights):
+    """How often each zoo comes in so many waves of one place."""
+    history: list[PlannedClip] = []
+    for wave in range(num):
+        history += covering(
+            num_cities=1,
+            history=history,
+            seed=wave + 1,
+            weights={**ONLY_ZOOS, **weights},
+            accept_counts=accept_counts,
+        ).clips
+    return Counter(clip.place for clip in history)
+
+
+def test_places_that_lost_clips_get_more_of_the_next_waves():
+    lost = {"lima/zoo": (0, 1), "oslo/zoo": (8, 14)}  # weights 3 and 16/9
+    assert waves_of_zoos(20, {}) == dict.fromkeys(ZOOS, 5)
+    assert waves_of_zoos(20, lost) == {
+        "lima/zoo": 9,
+        "oslo/zoo": 5,
+        "tokyo/zoo": 3,
+        "cairo/zoo": 3,
+    }
+
+
+def test_acceptance_multiplies_the_weights_given_by_hand():
+    by_hand = {"tokyo/zoo": 3.0, "oslo/zoo": 0.0}
+    counts = waves_of_zoos(24, {"tokyo/zoo": (0, 1), "oslo/zoo": (0, 1)}, **by_hand)
+    assert counts == waves_of_zoos(24, {}, **{**by_hand, "tokyo/zoo": 9.0})
+    assert counts["oslo/zoo"] == 0
+    assert counts["tokyo/zoo"] > 2 * counts["lima/zoo"]
+
+
+def test_a_plan_keeps_the_counts_it_was_weighed_by_and_follows_from_them():
+    made = covering(accept_counts={"lima/zoo": (0, 9)})
+    again = WavePlan.from_record(json.loads(json.dumps(made.to_record())))
+    assert again == made
+    assert again.accept_counts == {"lima/zoo": (0, 9)}
+    assert covering(accept_counts=again.accept_counts) == made
+
+
+def test_a_plan_without_counts_has_the_record_that_it_always_had():
+    record = covering(accept_counts={}).to_record()
+    assert record == covering().to_record()
+    assert "accept_counts" not in record
+    assert len(record) == 8
+
+
+@pytest.mark.parametrize(
+    ("wishes", "error", "message"),
+    [
+        ({"weights": {"*/*": 0.0}}, MalformedRecordError, "some place with a weight"),
+        ({"weights": ONLY_ZOOS}, MalformedRecordError, "plan fewer cities"),
+        ({"targets": {"tokyo/zoo": 1001}}, MalformedRecordError, "1 to 1000"),
+        ({"targets": {"tokyo/library": 1}}, UnknownKeyError, "world grammar"),
+        ({"mix": {"driving": 1.0}}, MalformedRecordError, "category mix"),
+    ],
+)
+def test_wishes_that_no_wave_could_be_planned_with_are_refused_before(wishes, error, message):
+    with pytest.raises(error, match=message):
+        check_wishes(ATLAS, num_cities=5, sketch=True, **wishes)
+    with pytest.raises(error, match=message):
+        covering(num_cities=5, **wishes)
+
+
+def test_wishes_that_a_wave_can_be_planned_with_pass():
+    check_wishes(ATLAS, num_cities=4, weights=ONLY_ZOOS, mix={"nature": 1.0}, sketch=True)
+    check_wishes(ATLAS, num_cities=5, targets={"tokyo/library": 9}, sketch=False)
+    assert len(covering(num_cities=4, weights=ONLY_ZOOS).clips) == 4
 
 
 def test_a_category_that_no_sketch_shows_is_refused():

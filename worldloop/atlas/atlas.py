@@ -14,7 +14,7 @@ from typing import Any
 
 from worldloop.atlas import reading
 from worldloop.atlas.csv_tables import DATA
-from worldloop.atlas.opening import is_closed, parse_closing_days, parse_hours
+from worldloop.atlas.opening import parse_hours
 from worldloop.atlas.records import (
     ANY_INSTITUTION,
     FALLBACK_LANGUAGE,
@@ -216,30 +216,6 @@ class Atlas:
         if holiday:
             return "holiday", holiday
         return ("weekend" if date.weekday() in country.weekend else "workday"), ""
-
-    def is_open(self, city: str, institution: str, date: dt.date, hour: float) -> bool:
-        """Whether a place is open at an hour of local clock on a date.
-
-        Raises:
-            UnknownKeyError: If the city or the institution is unknown.
-            MalformedRecordError: If its hours or closing days do not parse.
-        """
-        opens, closes = self.hours(city, institution)
-        days = parse_closing_days(self.decorum(city, institution, "closed_on").values[0])
-        weekend, (_, holiday) = self.country(city).weekend, self.day_kind(city, date)
-        closed = is_closed(days, date, weekend=weekend, is_holiday=bool(holiday))
-        return opens <= hour < closes and not closed
-
-    def crowd_level(self, institution: str, day_kind: DayKind, hour: float) -> int:
-        """How full a kind of place is, 0 (empty) to 9 (crowded).
-
-        Raises:
-            UnknownKeyError: If the institution or its crowd profile is unknown.
-        """
-        profile = self.institution(institution).crowd
-        if profile not in self.crowd_profiles:
-            raise UnknownKeyError("crowd profile", profile, self.crowd_profiles)
-        return int(self.crowd_profiles[profile].levels[day_kind][int(hour) % 24])
 
     # ------------------------------------------------------------------------- what is there
 

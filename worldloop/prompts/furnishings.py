@@ -9,7 +9,6 @@ from worldloop.scenes.scene import Detail, Scene
 
 CLAUSE_SLOTS = ("queueing", "courtesy")
 """Slots whose values are finite clauses; those of all others are noun phrases."""
-NEEDS_PEOPLE = CLAUSE_SLOTS
 STILL_ON_STREETS = ("tree", "bench", "lamp")
 _WHERE = (
     *(

@@ -212,11 +212,6 @@ def words_of(kind: Institution) -> PlaceWords:
     return PlaceWords((kind.name,), _AT, (short,), ("the ground",))
 
 
-def country_name(atlas: Atlas, city: str) -> str:
-    """The country of a city as prose says it."""
-    return atlas.country(city).name
-
-
 def where(atlas: Atlas, city: str, dice: Dice | None = None) -> str:
     """City and country: `Lima, Peru`; a city that is its own country is named once."""
     name, country = atlas.city(city).name, atlas.country(city).name

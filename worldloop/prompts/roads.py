@@ -37,20 +37,6 @@ def open_road(scene: Scene, atlas: Atlas) -> RoadType | None:
     return road if road and not road.pavements else None
 
 
-def side_phrase(scene: Scene, dice: Dice) -> str:
-    """The side that traffic keeps to, an adverbial."""
-    side = scene.driving_side
-    return dice.pick(
-        (
-            f"with traffic on the {side}",
-            f"where traffic keeps to the {side}",
-            f"with vehicles keeping to the {side}",
-            f"where everyone drives on the {side}",
-            f"with all traffic on the {side}",
-        )
-    )
-
-
 def traffic_clause(said: str, scene: Scene, dice: Dice, *, many: bool) -> str:
     """Vehicles on their side of the road, a finite clause."""
     side, keep = scene.driving_side, "keep" if many else "keeps"

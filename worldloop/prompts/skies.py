@@ -25,7 +25,6 @@ WEATHER_WORDS: dict[str, tuple[str, ...]] = {
 }
 """Parts of words of a prompt that say each weather."""
 
-_DRY = ("clear", "cloudy")
 _CLEAR_NIGHT = (
     "a clear sky",
     "a cloudless night sky",

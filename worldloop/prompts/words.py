@@ -19,7 +19,6 @@ PLURALS = {
     "scrubs": "scrubs",
 }
 NAMES = {"ferris wheel": "Ferris wheel"}
-PARTICIPLES = {"lie": "lying", "sit": "sitting", "stop": "stopping"}
 VOWEL_SOUNDS = ("hour", "honest", "heir", "8", "11", "18", "x-ray")
 CONSONANT_SOUNDS = ("uni", "use", "eu", "one")
 CROWDS = {"empty": "deserted", "sparse": "quiet", "lively": "lively", "crowded": "crowded"}
@@ -106,16 +105,6 @@ def present(verb: str, count: int) -> str:
         ('passes', 'lies', 'walk')
     """
     return plural(verb) if count == 1 else verb
-
-
-def participle(verb: str) -> str:
-    """The present participle.
-
-    Example:
-        >>> participle("lie"), participle("move"), participle("walk")
-        ('lying', 'moving', 'walking')
-    """
-    return PARTICIPLES.get(verb) or f"{verb.removesuffix('e')}ing"
 
 
 @cache

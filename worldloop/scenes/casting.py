@@ -171,8 +171,7 @@ def _cast(
     pairs = _parse_places(atlas, space, places, sketch=sketch)
     for city in np.unique(pairs[:, 0]).tolist():
         space.prepare(city)
-    keys = [purpose_key("place", *_keys(space, pair)) for pair in pairs.tolist()]
-    bases = draw(np.array(seeds, np.uint64), np.array(keys, np.uint64))
+    bases = draw(np.array(seeds, np.uint64), space.place_keys[pairs[:, 0], pairs[:, 1]])
     pins = _pins(space, asked)
     columns = _Columns(pairs[:, 0], pairs[:, 1], bases, pins, when, sketch)
     scenes: list[Scene] = []
@@ -282,7 +281,8 @@ def _choose_days(
     numbers = draw(columns.seeds, purpose_key("casting", "day"))
     place = columns.city, columns.institution
     num_open = space.num_open[place]
-    columns.day = space.open_days[*place, below(numbers, np.maximum(num_open, 1))].astype(np.int64)
+    chosen = below(numbers, np.maximum(num_open, 1))
+    columns.day = space.open_days.rows[space.open_days.numbers[place], chosen].astype(np.int64)
     whole_year = np.bitwise_or.reduce(space.season_cells[place], axis=1)
     is_picky = ((whole_year & ~wanted) != 0) | (num_open == 0)
     for name in ("season", "weather"):
@@ -371,7 +371,7 @@ def _no_time(space: Space, columns: _Columns, row: int, asked: Asked) -> Malform
     wish = columns.when[row] if columns.when else None
     if wish is None:
         return impossible(space, city, kind, asked, sketch=columns.sketch)
-    if wish.date and not space.cells[city, kind, wish.date.toordinal() - space.first_day]:
+    if wish.date and not space.cells[city, kind][wish.date.toordinal() - space.first_day]:
         return MalformedRecordError(
             f"date at {'/'.join(_keys(space, (city, kind)))}",
             wish.date.isoformat(),
@@ -415,6 +415,7 @@ def _assemble(
     elevation, azimuth = _sun(space, columns)
     halves = draw(columns.seeds[:, None], _EXTRAS[None])
     extras = np.concatenate([halves >> np.uint64(32), halves & np.uint64(0xFFFFFFFF)], axis=1)
+    situations = (columns.institution, category, camera, cell, weather)
     making = zip(
         seeds,
         columns.city.tolist(),
@@ -428,12 +429,18 @@ def _assemble(
         columns.daypart.tolist(),
         columns.crowd.tolist(),
         camera.tolist(),
-        category.tolist(),
+        np.ravel_multi_index(situations, _situations(space)).tolist(),
         extras.tolist(),
         strict=True,
     )
     maker = _Maker(atlas, space)
     return [maker.scene(*choices) for choices in making]
+
+
+def _situations(space: Space) -> tuple[int, ...]:
+    """How many institutions, categories, cameras, cells and weathers there are."""
+    num_cells = len(DAYPARTS) * len(CROWDS)
+    return *space.action_cells.shape[::2], len(CAMERAS), num_cells, len(WEATHERS)
 
 
 def _sun(space: Space, columns: _Columns) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -474,7 +481,7 @@ class _Maker:
         daypart: int,
         crowd: int,
         camera: int,
-        category: int,
+        situation: int,
         extras: Sequence[int],
     ) -> Scene:
         """The scene of these codes."""
@@ -482,11 +489,7 @@ class _Maker:
         facts = space.book.facts(self.atlas, space.cities[city], space.institutions[institution])
         fullness, time_of_year, path = CROWDS[crowd], SEASONS[season], CAMERAS[camera]
         temperature = facts.temperatures[time_of_year]
-        cell = daypart * len(CROWDS) + crowd
-        warm = temperature in ("warm", "hot")
-        activity = pick(
-            extras[0], self._activities(institution, category, camera, cell, weather, warm)
-        )
+        activity = pick(extras[0], self._activities(situation, temperature in ("warm", "hot")))
         drive = drive_of(facts, fullness, extras[parts["drive"]]) if path == "drive" else None
         road = facts.open_roads.get(drive.road) if drive else None
         roles = (
@@ -538,16 +541,16 @@ class _Maker:
         object.__setattr__(made, "__dict__", fields)
         return made
 
-    def _activities(
-        self, institution: int, category: int, camera: int, cell: int, weather: int, warm: bool
-    ) -> tuple[Activity, ...]:
+    def _activities(self, situation: int, warm: bool) -> tuple[Activity, ...]:
         """Activities of a category that can be there and then; a stand-in where the atlas has none."""
-        known = self.space.known_activities
-        key = institution, category, camera, cell, weather, warm
-        if key not in known:
-            everything = self.space.activities[institution][category]
+        space, key = self.space, situation << 1 | warm
+        found = space.known_activities.get(key)
+        if found is None:
+            codes = np.unravel_index(situation, _situations(space))
+            institution, category, camera, cell, weather = map(int, codes)
+            everything = space.activities[institution][category]
             shown = shown_activities(everything, CAMERAS[camera], WEATHERS[weather], warm=warm)
-            known[key] = tuple(one for one in shown if activity_cells(one) >> cell & 1) or (
-                NO_ACTIVITY,
-            )
-        return known[key]
+            fits = tuple(one for one in shown if activity_cells(one) >> cell & 1) or (NO_ACTIVITY,)
+            found = space.activity_groups.setdefault(tuple(map(id, fits)), fits)
+            space.known_activities[key] = found
+        return found

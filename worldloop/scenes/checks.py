@@ -5,8 +5,10 @@ ways, and the sun follows the almanac's short formulas. So a mistake there is fo
 """
 
 import datetime as dt
+import math
 import re
 import weakref
+from array import array
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple
 from functools import lru_cache
@@ -62,6 +64,16 @@ _MOST_PEOPLE, _MOST_THINGS = 30, 30
 _SLOTS_UNSAID = ("hours", "closed_on", "facade", "traffic", "road_markings")
 _DENSITIES = {"empty": "free", "sparse": "light", "lively": "dense", "crowded": "queueing"}
 _QUEUE_KMH = 20
+_TREED = frozenset({"street", "zoo", "amusement_park"})  # and nothing else says its trees
+_GROWS = {  # Koeppen classes in which a kind of tree stands where no tree is named
+    "palm": re.compile("A|B.h|Cs"),
+    "conifer": re.compile("B.k|[CDE]"),
+    "broadleaf": re.compile("[ABC]|D.[abc]"),
+}
+_PALM = re.compile(r"\bpalms?\b")
+_NEEDLES = re.compile(
+    r"\b(pine|spruce|fir|larch|cedar|cypress|juniper|yew|redwood|hemlock|sequoia)(e?s)?\b"
+)
 _NEEDS_PEOPLE = {
     "queueing": "empty sparse",
     "courtesy": "empty",
@@ -116,29 +128,24 @@ class _Place:
         warmths = {_warmth(city, _season(city, month)) for month in range(1, 13)}
         self.exists = not kind.needs_warmth or not warmths.isdisjoint(("warm", "hot"))
         self.outdoor = kind.setting == "outdoor"
-        opens, _, closes = judge.ruled(city, kind.key, "hours")[0].partition("-")
-        self.opens, self.closes = (int(text[:2]) + int(text[3:]) / 60 for text in (opens, closes))
-        self.closing = set(judge.ruled(city, kind.key, "closed_on")[0].split("+")) - {"never"}
+        self.opens, self.closes = _span(judge.ruled(city, kind.key, "hours")[0])
+        self.closing = _closing(judge.ruled(city, kind.key, "closed_on")[0])
         self.weekend = atlas.countries[city.country].weekend
         self.levels = atlas.crowd_profiles[kind.crowd].levels
         slots = [slot for slot in kind.decorum_slots if slot not in _SLOTS_UNSAID]
         said = [slot for slot in slots if not slot.startswith("dress:")]
-        self.details: dict[str, Collection[str]] = {
-            **{slot: judge.ruled(city, kind.key, slot) for slot in said},
-            **judge.species(city, kind),
-        }
-        self.dress = {
-            role: judge.dresses(judge.ruled(city, kind.key, f"dress:{role}")) for role in kind.roles
-        }
-        everybody = kind.roles[0] if "patient" not in kind.roles else "patient"
-        for role in _COMPANIONS - set(kind.roles) if kind.key in VOCABULARY else ():
-            self.dress[role] = self.dress[everybody]
+        self.details = judge.details(
+            tuple([(slot, judge.ruled(city, kind.key, slot)) for slot in said]), city, kind
+        )
+        self.dress = judge.dress(
+            tuple([judge.ruled(city, kind.key, f"dress:{role}") for role in kind.roles]), kind
+        )
         self.signs = judge.signs_of(city)
         self.things = judge.things(kind)
         self.words = judge.words(kind)
         self.facades = judge.ruled(city, kind.key, "facade") if "facade" in kind.slots else ()
         pairs = judge.ruled(city, kind.key, "traffic") if "traffic" in kind.slots else ()
-        self.vehicles = {tuple(pair.split("+")) for pair in pairs}
+        self.vehicles = _mixes(pairs)
 
 
 class _Judge:
@@ -158,13 +165,15 @@ class _Judge:
         self._texts: dict[str, dict[str, str]] = {}
         for sign in atlas.signs:
             self._texts.setdefault(sign.word, {})[sign.language] = sign.text
-        self._signs: dict[str, dict[str, tuple[str, str, bool]]] = {}
+        self._signs: dict[tuple[str, ...], dict[str, tuple[str, str, bool]]] = {}
         self._species: dict[tuple[str, ...], dict[str, frozenset[str]]] = {}
+        self._trees = {one.name for one in atlas.species_rows if one.kind == "tree"}
         self._flowers = {one.name for one in atlas.species_rows if one.kind == "flower"}
         self._needs: dict[str, list[tuple[str, ...]]] = {}
         for one in atlas.species_rows:
             self._needs.setdefault(one.name, []).append(one.needs)
-        self._dresses: dict[tuple[str, ...], frozenset[tuple[str, ...]]] = {}
+        self._dress: dict[tuple[object, ...], dict[str, frozenset[tuple[str, ...]]]] = {}
+        self._details: dict[tuple[object, int], dict[str, Collection[str]]] = {}
         self._holidays: dict[str, dict[str, set[str]]] = {}
         for holiday in atlas.holidays:
             days = self._holidays.setdefault(holiday.country, {})
@@ -193,8 +202,8 @@ class _Judge:
         return ("",)
 
     def signs_of(self, city: City) -> dict[str, tuple[str, str, bool]]:
-        """Signs of a city by word, as far as they were looked up."""
-        return self._signs.setdefault(city.key, {})
+        """Signs where a city's languages are spoken by word, as far as they were looked up."""
+        return self._signs.setdefault(city.languages, {})
 
     def things(self, kind: Institution) -> frozenset[str]:
         """Subjects that an institution may show."""
@@ -204,11 +213,28 @@ class _Judge:
         """Words that its signs may have."""
         return self._kinds[kind.key][1]
 
-    def dresses(self, values: tuple[str, ...]) -> frozenset[tuple[str, ...]]:
-        """Alternatives of a dress slot; those that are written alike are one set."""
-        if values not in self._dresses:
-            self._dresses[values] = frozenset(tuple(value.split("/")) for value in values)
-        return self._dresses[values]
+    def dress(
+        self, values: tuple[tuple[str, ...], ...], kind: Institution
+    ) -> dict[str, frozenset[tuple[str, ...]]]:
+        """Alternatives of each role; places of a kind where all dress alike share them."""
+        key = kind.key, values
+        if key not in self._dress:
+            dress = dict(zip(kind.roles, map(_dresses, values), strict=True))
+            everybody = kind.roles[0] if "patient" not in kind.roles else "patient"
+            for role in _COMPANIONS - set(kind.roles) if kind.key in VOCABULARY else ():
+                dress[role] = dress[everybody]
+            self._dress[key] = dress
+        return self._dress[key]
+
+    def details(
+        self, slots: tuple[tuple[str, tuple[str, ...]], ...], city: City, kind: Institution
+    ) -> dict[str, Collection[str]]:
+        """Values of some slots, plants and animals; places where all are alike share them."""
+        species = self.species(city, kind)
+        key = slots, id(species)
+        if key not in self._details:
+            self._details[key] = {**dict(slots), **species}
+        return self._details[key]
 
     def species(self, city: City, kind: Institution) -> dict[str, frozenset[str]]:
         """Plants and animals of the place, as details name them."""
@@ -279,6 +305,7 @@ class _Judge:
         self._judge_air(scene, place, add)
         self._judge_people(scene, place, add)
         self._judge_things(scene, place, add)
+        self._judge_trees(scene, place, add)
         self._judge_signs(scene, place, add)
         self._judge_activity(scene, place, add)
         self._judge_camera(scene, place, add)
@@ -416,6 +443,19 @@ class _Judge:
             flowers = place.outdoor and detail.says in self._flowers
             if flowers and _snow_is_possible(place.city, scene.season):
                 add(("no flowers in a snowy winter", detail.says, "another plant"))
+
+    def _judge_trees(self, scene: Scene, place: _Place, add: Callable[[Problem], None]) -> None:
+        """The kind of all trees: some places have them, and climate and season allow it."""
+        shown, expected = scene.style.get("trees", ""), place.kind.key in _TREED
+        if bool(shown) != expected:
+            add(("trees where they are planted", shown, "a kind of tree" if expected else "none"))
+        if not shown:
+            return
+        named = next((one.says for one in scene.details if one.says in self._trees), "")
+        is_cold = self.climate(place.city, scene.date)[2] == "cold"
+        allowed = _trees_of(place.city.koeppen, named.lower(), is_cold)
+        if shown not in allowed:
+            add(("trees of climate and season", shown, sorted(allowed)))
 
     def _beside(self, road: RoadType, place: _Place) -> dict[str, Collection[str]]:
         """What a prompt may state beside a road without pavements."""
@@ -627,8 +667,54 @@ def _fits_mix(pair: tuple[str, str], mix: tuple[str, ...]) -> bool:
 
 
 @lru_cache(maxsize=1000)
+def _span(hours: str) -> tuple[float, float]:
+    """Opening and closing hour of a text such as `09:00-17:30`."""
+    opens, _, closes = hours.partition("-")
+    return int(opens[:2]) + int(opens[3:]) / 60, int(closes[:2]) + int(closes[3:]) / 60
+
+
+@lru_cache(maxsize=1000)
+def _closing(days: str) -> frozenset[str]:
+    """Closing days of a text such as `monday+holiday`."""
+    return frozenset(days.split("+")) - {"never"}
+
+
+@lru_cache(maxsize=1000)
+def _dresses(values: tuple[str, ...]) -> frozenset[tuple[str, ...]]:
+    return frozenset(tuple(value.split("/")) for value in values)
+
+
+@lru_cache(maxsize=1000)
+def _mixes(pairs: tuple[str, ...]) -> frozenset[tuple[str, ...]]:
+    return frozenset(tuple(pair.split("+")) for pair in pairs)
+
+
+@lru_cache(maxsize=1000)
+def _trees_of(koeppen: str, named: str, is_cold: bool) -> frozenset[str]:
+    """Kinds of trees that may be seen: of the tree that is named in lower case, else of the climate.
+
+    When it is cold, trees without needles shed their leaves, unless a named one is evergreen.
+    """
+    if _PALM.search(named):
+        return frozenset({"palm"})
+    if _NEEDLES.search(named):
+        return frozenset({"conifer", "bare"} if is_cold and "larch" in named else {"conifer"})
+    if named:
+        return frozenset({"broadleaf", "bare"} if is_cold else {"broadleaf"})
+    grow = {kind for kind, classes in _GROWS.items() if classes.match(koeppen)}
+    if is_cold and "broadleaf" in grow:
+        grow = grow - {"broadleaf"} | {"bare"}
+    return frozenset(grow)
+
+
+@lru_cache(maxsize=1000)
 def _weekday(date: str) -> int:
     return dt.date.fromisoformat(date).weekday()
+
+
+@lru_cache(maxsize=1000)
+def _day_of_year(date: str) -> int:
+    return dt.date.fromisoformat(date).timetuple().tm_yday - 1
 
 
 @lru_cache(maxsize=1000)
@@ -636,22 +722,32 @@ def _is_public(role: str) -> bool:
     return bool(_PUBLIC.fullmatch(role))
 
 
-@lru_cache(maxsize=200_000)
-def _midnight(time_zone: str, date: str) -> tuple[float, bool]:
-    """Days since J2000 at midnight of a date, and whether clocks change on it."""
+@lru_cache(maxsize=1000)
+def _midnights(time_zone: str, year: str) -> "array[float]":
+    """Room for what `_midnight` finds of each day of a year, infinite until then."""
+    return array("d", [math.inf] * 366)
+
+
+def _midnight(time_zone: str, date: str) -> float:
+    """Days since J2000 at midnight of a date; NaN if clocks change on it."""
     start = dt.datetime.fromisoformat(date).replace(tzinfo=ZoneInfo(time_zone))
-    end = start + dt.timedelta(days=1)
-    changes = start.utcoffset() != end.utcoffset()
-    return start.timestamp() / 86400 - 10957.5, changes  # J2000 is 10957.5 days after 1970
+    changes = start.utcoffset() != (start + dt.timedelta(days=1)).utcoffset()
+    return math.nan if changes else _since_2000(start)
 
 
 def _utc_days(time_zone: str, date: str, hour: float) -> float:
     """Days since J2000 at an hour of local clock."""
-    midnight, changes = _midnight(time_zone, date)
-    if not changes:
-        return midnight + hour / 24
+    midnights, day = _midnights(time_zone, date[:4]), _day_of_year(date)
+    if midnights[day] == math.inf:
+        midnights[day] = _midnight(time_zone, date)
+    if not math.isnan(midnights[day]):
+        return midnights[day] + hour / 24
     moment = dt.datetime.fromisoformat(date) + dt.timedelta(hours=hour)
-    return moment.replace(tzinfo=ZoneInfo(time_zone)).timestamp() / 86400 - 10957.5
+    return _since_2000(moment.replace(tzinfo=ZoneInfo(time_zone)))
+
+
+def _since_2000(moment: dt.datetime) -> float:
+    return moment.timestamp() / 86400 - 10957.5  # J2000 is 10957.5 days after 1970
 
 
 def _daypart(hour: float, elevation_deg: float) -> str:

@@ -40,7 +40,8 @@ PAIRS = tuple(itertools.combinations(DIMENSIONS, 2))
 _AGAIN = 0.02  # what a pair is worth that is covered already, divided by how often
 _TIE = 1e-4  # random part of a score, so that equal ones do not always fall to the first
 _GOLDEN = 0.6180339887498949  # its multiples are spread evenly between 0 and 1
-_LEAST_RATE, _PRIOR = 0.05, (1, 2)  # clips accepted and made that each place starts with
+_PRIOR = (1, 2)  # clips accepted and made that each place starts with
+_LEAST_RATE = 0.2  # a place of which nothing is ever accepted must not take most of a wave
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,8 @@ class CoveragePlanner:
 
         Raises:
             UnknownKeyError: If a city, an institution or a category is unknown.
-            MalformedRecordError: If a weight or share is negative, or no place is left.
+            MalformedRecordError: If a weight or share is negative, a weight is of no place, or all shares
+                are 0.
         """
         self.space: Space = space_of(atlas)
         self._atlas, self._sketch, self._seed = atlas, sketch, seed
@@ -344,6 +346,13 @@ class CoveragePlanner:
                 raise MalformedRecordError(
                     f"weight of {place!r}", weight, "at least 0", "Write 0 to leave it out."
                 )
+            if place.count("/") != 1:
+                raise MalformedRecordError(
+                    "place of a weight",
+                    place,
+                    "<city>/<institution>",
+                    f"Write it like 'tokyo/zoo', or '{place.strip('/') or 'tokyo'}/*' for all of a city.",
+                )
             city, _, kind = place.partition("/")
             rows = slice(None) if city == "*" else space.city_codes[self._atlas.city(city).key]
             cols = (
@@ -365,6 +374,13 @@ class CoveragePlanner:
                     f"share of category {name!r}", share, "at least 0", "Leave the category out."
                 )
             shares[self.space.categories.index(name)] = share
+        if mix and not shares.any():
+            raise MalformedRecordError(
+                "category mix of a wave",
+                dict(mix),
+                "a share above 0",
+                "Leave the mix out for none.",
+            )
         shown = self._shows().any(axis=0) if mix else shares > 0
         for name in np.array(self.space.categories)[(shares > 0) & ~shown].tolist():
             raise MalformedRecordError(
@@ -451,7 +467,7 @@ def planned(
 
 
 def accept_weights(counts: Mapping[str, tuple[int, int]]) -> dict[str, float]:
-    """Weights that make up for clips which are not accepted: the inverse of each place's accept rate.
+    """Weights that make up for clips which are not accepted: the inverse of each place's accept rate, at most 5.
 
     Args:
         counts: Clips accepted and made of each place.

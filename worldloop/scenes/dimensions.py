@@ -21,9 +21,11 @@ from worldloop.atlas.opening import is_closed, parse_closing_days
 from worldloop.atlas.records import Activity, DayKind
 from worldloop.atlas.seasons import SEASONS, is_warm, may_snow, season_of
 from worldloop.errors import MalformedRecordError, UnknownKeyError
+from worldloop.scenes.draws import purpose_key
 from worldloop.scenes.people import PUBLIC_ROLES
 from worldloop.scenes.places import PlaceBook
 from worldloop.scenes.scene import SKETCH_CAMERAS, Camera, Crowd, Daypart, Weather
+from worldloop.scenes.shared_rows import SharedRows
 from worldloop.scenes.sun import sun_elevations, utc_offsets_h
 
 YEAR = 2026
@@ -73,17 +75,21 @@ class Space:
         seasons: uint8 (cities, days) of the year; filled by `prepare`.
         day_kinds: uint8 (cities, days); filled by `prepare`.
         holidays: Names of the holidays of a prepared city, by day of the year.
-        dayparts: uint8 (cities, days, quarters); filled by `prepare`.
+        dayparts: uint8 (cities, days, quarters), equal days once; filled by `prepare`.
         offsets: (cities, days), hours ahead of UTC, NaN on days when clocks change; filled by `prepare`.
         cells: uint32 (cities, institutions, days), a bit for each cell that has an open quarter of an
-            hour; 0 on days on which the place is closed; filled by `prepare`.
-        open_days: uint16 (cities, institutions, days), the days with cells, those first; filled by `prepare`.
+            hour; 0 on days on which the place is closed; equal years once; filled by `prepare`.
+        open_days: uint16 (cities, institutions, days), the days with cells, those first, equal years
+            once; filled by `prepare`.
         num_open: uint16 (cities, institutions), how many these are.
         season_cells: uint32 (cities, institutions, seasons), the cells that a season has.
         levels: uint8 (profiles, day kinds, 24), crowd profiles.
         book: Facts of places, looked up once.
         place_codes: Codes of city and institution of places as people wrote them.
+        place_keys: uint64 (cities, institutions), what random numbers of a place depend on; filled by
+            `prepare`.
         known_activities: Activities by what decides them, as far as somebody asked.
+        activity_groups: Each of their values once, by the identities of its activities.
         latitudes: Of the cities, degrees.
         longitudes: Of the cities, degrees.
         profile_of: Index of the crowd profile of each institution.
@@ -111,11 +117,11 @@ class Space:
         self.seasons = np.zeros((places[0], num_days), np.uint8)
         self.day_kinds = np.zeros((places[0], num_days), np.uint8)
         self.holidays: dict[int, tuple[str, ...]] = {}
-        self.dayparts = np.zeros((places[0], num_days, QUARTERS), np.uint8)
+        self.dayparts = SharedRows((places[0], num_days), QUARTERS, np.uint8)
         self.offsets = np.zeros((places[0], num_days))
-        self.cells = np.zeros((*places, num_days), np.uint32)
+        self.cells = SharedRows(places, num_days, np.uint32)
         self.season_cells = np.zeros((*places, len(SEASONS)), np.uint32)
-        self.open_days = np.zeros((*places, num_days), np.uint16)
+        self.open_days = SharedRows(places, num_days, np.uint16)
         self.num_open = np.zeros(places, np.uint16)
         self.opens, self.closes = np.zeros(places, np.uint8), np.zeros(places, np.uint8)
         profiles = list(atlas.crowd_profiles)
@@ -128,7 +134,9 @@ class Space:
         )
         self.book = PlaceBook()
         self.place_codes: dict[str, tuple[int, int]] = {}
-        self.known_activities: dict[tuple[int, int, int, int, int, bool], tuple[Activity, ...]] = {}
+        self.place_keys = np.zeros(places, np.uint64)
+        self.known_activities: dict[int, tuple[Activity, ...]] = {}
+        self.activity_groups: dict[tuple[int, ...], tuple[Activity, ...]] = {}
         self.latitudes = np.array([city.latitude_deg for city in atlas.cities.values()])
         self.longitudes = np.array([city.longitude_deg for city in atlas.cities.values()])
         kinds = atlas.institutions.values()
@@ -149,10 +157,13 @@ class Space:
         elevations = sun_elevations(
             self.first_day, offsets, place.latitude_deg, place.longitude_deg
         )
-        self.dayparts[city] = daypart_codes(quarters, elevations)
+        self.dayparts.put(city, daypart_codes(quarters, elevations))
         self.offsets[city] = offsets[:, 0]
         self.offsets[city, (offsets != offsets[:, :1]).any(axis=1)] = np.nan
         self._open(city)
+        self.place_keys[city] = [
+            purpose_key("place", place.key, kind) for kind in self.institutions
+        ]
         self.holidays[city] = tuple(name for _, name in kinds)
 
     def _open(self, city: int) -> None:
@@ -160,6 +171,7 @@ class Space:
         made: dict[tuple[str, str, int], tuple[int, int, NDArray[np.uint32]]] = {}
         closed: dict[str, list[bool]] = {}
         key = self.cities[city]
+        cells = np.zeros((len(self.institutions), len(self.days)), np.uint32)
         for code, kind in enumerate(self.institutions):
             rules = (
                 self.atlas.decorum(key, kind, slot).values[0] for slot in ("hours", "closed_on")
@@ -173,25 +185,26 @@ class Space:
                     closed[closed_on] = self._closed(city, closed_on)
                 made[like] = *span, self._cells(city, span, like[2])
                 made[like][2][closed[closed_on]] = 0
-            self.opens[city, code], self.closes[city, code], self.cells[city, code] = made[like]
-        self.cells[city, ~self.has[city]] = 0
+            self.opens[city, code], self.closes[city, code], cells[code] = made[like]
+        cells[~self.has[city]] = 0
         for code, kind in enumerate(self.atlas.institutions.values()):
             if kind.needs_warmth:
-                self.cells[city, code, ~self._is_warm(city)] = 0
-        for code in range(len(self.institutions)):
-            days = np.nonzero(self.cells[city, code])[0]
-            self.open_days[city, code, : len(days)], self.num_open[city, code] = days, len(days)
+                cells[code, ~self._is_warm(city)] = 0
+        open_days = np.zeros(cells.shape, np.uint16)
+        for code, row in enumerate(cells):
+            days = np.nonzero(row)[0]
+            open_days[code, : len(days)], self.num_open[city, code] = days, len(days)
+        self.cells.put(city, cells)
+        self.open_days.put(city, open_days)
         for season in range(len(SEASONS)):
             days = self.seasons[city] == season
-            self.season_cells[city, :, season] = np.bitwise_or.reduce(
-                self.cells[city][:, days], axis=1
-            )
+            self.season_cells[city, :, season] = np.bitwise_or.reduce(cells[:, days], axis=1)
 
     def _cells(self, city: int, span: tuple[int, int], profile: int) -> NDArray[np.uint32]:
         """Cells of every day between two quarters of an hour."""
         crowds = np.array(CROWD_OF_LEVEL, np.uint8)[self.levels[profile]]
         hours = np.arange(*span) // 4
-        cells = self.dayparts[city, :, span[0] : span[1]] * np.uint8(len(CROWDS))
+        cells = self.dayparts[city][:, span[0] : span[1]] * np.uint8(len(CROWDS))
         bits = np.uint32(1) << (cells + crowds[self.day_kinds[city]][:, hours])
         return np.asarray(np.bitwise_or.reduce(bits, axis=1), np.uint32)
 
@@ -350,32 +363,6 @@ class Possible:
                 value for value, ok in zip(names_of(space, name), some, strict=True) if ok
             )
         return {name: found[name] for name in FREE}
-
-
-def valid_values(
-    atlas: Atlas, place: str, asked: Asked | None = None, *, sketch: bool = False
-) -> dict[str, tuple[str, ...]]:
-    """The values that each free dimension can have at a place.
-
-    Args:
-        atlas: Where the place is described.
-        place: `<city>/<institution>`.
-        asked: Values that are decided already, by dimension.
-        sketch: Whether the procedural renderer must be able to play the camera path.
-
-    Raises:
-        UnknownKeyError: If the place, a dimension or a value is unknown.
-        MalformedRecordError: If the city has no such place.
-
-    Example:
-        >>> from worldloop.atlas.atlas import load_atlas
-        >>> valid_values(load_atlas(), "tokyo/museum")["daypart"]
-        ('night', 'morning', 'afternoon', 'dusk')
-    """
-    city, kind = atlas.parse_place(place)
-    space = space_of(atlas)
-    codes = space.city_codes[city.key], space.institution_codes[kind.key]
-    return Possible(space, *codes, asked or {}, sketch=sketch).values(space)
 
 
 def check_asked(atlas: Atlas, place: str, asked: Asked, *, sketch: bool = False) -> None:

@@ -7,7 +7,7 @@ plain Python agree to the last bit, on any machine.
 
 import hashlib
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -24,7 +24,7 @@ _MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 _SHIFTS = (30, 27, 31)
 
 
-@cache
+@lru_cache(maxsize=1024)
 def purpose_key(*names: str | int) -> int:
     """64 bits that stand for a purpose, e.g. `purpose_key("weather")`."""
     digest = hashlib.blake2b(canonical_json(list(names)), digest_size=8).digest()

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 from worldloop.atlas.atlas import Atlas
 from worldloop.atlas.records import City, Decorum, Institution, RoadType, Sign, Species
@@ -41,6 +41,7 @@ SERVICES = frozenset(
 ALWAYS: Mapping[str, tuple[str, ...]] = {"hospital": ("ward", "exit"), "museum": ("exit",)}
 """Signs that their grammars hang in any case."""
 UNSAID_SLOTS = ("facade", "traffic", "road_markings")  # they are style, subjects and drive
+_NO_ROADS: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class OpenRoad:
     roadside: tuple[Detail, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PlaceFacts:
     """A place as casting reads it.
 
@@ -102,17 +103,41 @@ class PlaceFacts:
     centre_lines: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Boards:
+    """Signs of an institution where some languages are spoken, as `PlaceFacts` has them."""
+
+    own_sign: tuple[Sign, ...]
+    signs: dict[str, Sign]
+    signs_always: tuple[Sign, ...]
+    signs_sometimes: tuple[Sign, ...]
+
+
+@dataclass(frozen=True)
+class _Nature:
+    """What lives at an institution in a climate of a continent, as `PlaceFacts` has it."""
+
+    plants: tuple[Detail, ...]
+    hardy_plants: tuple[Detail, ...]
+    animals: Mapping[tuple[Temperature, bool], tuple[Detail, ...]]
+    trees: Trees
+
+
 class PlaceBook:
     """The facts of every place that was asked for; equal parts are shared between places."""
 
     def __init__(self) -> None:
         self._places: dict[tuple[str, str], PlaceFacts] = {}
         self._dress: dict[tuple[str, ...], tuple[Dress, ...]] = {}
+        self._wardrobes: dict[tuple[object, ...], dict[str, tuple[Dress, ...]]] = {}
         self._details: dict[tuple[str, tuple[str, ...]], tuple[Detail, ...]] = {}
+        self._said: dict[tuple[object, ...], dict[Crowd, tuple[tuple[Detail, ...], ...]]] = {}
         self._companies: dict[str, Company] = {}
         self._props: dict[str, tuple[tuple[Subject, ...], ...]] = {}
-        self._temperatures: dict[str, dict[str, Temperature]] = {}
-        self._signs: dict[tuple[str, str], Sign] = {}
+        self._temperatures: dict[tuple[str, bool], dict[str, Temperature]] = {}
+        self._boards: dict[tuple[tuple[str, ...], str], _Boards] = {}
+        self._natures: dict[tuple[str, str, bool, str], _Nature] = {}
+        self._signs: dict[tuple[tuple[str, ...], str], Sign] = {}
 
     def facts(self, atlas: Atlas, city: str, institution: str) -> PlaceFacts:
         """The facts of a place."""
@@ -126,70 +151,121 @@ class PlaceBook:
         if kind.key not in self._companies:
             self._companies[kind.key] = company_of(kind)
             self._props[kind.key] = tuple(_counted(prop) for prop in kind.props)
-        if city.key not in self._temperatures:
-            warmth = {season: temperature_of(city, season) for season in SEASONS}
-            self._temperatures[city.key] = warmth
 
-        def values(slot: str, institution: str = kind.key) -> tuple[str, ...]:
-            return atlas.decorum(city.key, institution, slot).values
+        def values(slot: str) -> tuple[str, ...]:
+            return atlas.decorum(city.key, kind.key, slot).values
 
         def alternatives(slot: str) -> tuple[str, ...]:
             return values(slot) if slot in kind.slots else ()
 
-        species = atlas.species(city.key, kind.key)
-        plants = tuple(one.name for one in species if one.kind in PLANT_KINDS)
-        flowers = {one.name for one in species if one.kind == "flower"}
-        tender = flowers if kind.setting == "outdoor" else set()
-        hardy = tuple(name for name in plants if name not in tender)
-        animals = [one for one in species if one.kind not in PLANT_KINDS]
         said = (*DETAIL_SLOTS, *(slot for slot in kind.slots if slot not in UNSAID_SLOTS))
-        words = [word for word in kind.sign_words if word != kind.own_word]
-        own = [kind.own_word] if kind.own_word else []
-        signs = {word: self._sign(atlas, city.key, word) for word in words}
-        always = [word for word in ALWAYS.get(kind.key, ()) if word in signs]
-        fits = SERVICES.__contains__ if kind.key in LABELLED else "no_entry".__ne__
+        boards, nature = self._boards_of(atlas, city, kind), self._nature_of(atlas, city, kind)
         return PlaceFacts(
-            city,
-            kind,
-            self._companies[kind.key],
-            {role: self._dresses(values(f"dress:{role}")) for role in kind.roles},
-            dict.fromkeys(SEASONS, "hot") if kind.needs_warmth else self._temperatures[city.key],
-            self._props[kind.key],
-            tuple(self._sign(atlas, city.key, word) for word in own),
-            signs if kind.key in LABELLED else {},
-            tuple(signs[word] for word in always),
-            tuple(sign for word, sign in signs.items() if word not in always and fits(word)),
-            {
-                crowd: tuple(
-                    self._alternatives(slot, values(slot)) for slot in said if slot not in unsaid
-                )
-                for crowd, unsaid in UNSAID_IN.items()
-            },
-            self._alternatives(PLANTS, plants),
-            self._alternatives(PLANTS, hardy),
-            {
-                (warmth, is_night): self._alternatives(
-                    ANIMALS, tuple(one.name for one in animals if shows(one, warmth, is_night))
-                )
-                for warmth in get_args(Temperature)
-                for is_night in (False, True)
-            },
-            tuple((pair.split("+")[0], pair.split("+")[-1]) for pair in alternatives("traffic")),
-            alternatives("facade"),
-            _roads(atlas, city, kind),
-            self._open_roads(atlas, city, kind),
-            trees_of(city, species),
-            _centre_lines(alternatives("road_markings")),
+            city=city,
+            kind=kind,
+            company=self._companies[kind.key],
+            dress=self._wardrobe({role: values(f"dress:{role}") for role in kind.roles}),
+            temperatures=self._warmth(city, kind),
+            props=self._props[kind.key],
+            own_sign=boards.own_sign,
+            signs=boards.signs,
+            signs_always=boards.signs_always,
+            signs_sometimes=boards.signs_sometimes,
+            details=self._said_in({slot: values(slot) for slot in said}),
+            plants=nature.plants,
+            hardy_plants=nature.hardy_plants,
+            animals=nature.animals,
+            traffic=tuple(
+                (pair.split("+")[0], pair.split("+")[-1]) for pair in alternatives("traffic")
+            ),
+            facades=alternatives("facade"),
+            roads=_roads(atlas, city, kind),
+            open_roads=self._open_roads(atlas, city, kind),
+            trees=nature.trees,
+            centre_lines=_centre_lines(alternatives("road_markings")),
         )
 
-    def _open_roads(self, atlas: Atlas, city: City, kind: Institution) -> dict[str, OpenRoad]:
+    def _warmth(self, city: City, kind: Institution) -> dict[str, Temperature]:
+        """How warm each season is; where people undress they do so in any."""
+        key = city.key, kind.needs_warmth
+        if key not in self._temperatures:
+            self._temperatures[key] = {
+                season: "hot" if kind.needs_warmth else temperature_of(city, season)
+                for season in SEASONS
+            }
+        return self._temperatures[key]
+
+    def _boards_of(self, atlas: Atlas, city: City, kind: Institution) -> _Boards:
+        """Signs of a place; its languages decide them."""
+        key = city.languages, kind.key
+        if key not in self._boards:
+            words = [word for word in kind.sign_words if word != kind.own_word]
+            own = [kind.own_word] if kind.own_word else []
+            signs = {word: self._sign(atlas, city, word) for word in words}
+            always = [word for word in ALWAYS.get(kind.key, ()) if word in signs]
+            fits = SERVICES.__contains__ if kind.key in LABELLED else "no_entry".__ne__
+            self._boards[key] = _Boards(
+                tuple(self._sign(atlas, city, word) for word in own),
+                signs if kind.key in LABELLED else {},
+                tuple(signs[word] for word in always),
+                tuple(sign for word, sign in signs.items() if word not in always and fits(word)),
+            )
+        return self._boards[key]
+
+    def _nature_of(self, atlas: Atlas, city: City, kind: Institution) -> _Nature:
+        """Plants and animals of a place; climate, continent and the cold of winters decide them."""
+        is_cold = temperature_of(city, "winter") == "cold"
+        key = city.koeppen, city.continent, is_cold, kind.key
+        if key not in self._natures:
+            species = atlas.species(city.key, kind.key)
+            plants = tuple(one.name for one in species if one.kind in PLANT_KINDS)
+            flowers = {one.name for one in species if one.kind == "flower"}
+            tender = flowers if kind.setting == "outdoor" else set()
+            hardy = tuple(name for name in plants if name not in tender)
+            animals = [one for one in species if one.kind not in PLANT_KINDS]
+            self._natures[key] = _Nature(
+                self._alternatives(PLANTS, plants),
+                self._alternatives(PLANTS, hardy),
+                {
+                    (warmth, is_night): self._alternatives(
+                        ANIMALS, tuple(one.name for one in animals if shows(one, warmth, is_night))
+                    )
+                    for warmth in get_args(Temperature)
+                    for is_night in (False, True)
+                },
+                trees_of(city, species),
+            )
+        return self._natures[key]
+
+    def _wardrobe(self, dresses: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[Dress, ...]]:
+        """Alternatives of each role."""
+        key = tuple(dresses.items())
+        if key not in self._wardrobes:
+            self._wardrobes[key] = {role: self._dresses(values) for role, values in key}
+        return self._wardrobes[key]
+
+    def _said_in(
+        self, slots: Mapping[str, tuple[str, ...]]
+    ) -> Mapping[Crowd, tuple[tuple[Detail, ...], ...]]:
+        """For each crowd the alternatives of the slots that a prompt may state."""
+        key = tuple(slots.items())
+        if key not in self._said:
+            self._said[key] = {
+                crowd: tuple(
+                    self._alternatives(slot, values) for slot, values in key if slot not in unsaid
+                )
+                for crowd, unsaid in UNSAID_IN.items()
+            }
+        return self._said[key]
+
+    def _open_roads(self, atlas: Atlas, city: City, kind: Institution) -> Mapping[str, OpenRoad]:
         """Roads without pavements of a place that has drives."""
         if "drive" not in kind.cameras:
-            return {}
+            return _NO_ROADS
         return {
             road.key: OpenRoad(
                 road.barred,
-                tuple(self._sign(atlas, city.key, word) for word in road.sign_words),
+                tuple(self._sign(atlas, city, word) for word in road.sign_words),
                 self._alternatives(ROADSIDE, road.roadside),
             )
             for road in atlas.roads.values()
@@ -206,10 +282,11 @@ class PlaceBook:
             self._details[slot, values] = tuple(Detail(slot, value) for value in values)
         return self._details[slot, values]
 
-    def _sign(self, atlas: Atlas, city: str, word: str) -> Sign:
-        if (city, word) not in self._signs:
-            self._signs[city, word] = atlas.sign(city, word)
-        return self._signs[city, word]
+    def _sign(self, atlas: Atlas, city: City, word: str) -> Sign:
+        key = city.languages, word
+        if key not in self._signs:
+            self._signs[key] = atlas.sign(city.key, word)
+        return self._signs[key]
 
 
 def shows(species: Species, warmth: Temperature, is_night: bool) -> bool:
@@ -229,10 +306,10 @@ def markings_of(road: RoadType, painted: Decorum) -> tuple[str, ...]:
 
 def _roads(
     atlas: Atlas, city: City, kind: Institution
-) -> dict[str, tuple[tuple[RoadType, tuple[str, ...]], ...]]:
+) -> Mapping[str, tuple[tuple[RoadType, tuple[str, ...]], ...]]:
     """Roads of a place that has drives, by density; those at the water only where there is some."""
     if "drive" not in kind.cameras:
-        return {}
+        return _NO_ROADS
     return {
         density: tuple(
             (road, markings_of(road, atlas.decorum(city.key, "street", road.markings)))

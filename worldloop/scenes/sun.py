@@ -5,7 +5,7 @@ J. Meeus, "Astronomical Algorithms", 1991), with its refraction; astral uses the
 """
 
 import datetime as dt
-from functools import cache
+from functools import cache, lru_cache
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -115,8 +115,9 @@ def utc_offsets_h(time_zone: str, days: ArrayLike, hours: ArrayLike) -> Floats:
         hours: Local clock of each; broadcasts with `days`.
     """
     dates = np.asarray(days)
-    ends = np.array([_day_offsets_h(time_zone, day) for day in dates.ravel().tolist()])
-    first, last = (ends[:, side].reshape(dates.shape) for side in (0, 1))
+    first_day = int(dates.min())
+    ends = _day_offsets_h(time_zone, first_day, int(dates.max()))[dates - first_day]
+    first, last = ends[..., 0], ends[..., 1]
     clocks = np.asarray(hours, np.float64)
     offsets = np.broadcast_to(first, np.broadcast_shapes(dates.shape, clocks.shape)).copy()
     if (changes := first != last).any():
@@ -133,15 +134,18 @@ def _zone(time_zone: str) -> ZoneInfo:
     return ZoneInfo(time_zone)
 
 
-@cache
-def _day_offsets_h(time_zone: str, day: int) -> tuple[float, float]:
-    """Offsets at midnight and a minute before the next."""
-    return _clock_offset_h(time_zone, day, 0.0), _clock_offset_h(time_zone, day, 23.98)
+@lru_cache(maxsize=256)  # cities share time zones
+def _day_offsets_h(time_zone: str, first_day: int, last_day: int) -> Floats:
+    """Offsets at midnight and a minute before the next, of all days from one to another, shape (days, 2)."""
+    days = range(first_day, last_day + 1)
+    return np.array(
+        [[_clock_offset_h(time_zone, day, hour) for hour in (0.0, 23.98)] for day in days]
+    )
 
 
 def _clock_offset_h(time_zone: str, day: int, hour: float) -> float:
-    midnight = dt.datetime.fromordinal(day).replace(tzinfo=_zone(time_zone))
-    offset = (midnight + dt.timedelta(hours=hour)).utcoffset()
+    clock = dt.datetime.fromordinal(day) + dt.timedelta(hours=hour)
+    offset = _zone(time_zone).utcoffset(clock)
     return offset.total_seconds() / 3600 if offset is not None else 0.0
 
 

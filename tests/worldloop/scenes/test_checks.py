@@ -30,6 +30,12 @@ def first_sign(made, **changes):
     return replace(made, signs=(replace(made.signs[0], **changes), *made.signs[1:]))
 
 
+def trees(made, kind, *plants):
+    """A scene with trees of a kind, and of plants these alone."""
+    details = tuple(Detail("plants", name) for name in plants)
+    return replace(made, style={**made.style, "trees": kind}, details=details)
+
+
 def road_without_pavements(road, density):
     """A scene from a car on such a road as full as that."""
     crowd = next(crowd for crowd, name in DENSITY_OF.items() if name == density)
@@ -49,6 +55,8 @@ ZOO, WARD, LIBRARY = scene(), scene("lima/hospital"), scene("oslo/library")
 STREET = scene("mumbai/street", date="2026-05-12", hour=12.0)
 WINTER = scene("berlin/park", date="2026-01-14", hour=12.0)
 SUMMER = scene("berlin/park", date="2026-07-08", hour=15.0)
+WARM_ZOO = scene("berlin/zoo", date="2026-07-08", hour=12.0)
+COLD_ZOO = scene("berlin/zoo", date="2026-01-14", hour=12.0)
 ROAD = road_without_pavements("expressway", "queueing")
 QUIET = scene("oslo/library", asked={"crowd": "sparse"})
 LIBRARY_QUEUE = ATLAS.decorum("oslo", "library", "queueing").values[0]
@@ -92,6 +100,8 @@ PLANTED = {
         STREET, subjects=(Subject("bus", 1), Subject("lorry", 1), *STREET.subjects[2:])
     ),
     "facade of the city": replace(STREET, style={**STREET.style, "facade": "marble"}),
+    "trees where they are planted": trees(LIBRARY, "broadleaf"),
+    "trees of climate and season": trees(ZOO, "palm"),
     "no flowers in a snowy winter": replace(WINTER, details=(Detail("plants", "pansies"),)),
     "species of the climate": replace(SUMMER, details=(Detail("plants", "coconut palms"),)),
     "decorum of the place": replace(LIBRARY, details=(Detail("furniture", "a throne"),)),
@@ -158,6 +168,35 @@ def test_a_planted_error_is_found_by_its_rule(rule):
     problems = scene_problems(ATLAS, [LIBRARY, PLANTED[rule]])
     assert any(f": {rule}: found" in problem for problem in problems), problems
     assert all(problem.startswith("Scene 1, ") for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("at", "kind", "plants", "is_sound"),
+    [
+        (WARM_ZOO, "broadleaf", (), True),
+        (WARM_ZOO, "palm", (), False),
+        (WARM_ZOO, "bare", (), False),
+        (WARM_ZOO, "conifer", ("Scots pines",), True),
+        (WARM_ZOO, "broadleaf", ("Scots pines",), False),
+        (WARM_ZOO, "conifer", ("lindens",), False),
+        (COLD_ZOO, "bare", (), True),
+        (COLD_ZOO, "broadleaf", (), False),
+        (COLD_ZOO, "broadleaf", ("yews",), False),
+        (COLD_ZOO, "bare", ("larches",), True),
+        (COLD_ZOO, "bare", ("spruces",), False),
+        (STREET, "palm", (), True),
+        (STREET, "conifer", (), False),
+        (STREET, "hedge", (), False),
+    ],
+)
+def test_trees_are_those_of_the_season_and_of_the_plants_that_are_named(at, kind, plants, is_sound):
+    problems = scene_problems(ATLAS, [trees(at, kind, *plants)])
+    assert any("trees of climate" in problem for problem in problems) != is_sound
+
+
+def test_a_zoo_that_does_not_say_its_trees_is_found():
+    bare = replace(ZOO, style={key: ZOO.style[key] for key in ZOO.style if key != "trees"})
+    assert any("trees where" in problem for problem in scene_problems(ATLAS, [bare]))
 
 
 def test_a_harbour_away_from_the_water_is_found():

@@ -90,6 +90,13 @@ def test_places_whose_clips_are_refused_weigh_more():
     assert weights["oslo/zoo"] == 2.0
 
 
+def test_a_place_whose_clips_are_all_refused_comes_five_times_as_often_at_most():
+    assert accept_weights({"tokyo/zoo": (0, 3), "lima/zoo": (0, 300)}) == {
+        "tokyo/zoo": 5.0,
+        "lima/zoo": 5.0,
+    }
+
+
 @pytest.mark.parametrize(
     ("asked", "error", "message"),
     [
@@ -98,6 +105,8 @@ def test_places_whose_clips_are_refused_weigh_more():
         ({"mix": {"nature": -1.0}}, MalformedRecordError, "share of category"),
         ({"weights": {"tokyo/zoo": -1.0}}, MalformedRecordError, "weight of 'tokyo/zoo'"),
         ({"weights": {"tokio/zoo": 1.0}}, UnknownKeyError, "tokio"),
+        ({"weights": {"tokyo": 2.0}}, MalformedRecordError, r"'tokyo/zoo', or 'tokyo/\*'"),
+        ({"mix": {"nature": 0.0}}, MalformedRecordError, "a share above 0"),
         ({"weights": {"*/*": 0.0}}, MalformedRecordError, "some place with a weight"),
         ({"targets": {"tokyo/zoo": 9}}, MalformedRecordError, "targets of a wave"),
     ],

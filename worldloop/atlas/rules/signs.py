@@ -3,12 +3,18 @@
 from collections.abc import Iterator
 
 from worldloop.atlas.atlas import Atlas
-from worldloop.atlas.records import FALLBACK_LANGUAGE
+from worldloop.atlas.records import FALLBACK_LANGUAGE, SignWord
 from worldloop.atlas.rules.registry import doubled, is_known_source, rule, source_sentence
 from worldloop.atlas.sign_checks import SCRIPT_WORDS, SOURCE_FORMS, text_problems
 from worldloop.atlas.signs import sign_texts
 
 OWN_ENGLISH = "english"  # source of the texts that the editors wrote
+
+
+def _signs(atlas: Atlas) -> Iterator[tuple[str, SignWord]]:
+    """Signs with the words that name their row."""
+    for sign in atlas.signs:
+        yield f"signs.csv, row {sign.language}/{sign.word}", sign
 
 
 @rule
@@ -21,27 +27,23 @@ def sign_stands_once(atlas: Atlas) -> Iterator[str]:
 @rule
 def sign_language_is_known(atlas: Atlas) -> Iterator[str]:
     """Languages of signs are in `languages.csv`."""
-    for sign in atlas.signs:
+    for where, sign in _signs(atlas):
         if sign.language not in atlas.languages:
-            yield f"signs.csv, row {sign.language}/{sign.word} has a language that languages.csv lacks."
+            yield f"{where} has a language that languages.csv lacks."
 
 
 @rule
 def sign_word_is_known(atlas: Atlas) -> Iterator[str]:
     """Words of signs were asked for."""
-    for sign in atlas.signs:
+    for where, sign in _signs(atlas):
         if sign.word not in atlas.words:
-            yield (
-                f"signs.csv, row {sign.language}/{sign.word} has a word that "
-                "inputs/sign_words.csv lacks."
-            )
+            yield f"{where} has a word that inputs/sign_words.csv lacks."
 
 
 @rule
 def sign_source_is_known(atlas: Atlas) -> Iterator[str]:
     """No sign is guessed: each has the cell of a package or a page; English may be our own."""
-    for sign in atlas.signs:
-        where = f"signs.csv, row {sign.language}/{sign.word}"
+    for where, sign in _signs(atlas):
         own = sign.source == OWN_ENGLISH
         if not is_known_source(atlas, sign.source):
             yield source_sentence(sign.source, where)
@@ -79,12 +81,9 @@ def language_script_is_known(atlas: Atlas) -> Iterator[str]:
 def sign_is_drawn(atlas: Atlas) -> Iterator[str]:
     """Every text was shaped and baked, so that no clip depends on a machine's fonts."""
     drawn = {language: frozenset(texts) for language, texts in sign_texts().items()}
-    for sign in atlas.signs:
+    for where, sign in _signs(atlas):
         if sign.text not in drawn.get(sign.language, ()):
-            yield (
-                f"signs.csv, row {sign.language}/{sign.word} was not drawn; run "
-                "worldloop.atlas.bake_signs."
-            )
+            yield f"{where} was not drawn; run worldloop.atlas.bake_signs."
 
 
 @rule
