@@ -72,7 +72,7 @@ class WavePlanConfig(dg.Config):
         num_steps: Denoising steps; 0 takes what profile, tier or model say.
         guidance: Guidance scale; left out, the model's.
         sampler: Its sampler; empty takes the model's first.
-        negative_prompt: What guidance leads away from; left out, the family's.
+        negative_prompt: What guidance leads away from; `local` names what would be false at each scene's place; left out, the family's.
         prompt_form: `prose` or `cosmos3`; empty takes what the model reads.
         control: What it takes from the sketch: `depth`, `seg`, `edge`, `blur`, `first_frames`.
         source: `sketch`, or `draft` when drafts are promoted.
@@ -295,7 +295,7 @@ def _plan(
             asked=config.asked,
         )
     counts = _accept_counts(context, store, site_log, atlas) if config.weigh_by_acceptance else None
-    earlier = [read_plan(store, known) for known in planned_waves(store) if known < wave]
+    earlier = [read_plan(store, known) for known in planned_waves(store) if wave_order(known) < wave_order(wave)]
     return plan_covering_wave(
         atlas,
         wave=wave,

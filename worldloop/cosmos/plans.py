@@ -25,6 +25,7 @@ CONTROLS = (FIRST_FRAMES, *VIDEO_CONTROLS)
 PROMPT_FORMS: tuple[PromptForm, ...] = ("prose", "cosmos3")
 SOURCES: tuple[Source, ...] = ("sketch", "draft")
 MAX_BATCH = 64
+LOCAL = "local"  # a negative prompt that is written for each scene, see `worldloop.prompts.negatives`
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class WorldModelPlan:
         num_steps: Denoising steps.
         guidance: Guidance scale.
         sampler: One of the model's samplers.
-        negative_prompt: What guidance leads away from; empty for none.
+        negative_prompt: What guidance leads away from; empty for none, `LOCAL` for each scene's own.
         prompt_form: Whether the model reads prose or the structured prompt.
         batch_size: Clips denoised together; it is part of the recipe.
         share: Share of the wave's scenes, 0 to 1; which ones follows from their ids.
@@ -162,7 +163,7 @@ def plan_world_model(
         num_steps: Denoising steps; 0 takes the profile's, the tier's, or the model's.
         guidance: Guidance scale; None takes the model's.
         sampler: Name of the sampler; empty takes the model's first.
-        negative_prompt: None takes the family's.
+        negative_prompt: None takes the family's; `LOCAL` names what would be false in each scene.
         prompt_form: `prose` or `cosmos3`; empty takes what the family reads.
         batch_size: Clips denoised together.
         share: Share of the wave's scenes.

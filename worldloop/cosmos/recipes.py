@@ -9,12 +9,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from worldloop.atlas.atlas import load_atlas
 from worldloop.cosmos.families import ClipShape
-from worldloop.cosmos.plans import Lora, WorldModelPlan
+from worldloop.cosmos.plans import LOCAL, Lora, WorldModelPlan
 from worldloop.cosmos.profiles import SpeedProfile
 from worldloop.errors import MalformedRecordError
+from worldloop.prompts.negatives import cosmos3_negative_prompt, negative_prose
 from worldloop.scenes.scene import Scene
-from worldloop.seeds import content_id, derive_seed
+from worldloop.seeds import canonical_json, content_id, derive_seed
 
 _SEED_BITS = 31  # what every sampler's generator takes
 
@@ -184,7 +186,7 @@ def _asked(plan: WorldModelPlan, row: Mapping[str, Any]) -> AskedClip:
         batch_size=plan.batch_size,
         prompt_form=plan.prompt_form,
         prompt=row[plan.prompt_form],
-        negative_prompt=plan.negative_prompt,
+        negative_prompt=_negative_prompt(plan, scene),
         guards=(*plan.text_guards, *plan.video_guards),
         control=plan.control,
         source_recipe_id=source if plan.control else "",
@@ -193,3 +195,16 @@ def _asked(plan: WorldModelPlan, row: Mapping[str, Any]) -> AskedClip:
         loras=plan.loras,
     )
     return AskedClip(row["index"], recipe, sketch, draft)
+
+
+def _negative_prompt(plan: WorldModelPlan, scene: Scene) -> str:
+    """What guidance leads away from, in the plan's form where it is written for the scene."""
+    if plan.negative_prompt != LOCAL:
+        return plan.negative_prompt
+    atlas, shape = load_atlas(), plan.shape
+    if plan.prompt_form == "prose":
+        return negative_prose(scene, atlas)
+    written = cosmos3_negative_prompt(
+        scene, atlas, width_px=shape.width_px, height_px=shape.height_px
+    )
+    return canonical_json(written).decode()

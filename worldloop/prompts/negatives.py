@@ -1,14 +1,13 @@
 """What guidance leads away from: faults of any video, and what would be false at the place of a scene.
 
 The default of the prose families is the published text in `worldloop/cosmos/families.py`; these
-texts are for plans that ask for more. The structured one follows the schema of `cosmos3_prompt`.
+texts are for plans whose `negative_prompt` is `local`. The structured one follows the schema of `cosmos3_prompt`.
 """
 
 from typing import Any
 
 from worldloop.atlas.atlas import Atlas
 from worldloop.prompts.words import joined
-from worldloop.recipes import Shape
 from worldloop.scenes.scene import Scene
 
 NEGATIVE_PROMPT = (
@@ -36,13 +35,16 @@ def negative_prose(scene: Scene, atlas: Atlas) -> str:
     return f"{NEGATIVE_PROMPT} {_false_here(scene, atlas)}"
 
 
-def cosmos3_negative_prompt(scene: Scene, atlas: Atlas, shape: Shape) -> dict[str, Any]:
+def cosmos3_negative_prompt(
+    scene: Scene, atlas: Atlas, *, width_px: int, height_px: int
+) -> dict[str, Any]:
     """Faults of any video and what would be false here, with the keys of `cosmos3_prompt`.
 
     Args:
         scene: What the clip shows.
         atlas: For names of languages and settings.
-        shape: Size, length and rate of the clip.
+        width_px: Width of the clip.
+        height_px: Height of the clip.
     """
     false_here = _false_here(scene, atlas)
     return {
@@ -93,7 +95,7 @@ def cosmos3_negative_prompt(scene: Scene, atlas: Atlas, shape: Shape) -> dict[st
         "segments": [],
         "transitions": ["Cuts, fades, wipes and dissolves"],
         "temporal_caption": f"{NEGATIVE_PROMPT} {false_here}",
-        "resolution": {"H": shape.height_px, "W": shape.width_px},
+        "resolution": {"H": height_px, "W": width_px},
         "physical_realism": "Broken gravity, liquids that climb, feet that do not touch the ground",
     }
 

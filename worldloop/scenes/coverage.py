@@ -411,43 +411,21 @@ class CoveragePlanner:
         ]
 
 
-def plan_coverage(
-    atlas: Atlas,
-    num_scenes: int,
-    *,
-    targets: Mapping[str, int] | None = None,
-    history: Iterable[PlannedScene] = (),
-    weights: Mapping[str, float] | None = None,
-    mix: Mapping[str, float] | None = None,
-    sketch: bool = False,
-    seed: int = 0,
-) -> list[PlannedScene]:
-    """Scenes that cover as many pairs as so many can.
-
-    Args:
-        atlas: Where the places are described.
-        num_scenes: How many.
-        targets: How many scenes some places get at least, by `<city>/<institution>`; they come first.
-        history: As `CoveragePlanner`.
-        weights: As `CoveragePlanner`.
-        mix: As `CoveragePlanner`.
-        sketch: As `CoveragePlanner`.
-        seed: As `CoveragePlanner`.
-
-    Raises:
-        UnknownKeyError: As `CoveragePlanner`.
-        MalformedRecordError: As `CoveragePlanner`, or if the targets are more than the scenes.
-    """
-    planner = CoveragePlanner(
-        atlas, history=history, weights=weights, mix=mix, sketch=sketch, seed=seed
-    )
-    return planned(planner, atlas, num_scenes, targets=targets or {})
-
-
 def planned(
     planner: CoveragePlanner, atlas: Atlas, num_scenes: int, *, targets: Mapping[str, int]
 ) -> list[PlannedScene]:
-    """So many scenes of a planner, those of the targets first."""
+    """So many scenes of a planner, those of the targets first.
+
+    Args:
+        planner: What it planned before counts.
+        atlas: Where the places are described.
+        num_scenes: How many.
+        targets: How many scenes some places get at least, by `<city>/<institution>`.
+
+    Raises:
+        UnknownKeyError: If a place of the targets is unknown.
+        MalformedRecordError: If the targets are more than the scenes.
+    """
     if sum(targets.values()) > num_scenes:
         raise MalformedRecordError(
             "targets of a wave",

@@ -106,7 +106,7 @@ def test_negative_prompts_name_what_would_be_false_here():
 
 def test_the_structured_negative_prompt_has_the_schema_of_the_prompt():
     scene = make_scene("zoo")
-    negative = cosmos3_negative_prompt(scene, ATLAS, SHAPE)
+    negative = cosmos3_negative_prompt(scene, ATLAS, width_px=64, height_px=32)
     positive = cosmos3_prompt(scene, ATLAS, SHAPE)
     assert set(negative) - {"physical_realism"} <= set(positive)
     assert set(negative["cinematography"]) == set(positive["cinematography"])

@@ -10,7 +10,6 @@ from worldloop.scenes.coverage import (
     CoveragePlanner,
     accept_weights,
     coverage_table,
-    plan_coverage,
     planned,
 )
 from worldloop.scenes.dimensions import FREE
@@ -20,6 +19,10 @@ ATLAS = load_atlas()
 NUM = 500
 PLANNER = CoveragePlanner(ATLAS, sketch=True)
 SCENES = planned(PLANNER, ATLAS, NUM, targets={})
+
+
+def plan_coverage(atlas, num_scenes, *, targets=(), **wishes):
+    return planned(CoveragePlanner(atlas, **wishes), atlas, num_scenes, targets=dict(targets))
 
 
 def test_every_planned_scene_can_be_cast_as_planned():
