@@ -23,7 +23,7 @@ from worldloop import layout
 from worldloop.errors import MalformedRecordError
 from worldloop.federation.adapters import Arrays, adapter_sha256
 from worldloop.federation.envelopes import read_record
-from worldloop.federation.outbox import RECEIPT
+from worldloop.federation.outbox import RECEIPT, check_outgoing
 from worldloop.federation.outcomes import AdapterRecord, participation_table
 from worldloop.federation.privacy import privacy_spent
 from worldloop.federation.rounds import RoundPlan
@@ -143,18 +143,22 @@ def record_of(
 
 
 def _privacy(store: SiteStore, plan: RoundPlan) -> dict[str, float]:
-    """What the rounds of this line have cost a site's footage; nothing where there is no noise.
+    """What the rounds of this line have cost a site's footage, by the least noise of any; nothing if one had none.
 
     It is the price of a site's own noise, in a secure round as well: of two survivors one may know its own part.
     """
-    noise = plan.aggregation.noise_multiplier
+    line = [plan]
+    while base := line[-1].base.adapter:
+        line.append(read_round_plan(store, base))
+    noise = min(one.aggregation.noise_multiplier for one in line)
     if not noise:
         return {}
-    num_rounds, base = 1, plan.base.adapter
-    while base:
-        num_rounds, base = num_rounds + 1, read_round_plan(store, base).base.adapter
-    spent = privacy_spent(noise, num_rounds, delta=plan.aggregation.target_delta)
-    return {"epsilon": spent.epsilon, "target_delta": spent.delta, "num_private_rounds": num_rounds}
+    spent = privacy_spent(noise, len(line), delta=plan.aggregation.target_delta)
+    return {
+        "epsilon": spent.epsilon,
+        "target_delta": spent.delta,
+        "num_private_rounds": len(line),
+    }
 
 
 def _state(store: SiteStore, plan: RoundPlan) -> Arrays:
@@ -173,6 +177,7 @@ def loss_curves(store: SiteStore, record: AdapterRecord) -> str:
         if receipt is None:
             continue
         with contextlib.suppress(MalformedRecordError, KeyError, TypeError, ValueError):
+            check_outgoing(RECEIPT, receipt)  # it may have gone round the outbox
             points = read_record(receipt, what=RECEIPT)["losses"]
             curves[one.site] = [float(point["loss"]) for point in points]
             longest = max(longest, *(int(point["step"]) for point in points))

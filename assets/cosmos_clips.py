@@ -394,7 +394,7 @@ def _describe(
         "profile": plan.profile.name,
         "guardrail": ", ".join(sorted(states.unique())) or "no clip",
         "size_bytes": int(clips["size_bytes"].sum()),
-        "duration_s": duration_s,
+        "duration_s": round(duration_s, 2),
         "cpu_s": round(float(receipts["cpu_s"].sum()), 2),
         "gpu_s": round(gpu_s, 2),
         "frames_per_gpu_s": round(frames_per_gpu_s, 2),

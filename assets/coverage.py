@@ -62,6 +62,8 @@ def coverage(
     others = pairs.filter((pl.col("first") != "city") | (pl.col("second") != "institution"))
     return dg.MaterializeResult(
         metadata={
+            "map": dg.MetadataValue.md(svg_as_markdown(picture, alt=MAP_TITLE)),
+            "city_by_institution": dg.MetadataValue.md(svg_as_markdown(heat, alt=HEAT_TITLE)),
             "dagster/row_count": places.height,
             **summary(places),
             "num_valid_pairs": int(others["num_valid"].sum()),
@@ -70,8 +72,6 @@ def coverage(
             "emptiest_institutions": dg.MetadataValue.md(
                 emptiest_as_markdown(places, "institution")
             ),
-            "map": dg.MetadataValue.md(svg_as_markdown(picture, alt=MAP_TITLE)),
-            "city_by_institution": dg.MetadataValue.md(svg_as_markdown(heat, alt=HEAT_TITLE)),
             "sites_left_out": ", ".join(silent) or "none",
             "location": dg.MetadataValue.path(f"{store.url}/{layout.COVERAGE}/index.html"),
         }

@@ -55,7 +55,8 @@ from worldloop.plots import readable
 END_TAG = "worldloop/end_round"  # of a run that ends the round whatever there is
 SHEET = "sheet.png"
 _NO_ADAPTER = (
-    "its adapter could not be made, though enough deltas are there: see the runs of adapter_job"
+    "no adapter was made, though enough deltas are there by now: they came after the deadline, or see the "
+    "runs of adapter_job"
 )
 _NO_VERDICT = "its verdict came to no outcome: see the runs of verdict_job"
 _MIN_TIMEOUT_S = 60.0

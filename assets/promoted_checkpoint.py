@@ -1,13 +1,14 @@
 """Promoted checkpoints: a candidate that passed every gate goes into the registry and becomes what is used."""
 
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
 
 from assets.evaluation import gate_table, read_evaluation, sheet_of
 from assets.partitions import rounds
-from resources.checkpoint_lines import line_table
-from resources.checkpoint_registry import CheckpointRegistry
+from resources.checkpoint_lines import line_table, since
+from resources.checkpoint_registry import MAIN, CheckpointRegistry
 from resources.credentials import resolved
 from resources.failpoints import reached
 from resources.federation import Federation
@@ -107,15 +108,14 @@ def _promote(
     verdicts = evaluate_gates(found, plan.trial.limits, plan)
     failed = [one.name for one in verdicts if not one.passed]
     standing = registry.main(line)
-    moved = bool(plan.base.adapter) and standing not in (plan.base.adapter, plan.round)
     ending: tuple[Ending, str] = ("promoted", _PROMOTED)
     if failed:
         ending = ("refused", f"gates {', '.join(failed)}")
-    elif moved:
+    elif _was_overtaken(registry, line, plan):
         ending = (
             "refused",
             f"{standing or 'the base alone'} is promoted by now, and the candidate was compared with "
-            f"{plan.base.adapter}; open a new round",
+            f"{plan.base.adapter or 'the base alone'}; open a new round",
         )
     else:
         files = checkpoint_files(plan, read_round_adapter(store, plan.round), found, verdicts)
@@ -135,6 +135,19 @@ def _promote(
         failed_gates=failed,
         evaluation=found,
     )
+
+
+def _was_overtaken(registry: CheckpointRegistry, line: str, plan: RoundPlan) -> bool:
+    """Whether something else is promoted by now than when the round was planned.
+
+    A new adapter may take the place of what stood then: whoever asks for one knows of it.
+    """
+    if registry.main(line) in (plan.base.adapter, plan.round):
+        return False
+    decided = since(registry.history(line), MAIN)
+    opened_at = datetime.fromisoformat(plan.opened_at)
+    is_later = decided is not None and datetime.fromisoformat(decided.at) > opened_at
+    return bool(plan.base.adapter) or is_later
 
 
 def _put_to_use(

@@ -75,7 +75,7 @@ def release(
         metadata={
             "dagster/row_count": frozen.manifest.height,
             "root_hash": frozen.root_hash,
-            "duration_s": frozen.record["duration_s"],
+            "duration_s": round(float(frozen.record["duration_s"]), 2),
             "num_rejected": frozen.record["num_rejected"],
             "cities_without_clips": ", ".join(c for c in plan.cities if c not in made) or "none",
             "cpu_s": round(cpu_s, 2),

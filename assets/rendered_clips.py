@@ -187,7 +187,7 @@ def _describe(store: SiteStore, wave: str, city: str) -> dict[str, Any]:
         "dagster/row_count": clips.height,
         "num_failures": failures.height,
         "size_bytes": int(clips["size_bytes"].sum()),
-        "duration_s": float(clips["duration_s"].sum()),
+        "duration_s": round(float(clips["duration_s"].sum()), 2),
         "cpu_s": round(cpu_s, 2),
         "frames_per_cpu_s": round(float(clips["num_frames"].sum()) / cpu_s, 1) if cpu_s else 0.0,
         "location": dg.MetadataValue.path(

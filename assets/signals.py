@@ -47,7 +47,7 @@ def signals(context: dg.AssetExecutionContext, store: SiteStore) -> dg.Materiali
             "reasons": dg.MetadataValue.md(
                 "\n".join(f"- {r}" for r in rejected["reason"]) or "none"
             ),
-            "motion_mean_px": float(table["motion_mean_px"].mean() or 0.0),  # type: ignore[arg-type]
+            "motion_mean_px": round(float(table["motion_mean_px"].mean() or 0.0), 2),  # type: ignore[arg-type]
             "policy_version": SignalPolicy().version,
             "location": dg.MetadataValue.path(f"{store.url}/{key}"),
         }

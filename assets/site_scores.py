@@ -142,10 +142,14 @@ class _SiteAtWork:
 
     def _measure(self) -> Mapping[str, Any]:
         """The report; an empty one if the site has no held-out clips."""
-        plan, held_out = self.plan, self.plan.trial.held_out_cities
         footage = SiteFootage(
             self.federation, self.site, footage_folder(self.federation, self.site)
         )
+        with footage.in_use():
+            return self._measured(footage)
+
+    def _measured(self, footage: SiteFootage) -> Mapping[str, Any]:
+        plan, held_out = self.plan, self.plan.trial.held_out_cities
         held = footage.stage_held_out(
             trial_waves(self.store, plan),
             held_out_cities=held_out,

@@ -295,7 +295,11 @@ def _plan(
             asked=config.asked,
         )
     counts = _accept_counts(context, store, site_log, atlas) if config.weigh_by_acceptance else None
-    earlier = [read_plan(store, known) for known in planned_waves(store) if wave_order(known) < wave_order(wave)]
+    earlier = [
+        read_plan(store, known)
+        for known in planned_waves(store)
+        if wave_order(known) < wave_order(wave)
+    ]
     return plan_covering_wave(
         atlas,
         wave=wave,

@@ -13,7 +13,7 @@ two leaves a ref that is behind; the next decision of the line, or the same one 
 
 import json
 import re
-import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -25,6 +25,7 @@ import dagster as dg
 
 from resources.site_store import SiteStore
 from resources.store_client import folder_of
+from resources.store_refusals import refusals
 from worldloop import layout
 from worldloop.errors import (
     MalformedRecordError,
@@ -155,8 +156,7 @@ class CheckpointRegistry(dg.ConfigurableResource):  # type: ignore[type-arg]
         Raises:
             MalformedRecordError: If an entry cannot be read.
         """
-        keys = [key for key, _ in self.store.list(layout.registry_key(line, "history"))]
-        return [_decision(key, content) for key, content in self.store.get_many(sorted(keys))]
+        return [_decision(key, each) for key, each in self.store.get_many(self._numbers(line))]
 
     def promote(self, line: str, round_key: str, *, reason: str = "") -> bool:
         """Make a published checkpoint the one that is used; a shadow of it ends with that.
@@ -308,17 +308,21 @@ class CheckpointRegistry(dg.ConfigurableResource):  # type: ignore[type-arg]
         return str(commit.oid)
 
     def _copy(self, line: str, round_key: str, folder: Path) -> None:
-        partial = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        for name, content in self.files(line, round_key).items():
-            (partial / name).write_bytes(content)
-        try:
-            partial.rename(folder)
-        except OSError:  # another process was first, with the same bytes
-            shutil.rmtree(partial, ignore_errors=True)
-            if not folder.is_dir():
-                raise
+        files = self.files(line, round_key)
+        size_bytes = sum(map(len, files.values()))
+        with refusals(str(folder.parent), folder.name, size_bytes=size_bytes):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            # a folder of its own: of several processes that copy at once none may write into another's
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{round_key}.") as held:
+                partial = Path(held) / round_key
+                partial.mkdir()
+                for name, content in files.items():
+                    (partial / name).write_bytes(content)
+                try:
+                    partial.rename(folder)
+                except OSError:  # another process was first, with the same bytes
+                    if not folder.is_dir():
+                        raise
 
     def _check_published(self, line: str, round_key: str) -> None:
         if not self.store.exists(_ref(line, f"round-{round_key}")):

@@ -97,10 +97,11 @@ class Gathered:
 
 @dataclass
 class _Starts:
-    """What rounds start from, made once for each round and shape: of 7B a start takes half a second."""
+    """What rounds start from and train on, made once for each round and shape: of 7B a start takes half a second."""
 
     store: SiteStore
     known: dict[object, tuple[Arrays, str]] = field(default_factory=dict)
+    counted: dict[str, Mapping[str, int]] = field(default_factory=dict)
 
     def of(self, plan: RoundPlan, shapes: _Shapes) -> tuple[Arrays, str]:
         """The tensors and their hash."""
@@ -110,6 +111,12 @@ class _Starts:
             sha256 = plan.base.adapter_sha256 or adapter_sha256(start)
             self.known[key] = start, sha256
         return self.known[key]
+
+    def released(self, plan: RoundPlan) -> Mapping[str, int]:
+        """Clips that each site of a round may train on."""
+        if plan.round not in self.counted:
+            self.counted[plan.round] = clips_to_train_on(self.store, plan)
+        return self.counted[plan.round]
 
 
 @dataclass(frozen=True)
@@ -174,13 +181,13 @@ def gather(store: SiteStore, plan: RoundPlan) -> Gathered:
     participants = read_participants(store, plan.round)
     if participants is None:
         participants = find_deltas(store, plan, shapes=shapes)
-    released = clips_to_train_on(store, plan)
+    starts.released(plan)  # a release that is gone is no site's fault
     opened: dict[str, _Opened] = {}
     faults: dict[str, str] = {}
     for site, participant in participants.items():
         try:
             content = _unchanged(limits, plan, site, participant)
-            opened[site] = _open(starts, plan, site, participant, content, base, released[site])
+            opened[site] = _open(starts, plan, site, participant, content, base)
         except (UnreachableError, AccessError, _ChangedError):
             raise
         except (MalformedRecordError, StoreError) as error:  # a site without a key is one of them
@@ -310,7 +317,6 @@ def _open(
     participant: Participant,
     content: bytes,
     base: Arrays | None,
-    num_released: int,
 ) -> _Opened:
     """Signature, plan, sizes and numbers of one delta.
 
@@ -332,7 +338,7 @@ def _open(
     start, start_sha256 = starts.of(own, {name: each.shape for name, each in delta.items()})
     check_alike(delta, start)
     check_header(header, own, site, start_sha256=start_sha256)
-    _check_claims(header, plan, delta, None if is_late else num_released)
+    _check_claims(header, plan, delta, starts.released(own).get(site, 0))
     return _Opened(header, delta, participant)
 
 
@@ -352,11 +358,9 @@ def _check_line(late: RoundPlan, plan: RoundPlan) -> None:
         )
 
 
-def _check_claims(
-    header: DeltaHeader, plan: RoundPlan, delta: Arrays, num_released: int | None
-) -> None:
+def _check_claims(header: DeltaHeader, plan: RoundPlan, delta: Arrays, num_released: int) -> None:
     """Its weight is what was released, and its length what it is, not what the site says."""
-    if num_released is not None and header.num_clips > num_released:
+    if header.num_clips > num_released:
         raise MalformedRecordError(
             "delta, num_clips",
             header.num_clips,

@@ -6,6 +6,8 @@ any time and again: they do what is due, and nothing twice. A sensor only reads 
 `phase_deadline`, `due_steps`) and asks for runs. The mathematics is in `worldloop.federation.masking`.
 """
 
+import contextlib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -35,7 +37,13 @@ from worldloop.federation.envelopes import (
 )
 from worldloop.federation.fixed_point import fixed_point
 from worldloop.federation.masking import DONE, KEYS, MASKED, REVEALED, SHARES
-from worldloop.federation.outbox import DELTA, SECURE_KEYS, SECURE_REVEALED, SECURE_SHARES
+from worldloop.federation.outbox import (
+    DELTA,
+    SECURE_KEYS,
+    SECURE_REVEALED,
+    SECURE_SHARES,
+    check_outgoing,
+)
 from worldloop.federation.rounds import RoundPlan
 from worldloop.seeds import canonical_json
 
@@ -165,7 +173,7 @@ def coordinator_turn(
         there = _there(outbox, plan, phase, expected)
         may_end = is_late or phase == REVEALED or there == expected
         if may_end:  # only then is it worth reading all of it
-            there = tuple(site for site in there if _is_whole(outbox, plan, site, phase))
+            there = _whole(outbox, plan, there, phase)
         enough = len(there) >= terms.threshold
         if not enough or (there != expected and not (is_late or phase == REVEALED)):
             missing = tuple(site for site in expected if site not in there)
@@ -394,15 +402,34 @@ def _too_few(phase: int, terms: masking.Terms, there: tuple[str, ...]) -> str:
     )
 
 
-def _is_whole(outbox: Outbox, plan: RoundPlan, site: str, phase: int) -> bool:
-    try:
-        if phase == MASKED:
-            _masked(outbox, plan, site)
-        else:
-            _messages(outbox, plan, (site,), phase)
-    except MalformedRecordError:
-        return False
-    return True
+def _whole(outbox: Outbox, plan: RoundPlan, sites: tuple[str, ...], phase: int) -> tuple[str, ...]:
+    """Of some sites those whose file of a phase can be used; masked deltas are summed if they are shaped as most."""
+    kinds: dict[str, object] = {}
+    for site in sites:
+        with contextlib.suppress(MalformedRecordError):
+            kinds[site] = _kind(outbox, plan, site, phase)
+    common = Counter(kinds.values()).most_common(1)
+    return tuple(site for site, kind in kinds.items() if kind == common[0][0])
+
+
+def _kind(outbox: Outbox, plan: RoundPlan, site: str, phase: int) -> object:
+    """What must be the same in a phase's file of all sites.
+
+    Raises:
+        MalformedRecordError: If the file cannot be used.
+    """
+    if phase == MASKED:
+        _, masked = _masked(outbox, plan, site)
+        return masked.ring.dtype, tuple(sorted(masked.shapes.items()))
+    said = _messages(outbox, plan, (site,), phase)[site]
+    if phase == SHARES and said["shares"].keys() != set(_roster(outbox, plan.round, KEYS)):
+        raise MalformedRecordError(
+            f"{FILES[phase]} of site {site!r}",
+            f"shares for {len(said['shares'])} sites",
+            "one for each site of the first roster",
+            "Open a new round.",
+        )
+    return None
 
 
 def _messages(outbox: Outbox, plan: RoundPlan, sites: tuple[str, ...], phase: int) -> _Messages:
@@ -411,12 +438,21 @@ def _messages(outbox: Outbox, plan: RoundPlan, sites: tuple[str, ...], phase: in
     for site in sites:
         what = f"{FILES[phase]} of site {site!r}"
         content = _standing(outbox, plan, site, phase)
+        _check_fields(what, FILES[phase], content)
         key = public_key(outbox.coordinator, site, plan.round)
         found[site] = open_record(content, key, what=what)
         said = {name: found[site].get(name) for name in ("round", "plan_id", "site")}
         if said != {"round": plan.round, "plan_id": plan.plan_id, "site": site}:
             raise MalformedRecordError(what, said, "this round, plan and site", "It is a replay.")
     return found
+
+
+def _check_fields(what: str, name: str, content: bytes) -> None:
+    """What may not leave a site is not taken from one either: it may have gone round its outbox."""
+    try:
+        check_outgoing(name, content)
+    except MalformedRecordError as error:
+        raise MalformedRecordError(what, error.found, error.expected, "It is not used.") from None
 
 
 def _masked(outbox: Outbox, plan: RoundPlan, site: str) -> tuple[DeltaHeader, masking.Masked]:

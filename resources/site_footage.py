@@ -35,6 +35,7 @@ TRAIN, HELD_OUT = "train", "held_out"
 CACHE = "cache"
 VIDEO_NAME = "rgb.mp4"
 _CLIPS_NAME = "clips.jsonl"
+_IN_USE = ".in_use.lock"  # held while a trainer reads what was staged
 _CONCURRENCY = 16
 _MB = 1_000_000
 
@@ -87,6 +88,17 @@ class SiteFootage:
     root: Path
     max_mb: float = 20_000.0
     text: Text = "caption"
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep the folders as they are staged; another round that wants other clips of the site waits.
+
+        The lock belongs to the open file, so a killed process gives it back at once.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / _IN_USE).open("a") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            yield
 
     def stage_train(
         self, waves: Iterable[str], *, held_out_cities: Collection[str], max_clips: int = 0

@@ -21,14 +21,16 @@ from obstore.exceptions import (
 
 from worldloop.errors import AccessError, StoreError, UnreachableError
 
-_NO_ROOM = re.compile(
-    r"os error (27|28|122)\b|status code: 507|StorageFull|QuotaExceeded"  # EFBIG, ENOSPC, EDQUOT
+_NO_ROOM = re.compile(  # EFBIG, ENOSPC, EDQUOT, as the client or Python says it
+    r"(?:os error|Errno) (27|28|122)\b|status code: 507|StorageFull|QuotaExceeded"
 )
 _NO_BUCKET = re.compile(r"NoSuchBucket|ContainerNotFound|FilesystemNotFound")
 _SKEWED = re.compile(r"RequestTimeTooSkewed|Request date header too old|date header in the request")
 _THROTTLED = re.compile(r"status code: (429|503)|SlowDown|ServerBusy|TooManyRequests")
 _NO_ANSWER = re.compile(r"HTTP error|status code: (408|50[02-9])|Connection|timed out|dns error")
-_FORBIDDEN = re.compile(r"status code: (401|403)|os error (1|13|30)\b")  # EPERM, EACCES, EROFS
+_FORBIDDEN = re.compile(  # EPERM, EACCES, EROFS
+    r"status code: (401|403)|(?:os error|Errno) (1|13|30)\b"
+)
 _RETRIED = re.compile(r"after [1-9]\d* retries")
 _QUERY = re.compile(r"\?\S*")
 _SHORTEST_SECRET = 4

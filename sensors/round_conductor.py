@@ -44,7 +44,8 @@ def build_round_conductor(
     `r0001/adapter`, `r0001/verdict`), so a restarted daemon asks for nothing twice; a step that failed is run
     again from the UI, never by this sensor. It writes nothing: at a deadline without quorum it asks for the
     verdict, which ends the round as failed. Of a site with `agent = true` in sites.toml it asks for nothing;
-    it waits for what the agent sends, until the same deadlines.
+    it waits for what the agent sends, until the same deadlines. Nor of one that was taken
+    out of sites.toml in mid-round; the round goes on without it.
     """
     jobs = {
         "delta": delta_job.name,
@@ -68,7 +69,8 @@ def build_round_conductor(
         """Carry open rounds: train at every site, aggregate, score, decide."""
         requests: list[dg.RunRequest] = []
         progress: list[str] = []
-        by_agents = tuple(site.name for site in federation.sites.all if site.agent)
+        sites = {site.name: site for site in federation.sites.all}
+        by_agents = tuple(name for name, site in sites.items() if site.agent)
         for key in open_rounds(store):
             plan = read_round_plan(store, key)
             # runs first: a run that ends between the two looks has left what it writes by the second
@@ -85,6 +87,8 @@ def build_round_conductor(
                     runs=runs,
                     masking=_masking_of(store, plan, now) if masked else None,
                     by_agents=by_agents,
+                    # a run for one of them would be refused, and with it all that this tick asks for
+                    gone=tuple(site for site in plan.sites if site not in sites),
                 ),
                 now,
             )

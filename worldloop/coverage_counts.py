@@ -63,7 +63,7 @@ def accept_counts(atlas: Atlas, clips: pl.DataFrame) -> dict[str, tuple[int, int
     return {
         f"{city}/{kind}": (accepted, made)
         for city, kind, accepted, made in lost.iter_rows()
-        if city in atlas.cities and kind in atlas.institutions
+        if city in atlas.cities and kind in atlas.institutions and atlas.has(city, kind)
     }
 
 

@@ -152,13 +152,20 @@ def _row_ends(rows: Sequence[Mapping[str, Any]], lines: Mapping[str, int]) -> It
 
 
 def _legend(scale: Scale, y: int) -> Iterable[str]:
-    entries = [(LAND, "not planned"), (WAITING_CELL, "planned, none accepted")]
-    entries += [(colour, f"{label} accepted") for colour, label in scale.labels()]
     x = _LEFT_PX
-    for colour, text in entries:
-        yield f'<rect x="{x}" y="{y - 10}" width="12" height="11" fill="{colour}"/>'
-        yield _text(x + 17, y, text, size=12)
+    for colour, text in ((LAND, "not planned"), (WAITING_CELL, "planned, none accepted")):
+        yield from _legend_entry(x, y, colour, text)
         x += 34 + round(6.4 * len(text))
+    yield _text(x, y, "accepted clips:", size=12)
+    x += 100
+    for colour, text in scale.labels():
+        yield from _legend_entry(x, y, colour, text)
+        x += 34 + round(7.2 * len(text))
+
+
+def _legend_entry(x: int, y: int, colour: str, text: str) -> Iterable[str]:
+    yield f'<rect x="{x}" y="{y - 10}" width="12" height="11" fill="{colour}"/>'
+    yield _text(x + 17, y, text, size=12)
 
 
 def _text(x: int, y: int, text: str, *, size: int, ink: str = INK, more: str = "") -> str:

@@ -19,13 +19,23 @@ svg { max-width: 100%; height: auto }
 table { border-collapse: collapse; font-size: 12px; margin: 1rem 0 }
 td, th { padding: 1px 5px; text-align: right; font-weight: normal }
 tbody th, td:first-child, th:first-child { text-align: left; white-space: nowrap }
+.pairs td:nth-child(2), .pairs th:nth-child(2) { text-align: left }
+.groups th, .pairs th { color: GrayText }
 .heat { overflow: auto; max-height: 90vh }
+.heat td, .heat th { padding: 1px 3px }
 .heat td { min-width: 14px; border: 1px solid #8883 }
 .heat thead th { position: sticky; top: 0; background: Canvas; z-index: 1; vertical-align: bottom }
 .heat thead span { writing-mode: vertical-rl; transform: rotate(180deg) }
 .heat tbody th { position: sticky; left: 0; background: Canvas }
 .e { background: #8882 }
 """
+_HEADS = {
+    "koeppen": "climate (Köppen)",
+    "num_covered": "with footage",
+    "num_places": "places",
+    "num_accepted": "accepted clips",
+    "num_valid": "possible",
+}
 
 
 def coverage_page(atlas: Atlas, places: pl.DataFrame, pairs: pl.DataFrame) -> str:
@@ -50,9 +60,15 @@ def coverage_page(atlas: Atlas, places: pl.DataFrame, pairs: pl.DataFrame) -> st
             "<h2>The emptiest</h2>",
             *(_table(emptiest(places, by)) for by in ("region", "institution", "koeppen")),
             "<h2>Pairs of values</h2>",
-            "<p>Of the pairs that some scene can have, how many accepted footage shows.</p>",
-            _table(pairs.with_columns(pl.col("share").map_elements("{:.1%}".format, pl.String))),
+            "<p>Of the pairs that some scene can have, such as winter with rain, how many accepted "
+            "footage shows.</p>",
+            _table(
+                pairs.with_columns(pl.col("share").map_elements("{:.1%}".format, pl.String)),
+                kind="pairs",
+            ),
             "<h2>Accepted clips of every place</h2>",
+            "<p>0: planned, none accepted. Grey: not planned. Blank: no such place, as a harbour "
+            "without water.</p>",
             f'<div class="heat">{heat_table(places)}</div>',
         )
     )
@@ -68,9 +84,10 @@ def emptiest_as_markdown(places: pl.DataFrame, by: str, *, most: int = 6) -> str
     return "\n".join(lines)
 
 
-def _table(frame: pl.DataFrame) -> str:
-    head = "".join(f"<th>{escape(name.replace('_', ' '))}" for name in frame.columns)
-    return f"<table><tr>{head}{''.join(_rows(frame))}</table>"
+def _table(frame: pl.DataFrame, *, kind: str = "groups") -> str:
+    heads = (_HEADS.get(name, name.replace("_", " ")) for name in frame.columns)
+    head = "".join(f"<th>{escape(name)}" for name in heads)
+    return f'<table class="{kind}"><tr>{head}{"".join(_rows(frame))}</table>'
 
 
 def _rows(frame: pl.DataFrame) -> Iterable[str]:

@@ -36,7 +36,8 @@ class UnknownKeyError(WorldloopError):
     def __init__(self, kind: str, key: str, known: Iterable[str]):
         self.kind, self.key, self.known = kind, key, sorted(known)
         near = difflib.get_close_matches(key, self.known, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(self.known[:8])} ..."
+        listed = ", ".join(self.known[:8]) + (" ..." if len(self.known) > 8 else ".")
+        hint = f"Did you mean {near[0]!r}?" if near else f"Known: {listed}"
         super().__init__(f"No {kind} has the key {key!r}. {hint} ({len(self.known)} known)")
 
 

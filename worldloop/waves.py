@@ -10,7 +10,7 @@ from worldloop.atlas.atlas import Atlas
 from worldloop.cosmos.plans import WorldModelPlan, check_sketch
 from worldloop.errors import MalformedRecordError, UnknownKeyError
 from worldloop.recipes import Shape
-from worldloop.scenes.casting import CASTABLE, cast_scenes
+from worldloop.scenes.casting import CASTABLE, SEED_BITS, cast_scenes
 from worldloop.scenes.coverage import CoveragePlanner, PlannedScene, accept_weights
 from worldloop.scenes.dimensions import Asked, check_asked
 from worldloop.scenes.scene import Scene
@@ -242,7 +242,8 @@ def plan_covering_wave(
         rounds = _target_places(atlas, targets, sketch=sketch)
     else:
         _check_clips_per_place(clips_per_place)
-        rounds = _covering_places(atlas, planner, num_cities) * clips_per_place
+        places = _covering_places(atlas, planner, num_cities, asked=asked)
+        rounds = places * clips_per_place
     done = Counter[tuple[str, str]]()
     clips = []
     for index, place in enumerate(rounds):
@@ -324,8 +325,8 @@ def _target_places(
 ) -> list[tuple[str, str]]:
     """Places of the targets in turn, each as often as it gets clips."""
     _check_places(atlas, list(targets), sketch=sketch)
-    for count in targets.values():
-        _check_clips_per_place(count)
+    for place, count in targets.items():
+        _check_clips_per_place(count, name=f"target of {place!r}")
     return [
         _canonical(atlas, place)
         for number in range(max(targets.values()))
@@ -335,9 +336,9 @@ def _target_places(
 
 
 def _covering_places(
-    atlas: Atlas, planner: CoveragePlanner, num_cities: int
+    atlas: Atlas, planner: CoveragePlanner, num_cities: int, *, asked: Asked | None = None
 ) -> list[tuple[str, str]]:
-    """Places that footage lacks most, one a city."""
+    """Places that footage lacks most and that can be as asked for, one a city."""
     if not 1 <= num_cities <= len(atlas.cities):
         raise MalformedRecordError(
             "num_cities", num_cities, f"1 to {len(atlas.cities)}", "Ask for fewer, or none of zero."
@@ -345,7 +346,7 @@ def _covering_places(
     places: list[tuple[str, str]] = []
     for number in range(num_cities):
         category = planner.category_of_turn(number)
-        places.append(planner.choose_place(chosen=places, category=category))
+        places.append(planner.choose_place(chosen=places, category=category, asked=asked))
     return places
 
 
@@ -411,11 +412,21 @@ def parse_scene(text: str) -> tuple[str, int, dict[str, str]]:
     place, _, rest = text.partition("@")
     number, _, wishes = rest.partition("?")
     pairs = [wish.split("=") for wish in wishes.split("&")] if wishes else []
-    if place.count("/") != 1 or not number.isdigit() or any(len(pair) != 2 for pair in pairs):
+    are_pairs = all(len(pair) == 2 for pair in pairs)
+    are_distinct = len({pair[0] for pair in pairs}) == len(pairs)
+    if not (place.count("/") == 1 and _is_seed(number) and are_pairs and are_distinct):
         raise MalformedRecordError(
-            "scene of a wave", text, "<city>/<institution>@<seed>", "Write it like 'tokyo/zoo@17'."
+            "scene of a wave",
+            text,
+            "<city>/<institution>@<seed below 2**63>, each wish once",
+            "Write it like 'tokyo/zoo@17' or 'tokyo/zoo@17?season=winter'.",
         )
     return place, int(number), {pair[0]: pair[1] for pair in pairs}
+
+
+def _is_seed(text: str) -> bool:
+    is_number = text.isascii() and text.isdigit() and len(text) <= len(str(1 << SEED_BITS))
+    return is_number and int(text) < 1 << SEED_BITS
 
 
 def write_scene(clip: PlannedClip) -> str:
@@ -500,10 +511,10 @@ def _check_wave(wave: str, shape: Shape, world_model: WorldModelPlan | None) -> 
         check_sketch(world_model, shape)
 
 
-def _check_clips_per_place(count: int) -> None:
+def _check_clips_per_place(count: int, *, name: str = "clips_per_place") -> None:
     if not 1 <= count <= MAX_CLIPS_PER_PLACE:
         raise MalformedRecordError(
-            "clips_per_place",
+            name,
             count,
             f"1 to {MAX_CLIPS_PER_PLACE}",
             "Spread more clips over more places or waves.",

@@ -248,7 +248,12 @@ def _parser() -> argparse.ArgumentParser:
         help="run a grid of variants, of these axes; a + stands between two grids",
     )
     parser.add_argument("--stills", type=int, default=0, help="frames of each clip to keep")
-    parser.add_argument("--prompts", type=int, default=12, help=f"more than {len(PROMPTS)} begin again from other noise")
+    parser.add_argument(
+        "--prompts",
+        type=int,
+        default=12,
+        help=f"more than {len(PROMPTS)} begin again from other noise",
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--frames", type=int, default=61)
     parser.add_argument("--width", type=int, default=256)

@@ -2,7 +2,8 @@
 
 Run `python -m gpu_jobs.posttrain.bench OUT.jsonl SECTION...`, a section being the name of a function
 of this module with its arguments behind colons, e.g. `train:predict2-2b:lora`,
-`train:cosmos1-7b:lora:again:2`, `train:v2w-7b:lora:again:1:compiled:fp8`, `memory:v2w-7b`, `repeat:draft`. Under `torchrun
+`train:cosmos1-7b:lora:again:2`, `train:v2w-7b:lora:again:1:compiled:fp8`,
+`train:v2w-7b:lora:again:1::bf16:auto`, `memory:v2w-7b`, `repeat:draft`. Under `torchrun
 --nproc_per_node=N` processes share a batch, and the first one writes. Arithmetic does not care what
 weights are; losses say only that numbers stay numbers. A section that fails is a line with its error.
 
@@ -92,6 +93,7 @@ def train(
     batch_size: str = "1",
     compiled: str = "",
     precision: str = "bf16",
+    attention: str = "cudnn",
 ) -> None:
     """Steps of a training: seconds, tokens a second and share of the peak.
 
@@ -104,11 +106,12 @@ def train(
         batch_size: Windows of a step, of all processes; fewer than these share a window's tokens.
         compiled: `compiled` compiles blocks.
         precision: `bf16` or `fp8`.
+        attention: `cudnn` or `auto`, as of `Learner`.
     """
     case, count = {**CASES, **_COSMOS3_CASES}[key], int(batch_size)
     fleet = Fleet.started(fleet.size, fleet.rank, batch_size=count)
     training = _training(case, mode, again=bool(again), batch_size=count, precision=precision)
-    learner = _learner(case, training, fleet, compiled=bool(compiled))
+    learner = _learner(case, training, fleet, compiled=bool(compiled), attention=attention)
     started_s = time.perf_counter()
     loss = learner.step(None, 0, rate=1.0)
     _synchronize()
@@ -126,7 +129,7 @@ def train(
     flops = (3 * cost.once.total if mode == "full" else lora_flops(cost.once)) + cost.beside
     tokens = cost.tokens
     record(
-        ":".join(("train", key, mode, again, batch_size, compiled, precision)),
+        ":".join(("train", key, mode, again, batch_size, compiled, precision, attention)),
         loss=float(loss),
         step_s=step_s,
         first_s=round(first_s, 1),
@@ -253,7 +256,9 @@ def _training(
     )
 
 
-def _learner(case: Case, training: Training, fleet: Fleet, *, compiled: bool) -> Learner:
+def _learner(
+    case: Case, training: Training, fleet: Fleet, *, compiled: bool, attention: str = "cudnn"
+) -> Learner:
     torch.manual_seed(0)  # every process has the same weights
     transformer = transformer_of(case.record, torch.device(_device()))
     pipeline = _pipeline(transformer) if case.record.family == "cosmos3" else None
@@ -267,7 +272,9 @@ def _learner(case: Case, training: Training, fleet: Fleet, *, compiled: bool) ->
     if training.mode == "lora":
         start = initial_adapter(0, target_layers(transformer, training.targets), training.rank)
     draws = Draws(RandomWindows(case), training, 0, "bench")
-    return Learner(base, training, draws, start=start, fleet=fleet, compiled=compiled)
+    return Learner(
+        base, training, draws, start=start, fleet=fleet, compiled=compiled, attention=attention
+    )
 
 
 def _pipeline(transformer: Any) -> Any:

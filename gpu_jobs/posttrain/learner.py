@@ -22,6 +22,7 @@ from gpu_jobs.posttrain.objectives import Batch, noise_of
 from gpu_jobs.posttrain.parallel import Fleet
 from gpu_jobs.posttrain.windows import Windows
 from gpu_jobs.train_world_model.data import batch_indices
+from gpu_jobs.train_world_model.denoiser import attention_kernels
 from gpu_jobs.train_world_model.spec import Stage
 from worldloop.errors import MalformedRecordError
 from worldloop.federation.adapters import Arrays
@@ -130,6 +131,8 @@ class Learner:
         start: The adapter that is started from; None trains all weights.
         fleet: The processes that train together.
         compiled: Whether blocks are compiled, also if the training does not ask for it.
+        attention: On CUDA `cudnn` prefers cuDNN's kernel where it can be used, `auto` is torch's choice; elsewhere
+            the choice is torch's.
     """
 
     part = "adapter"
@@ -143,9 +146,11 @@ class Learner:
         start: Arrays | None,
         fleet: Fleet,
         compiled: bool = False,
+        attention: str = "cudnn",
     ) -> None:
         import torch
 
+        self.attention = attention if base.device.type == "cuda" else "auto"
         self.base, self.training, self.draws, self.fleet = base, training, draws, fleet
         self.transformer = base.transformer
         self.parameters = self._trainable(start)
@@ -191,10 +196,12 @@ class Learner:
 
         drawn = self.fleet.own_share(self.draws.of(number))
         self.optimizer.zero_grad(set_to_none=True)
-        with self._arithmetic():
-            loss = self._loss(drawn)
-        # the sharers of a window have the gradient of their tokens each, which averaging divides
-        (loss * self.fleet.sharers).backward()
+        # around the backward pass too: blocks that are computed again must choose as they did
+        with attention_kernels(self.attention):
+            with self._arithmetic():
+                loss = self._loss(drawn)
+            # the sharers of a window have the gradient of their tokens each, which averaging divides
+            (loss * self.fleet.sharers).backward()
         self.fleet.average_gradients(self.parameters.values())
         self._pull_to_start()
         longest = self.base.objective.descent.gradient_norm

@@ -1,13 +1,16 @@
 """Deltas as the coordinator takes them: what is read, what is computed, and what a training leaves behind."""
 
+import threading
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
+from assets.site_delta import footage_folder
 from resources import failpoints, round_deltas
 from resources.round_deltas import gather
 from resources.round_files import read_adapter_record
+from resources.site_footage import SiteFootage
 from tests.assets import rounds as federation_of_three
 from tests.assets.rounds import HOMES, MadeUpRounds
 
@@ -89,3 +92,29 @@ def test_state_and_output_of_a_training_are_there_until_its_delta_was_sent(round
     rounds.train("aws")
 
     assert scratch(rounds, "aws") == []
+
+
+def test_no_other_round_stages_the_site_s_footage_while_its_trainer_reads_it(rounds, monkeypatch):
+    rounds.plan_round()
+    found = []
+
+    def watched(work):
+        def run(spec, **how):
+            federation = rounds.resources["federation"]
+            other = SiteFootage(federation, "aws", footage_folder(federation, "aws"))
+            waits = threading.Thread(target=lambda: other.in_use().__enter__(), daemon=True)
+            waits.start()
+            waits.join(0.2)
+            found.append(waits.is_alive())
+            return work(spec, **how)
+
+        return run
+
+    for name in ("_trained", "_measured"):
+        monkeypatch.setattr(federation_of_three, name, watched(getattr(federation_of_three, name)))
+    for site in ("aws", "gcp"):
+        rounds.train(site)
+    rounds.execute("adapter_job", "r0001")
+    rounds.score("aws")
+
+    assert found == [True, False, True]

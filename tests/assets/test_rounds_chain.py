@@ -1,5 +1,8 @@
 """Rounds through the real definitions: plan, deltas, adapter, scores, verdict, promotion, and what goes wrong."""
 
+import json
+from dataclasses import replace
+
 import dagster as dg
 import pytest
 
@@ -7,10 +10,12 @@ from assets.evaluation import END_TAG
 from resources.checkpoint_registry import CheckpointRegistry
 from resources.round_files import read_adapter_record, read_participants, read_round_adapter
 from resources.round_samples import work_of_samples
-from tests.assets.rounds import ASKED, HOMES, LOOSE, MadeUpRounds, Rounds, files_of
+from tests.assets.rounds import ASKED, HOMES, LOOSE, MODEL, MadeUpRounds, Rounds, files_of
 from worldloop.federation.envelopes import read_unverified
 from worldloop.federation.gates import GATES
+from worldloop.federation.privacy import privacy_spent
 from worldloop.layout import residual_key
+from worldloop.seeds import canonical_json
 
 
 @pytest.fixture
@@ -29,6 +34,11 @@ def participation(house, key="r0001"):
 def carry(house, key="r0001", **config):
     """A whole round."""
     house.plan_round(key, **config)
+    return finish(house, key)
+
+
+def finish(house, key):
+    """A round from its training on."""
     for site in HOMES:
         house.train(site, key)
     house.execute("adapter_job", key)
@@ -408,6 +418,33 @@ def test_noise_is_added_and_what_it_costs_is_said(rounds):
     assert all(one.norm > 0.01 for one in record.accepted)  # 44 numbers of noise
 
 
+def test_noise_protects_nothing_of_a_line_that_had_a_round_without(rounds):
+    noisy = {"clip_norm": 0.01, "noise_multiplier": 2.0}
+    found = []
+    for key, aggregation in (("r0001", {}), ("r0002", noisy)):
+        base = {} if key == "r0001" else {"base": "r0001"}
+        rounds.plan_round(key, waves=["w0001"], aggregation=aggregation, **base)
+        for site in HOMES:
+            rounds.train(site, key)
+        rounds.execute("adapter_job", key)
+        found.append(read_adapter_record(rounds.store, key).facts)
+
+    assert "epsilon" not in found[0].keys() | found[1].keys()
+
+
+def test_a_line_costs_what_its_round_with_the_least_noise_would_cost_each_time(rounds):
+    for key, noise in (("r0001", 1.0), ("r0002", 4.0)):
+        base = {} if key == "r0001" else {"base": "r0001"}
+        noisy = {"clip_norm": 0.01, "noise_multiplier": noise}
+        rounds.plan_round(key, waves=["w0001"], aggregation=noisy, **base)
+        for site in HOMES:
+            rounds.train(site, key)
+        rounds.execute("adapter_job", key)
+
+    spent = read_adapter_record(rounds.store, "r0002").facts["epsilon"]
+    assert spent == privacy_spent(1.0, 2, delta=1e-5).epsilon
+
+
 def test_a_late_delta_counts_once_and_less_where_the_terms_allow_it(rounds):
     late = {"terms": {"max_staleness": 1}}
     rounds.plan_round(**late)
@@ -431,6 +468,76 @@ def test_a_late_delta_counts_once_and_less_where_the_terms_allow_it(rounds):
     rounds.train("azure", "r0003")
     rounds.execute("adapter_job", "r0003")
     assert participation(rounds, "r0003")["gcp"].status == "missing"
+
+
+def test_of_two_rounds_from_nothing_the_second_is_refused_as_nobody_compared_it_with_the_first(
+    rounds,
+):
+    rounds.plan_round()
+    rounds.plan_round("r0002", waves=["w0001"])
+    finish(rounds, "r0001")
+    finish(rounds, "r0002")
+
+    outcome = rounds.outcome("r0002")
+    assert outcome.outcome == "refused"
+    assert outcome.reason.startswith(
+        "r0001 is promoted by now, and the candidate was compared with the base alone"
+    )
+    assert rounds.resources["registry"].main(MODEL.lower()) == "r0001"
+
+
+def test_a_new_adapter_that_is_asked_for_takes_the_place_of_what_stands(rounds):
+    carry(rounds)
+    carry(rounds, "r0002", waves=["w0001"], base="new")
+
+    assert rounds.outcome("r0002").outcome == "promoted"
+
+
+def test_a_delta_that_comes_between_the_deadline_and_the_verdict_changes_nothing(rounds):
+    rounds.plan_round()
+    for site in ("aws", "azure"):  # the second one after the verdict was asked for
+        rounds.train(site)
+    rounds.execute("verdict_job", "r0001", raises=False)
+    before = rounds.outcome()
+    rounds.train("gcp")
+    rounds.execute("verdict_job", "r0001", raises=False)
+
+    assert (before.outcome, rounds.outcome()) == ("failed", before)
+    assert "they came after the deadline" in before.reason
+    assert not rounds.sent("gcp").exists()
+
+
+def test_a_receipt_that_cannot_be_drawn_keeps_no_adapter_from_being_made(rounds):
+    rounds.plan_round()
+    for site in HOMES:
+        rounds.train(site)
+    losses = [{"step": step, "loss": sign * 1e308} for step, sign in ((1, 1), (2, -1))]
+    path = rounds.sent("gcp", "receipt.json")
+    path.write_bytes(canonical_json({**json.loads(path.read_bytes()), "losses": losses}))
+    rounds.execute("adapter_job", "r0001")
+
+    assert participation(rounds)["gcp"].status == "accepted"
+
+
+def test_a_late_delta_weighs_no_more_than_what_was_released_for_its_own_round(rounds, monkeypatch):
+    from assets import site_delta
+
+    late, honest = {"terms": {"max_staleness": 1}}, site_delta._header
+    rounds.plan_round(**late)
+    for site in ("aws", "azure"):
+        rounds.train(site)
+    rounds.execute("adapter_job", "r0001")
+    monkeypatch.setattr(site_delta, "_header", lambda *a: replace(honest(*a), num_clips=10**9))
+    rounds.train("gcp")
+    monkeypatch.undo()
+    rounds.plan_round("r0002", waves=["w0001"], base="r0001", **late)
+    for site in ("aws", "azure"):
+        rounds.train(site, "r0002")
+    rounds.execute("adapter_job", "r0002")
+
+    found = participation(rounds, "r0002")["gcp"]
+    assert (found.status, found.staleness) == ("refused", 1)
+    assert "at most the 2 clips" in found.reason
 
 
 @pytest.mark.slow

@@ -347,3 +347,17 @@ def test_a_late_phase_of_agents_is_ended_and_no_part_of_theirs_is_taken(rounds, 
 
     assert phase(rounds) == 2
     assert not rounds.sent("aws", "secure-2.json").exists()
+
+
+def test_an_agent_s_clock_ends_no_phase(rounds, deadline):
+    path = rounds.root / "sites.toml"
+    path.write_text(path.read_text().replace("[sites.gcp]", "[sites.gcp]\nagent = true"))
+    rounds.plan_round(**SECURE)
+    for site in ("aws", "azure"):
+        rounds.train(site)
+    deadline(datetime.min.replace(tzinfo=UTC))  # as a clock that is ahead has it
+    rounds.train("gcp")
+
+    assert phase(rounds) == 1
+    rounds.execute("phase_job", site_round_key("gcp", "r0001"))
+    assert phase(rounds) == 2

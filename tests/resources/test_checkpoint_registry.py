@@ -1,5 +1,9 @@
 """The registry of checkpoints: published whole, promoted, rolled back, tried as shadow, uploaded."""
 
+import errno
+import os
+from pathlib import Path
+
 import huggingface_hub
 import pytest
 
@@ -7,6 +11,7 @@ from resources.checkpoint_registry import CheckpointRegistry
 from resources.site_store import SiteStore
 from tests.resources.hub_server import Hub, serve
 from worldloop.errors import (
+    AccessError,
     MalformedRecordError,
     PlanConflictError,
     StoreError,
@@ -163,6 +168,62 @@ def test_a_checkpoint_of_a_bucket_is_copied_once(promoted, monkeypatch):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == files("2")
     monkeypatch.setattr(CheckpointRegistry, "_copy", None)
     assert promoted.local_folder(LINE, "r0002") == folder
+
+
+@pytest.fixture
+def of_a_bucket(promoted, monkeypatch):
+    """The same, as if its store were a bucket: checkpoints are copied before they are used."""
+    monkeypatch.setattr("resources.checkpoint_registry.folder_of", lambda url: None)
+    return promoted
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "words"),
+    [
+        (errno.ENOSPC, StoreError, r"No room in .* for 'r0002' \(\d+ bytes\)"),
+        (errno.EROFS, AccessError, "Read-only file system"),
+    ],
+)
+def test_a_copy_that_finds_no_room_is_one_clear_error_and_is_made_later(
+    of_a_bucket, monkeypatch, number, error, words
+):
+    write = Path.write_bytes
+
+    def refuse(path, content):
+        if path.name == "evaluation.json":
+            raise OSError(number, os.strerror(number))
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    with pytest.raises(error, match=words):
+        of_a_bucket.local_folder(LINE, "r0002")
+    monkeypatch.setattr(Path, "write_bytes", write)
+    folder = of_a_bucket.local_folder(LINE, "r0002")
+
+    assert {path.name for path in folder.iterdir()} == files().keys()
+    assert [path.name for path in folder.parent.iterdir()] == ["r0002"]
+
+
+def test_two_that_copy_at_once_both_find_it_whole(of_a_bucket, monkeypatch):
+    write, other = Path.write_bytes, []
+
+    def write_while_another_copies(path, content):
+        if not other:
+            other.append(path)
+            of_a_bucket.local_folder(LINE, "r0002")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", write_while_another_copies)
+    folder = of_a_bucket.local_folder(LINE, "r0002")
+
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == files("2")
+    assert [path.name for path in folder.parent.iterdir()] == ["r0002"]
+
+
+def test_what_lies_beside_the_decisions_is_none(promoted):
+    promoted.store.put("registry/tiny/history/000001.json.orig", b"of an editor")
+
+    assert [one.round for one in promoted.history(LINE)] == ["r0001", "r0002"]
 
 
 @pytest.fixture

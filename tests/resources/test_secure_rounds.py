@@ -23,7 +23,12 @@ from worldloop import layout
 from worldloop.cosmos.families import ClipShape
 from worldloop.errors import MalformedRecordError, StoreError
 from worldloop.federation.adapters import adapter_sha256, start_from_shapes
-from worldloop.federation.envelopes import DeltaHeader, read_unverified
+from worldloop.federation.envelopes import (
+    DeltaHeader,
+    read_record,
+    read_unverified,
+    sign_record,
+)
 from worldloop.federation.outbox import DELTA
 from worldloop.federation.rounds import Aggregation, Base, RoundPlan, Training, Trial
 from worldloop.federation.rounds import Terms as RoundTerms
@@ -296,3 +301,51 @@ def test_training_has_the_plan_s_deadline_and_later_phases_a_short_one(federated
     federated.phase()
     left_s = (phase_deadline(federated.outbox, PLAN) - datetime.now(UTC)).total_seconds()
     assert 500 < left_s <= 601
+
+
+def send_around_the_outbox(federated, name, **changes):
+    """What `gcp` sent, changed, signed anew and put straight into the coordinator's store."""
+    key, store = layout.sent_key("r0001", "gcp", name), federated.outbox.coordinator
+    record = {**read_record(store.get(key), what=name), **changes}
+    said = {field: value for field, value in record.items() if value is not None}
+    store.put(key, sign_record(said, federated.keys["gcp"].private_key("gcp")))
+
+
+OTHERS = tuple(site for site in SITES if site != "gcp")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("secure-1.json", {"weight_bits": 10**12}),
+        ("secure-1.json", {"weight_bits": "many"}),
+        ("secure-1.json", {"encryption_key": "00" * 32}),
+        ("secure-1.json", {"mask_key": None}),
+        ("secure-2.json", {"shares": {}}),
+        ("secure-2.json", {"shares": None}),
+        ("secure-4.json", {"self_shares": None}),
+    ],
+)
+def test_a_signed_file_that_nobody_could_use_costs_the_others_nothing(federated, name, changes):
+    for phase in range(1, 5):
+        for site in SITES if phase <= int(name[7]) else OTHERS:
+            federated.turn(site)
+        if FILES[phase] == name:
+            send_around_the_outbox(federated, name, **changes)
+        standing = coordinator_turn(federated.outbox, PLAN, is_late=True)
+
+    assert standing.phase == 5
+    check_mean(federated.sum(), SITES if name == "secure-4.json" else OTHERS)
+
+
+def test_a_masked_delta_of_another_shape_is_left_out_of_the_sum(federated, monkeypatch):
+    federated.phase()
+    federated.phase()
+    monkeypatch.setitem(DELTAS, "gcp", {n: d[:, :7] for n, d in DELTAS["gcp"].items()})
+    shapes = {name: each.shape for name, each in DELTAS["gcp"].items()}
+    federated.turn("gcp", start=adapter_sha256(start_from_shapes(PLAN.seed, shapes)))
+    federated.phase(OTHERS, is_late=True)
+    federated.phase(OTHERS)
+
+    monkeypatch.undo()
+    check_mean(federated.sum(), OTHERS)

@@ -214,3 +214,41 @@ def test_no_phase_is_asked_of_an_agent_s_site(by_an_agent):
 
     assert keys(result) == ["r0001/delta/aws/1", "r0001/delta/local/1"]
     assert [request.job_name for request in result.run_requests] == ["delta_job"] * 2
+
+
+@pytest.fixture
+def without_gcp(house):
+    """The site `gcp` was taken out of the sites file while its round is open."""
+    path = house.root / "sites.toml"
+    path.write_text(path.read_text().split("[sites.gcp]")[0])
+    return house
+
+
+def test_a_site_that_is_taken_out_in_mid_round_keeps_nobody_else_from_being_asked(without_gcp):
+    open_round(without_gcp, opened_at=NOW)
+
+    assert keys(tick(without_gcp)) == ["r0001/delta/aws", "r0001/delta/local"]
+    for site in ("aws", "local"):
+        record_run(without_gcp, "delta_job", f"r0001|{site}", SUCCESS)
+    send(without_gcp, "delta.bin", "aws", "local")
+    assert "gcp not in sites.toml any more" in tick(without_gcp).skip_message
+
+
+def test_scores_of_a_site_that_was_taken_out_are_not_waited_for(without_gcp):
+    open_round(without_gcp, opened_at=NOW)
+    aggregate(without_gcp)
+
+    assert keys(tick(without_gcp)) == ["r0001/scores/aws", "r0001/scores/local"]
+    for site in ("aws", "local"):
+        record_run(without_gcp, "scores_job", f"r0001|{site}", SUCCESS)
+    send(without_gcp, "scores.json", "aws", "local")
+    assert keys(tick(without_gcp)) == ["r0001/verdict"]
+
+
+def test_no_phase_of_a_secure_round_is_ended_by_a_site_that_was_taken_out(without_gcp):
+    open_round(without_gcp, aggregation=Aggregation(secure=True))  # planned long ago
+    for site in SITES:
+        without_gcp.store.put(layout.public_key_key(site), b"key")
+    send(without_gcp, "secure-1.json", "gcp", "local")
+
+    assert keys(tick(without_gcp)) == ["r0001/delta/local/1/late"]

@@ -98,6 +98,10 @@ def test_a_wave_of_given_scenes_has_their_places_and_seeds():
     ("scenes", "message"),
     [
         (["tokyo/zoo"], "tokyo/zoo@17"),
+        (["tokyo/zoo@\u00b2"], "tokyo/zoo@17"),
+        ([f"tokyo/zoo@{'9' * 5000}"], "below 2\\*\\*63"),
+        (["tokyo/zoo@9223372036854775808"], "below 2\\*\\*63"),
+        (["tokyo/zoo@1?camera=tour&camera=stroll"], "each wish once"),
         (["tokyo/zoo@1", "tokyo/zoo@1"], "each scene once"),
         ([], "at least one place"),
     ],
@@ -315,7 +319,11 @@ def test_a_plan_without_counts_has_the_record_that_it_always_had():
     [
         ({"weights": {"*/*": 0.0}}, MalformedRecordError, "some place with a weight"),
         ({"weights": ONLY_ZOOS}, MalformedRecordError, "plan fewer cities"),
-        ({"targets": {"tokyo/zoo": 1001}}, MalformedRecordError, "1 to 1000"),
+        (
+            {"targets": {"tokyo/zoo": 1001}},
+            MalformedRecordError,
+            "target of 'tokyo/zoo'.*1 to 1000",
+        ),
         ({"targets": {"tokyo/library": 1}}, UnknownKeyError, "world grammar"),
         ({"mix": {"driving": 1.0}}, MalformedRecordError, "category mix"),
     ],
@@ -331,6 +339,13 @@ def test_wishes_that_a_wave_can_be_planned_with_pass():
     check_wishes(ATLAS, num_cities=4, weights=ONLY_ZOOS, mix={"nature": 1.0}, sketch=True)
     check_wishes(ATLAS, num_cities=5, targets={"tokyo/library": 9}, sketch=False)
     assert len(covering(num_cities=4, weights=ONLY_ZOOS).clips) == 4
+
+
+def test_places_that_cannot_be_as_asked_for_are_not_chosen():
+    wet = covering(num_cities=9, asked={"season": "wet season"})
+    assert len(wet.cities) == 9
+    with pytest.raises(MalformedRecordError, match="where all that is asked for can be"):
+        covering(num_cities=1, weights=ONLY_ZOOS, asked={"season": "summer", "weather": "snow"})
 
 
 def test_a_category_that_no_sketch_shows_is_refused():

@@ -36,7 +36,7 @@ from worldloop.atlas.records import (
     Species,
     WeatherRule,
 )
-from worldloop.atlas.seasons import has_warm_season
+from worldloop.atlas.seasons import has_warm_season, plant_class
 from worldloop.errors import MalformedRecordError, UnknownKeyError
 from worldloop.seeds import content_id
 
@@ -136,9 +136,7 @@ class Atlas:
 
     def has(self, city: str, institution: str) -> bool:
         """Whether a city has an institution: a harbour needs water, a water park a warm season."""
-        kind, place = self.institution(institution), self.city(city)
-        is_dry = kind.needs_waterfront and place.waterfront == "none"
-        return not is_dry and not (kind.needs_warmth and not has_warm_season(place))
+        return not _what_lacks(self.city(city), self.institution(institution))
 
     def parse_place(self, place: str) -> tuple[City, Institution]:
         """City and institution of a place as people write it.
@@ -158,9 +156,8 @@ class Atlas:
                 "place", place, "<city>/<institution>", "Write it like 'tokyo/zoo'."
             )
         city, institution = self.city(parts[0]), self.institution(parts[1])
-        if not self.has(city.key, institution.key):
-            is_dry = institution.needs_waterfront and city.waterfront == "none"
-            needed = "a city at the water" if is_dry else "a city that has a warm season"
+        needed = _what_lacks(city, institution)
+        if needed:
             raise MalformedRecordError("place", place, needed, "Choose another city.")
         return city, institution
 
@@ -203,6 +200,11 @@ class Atlas:
         """
         return parse_hours(self.decorum(city, institution, "hours").values[0])
 
+    @cached_property
+    def holiday_years(self) -> frozenset[int]:
+        """Years whose public holidays are known."""
+        return frozenset(int(row.date[:4]) for row in self.holidays)
+
     def day_kind(self, city: str, date: dt.date) -> tuple[DayKind, str]:
         """Whether people in a city work on a date, and the English name of its holiday or "".
 
@@ -238,7 +240,7 @@ class Atlas:
         place, kind = self.city(city), self.institution(institution)
         return tuple(
             one
-            for one in self._species_of(place.koeppen, place.continent)
+            for one in self._species_of(plant_class(place), place.continent)
             if kind.key in one.institutions or (not one.institutions and kind.setting == "outdoor")
         )
 
@@ -325,6 +327,15 @@ class Atlas:
                 and (not one.continents or continent in one.continents)
             )
         return known[koeppen, continent]
+
+
+def _what_lacks(city: City, kind: Institution) -> str:
+    """What kind of city an institution needs and this one is not; empty if it can be there."""
+    if kind.needs_waterfront and city.waterfront == "none":
+        return "a city at the water"
+    if kind.needs_warmth and not has_warm_season(city):
+        return "a city that has a warm season"
+    return ""
 
 
 @cache

@@ -15,6 +15,11 @@ YEAR = 2026
 LONGEST_NAME = 32
 NAMELESS = "Public holiday"  # where the package has a long name, or none in English
 SUNDAYS = "Sunday"  # some countries count them all; the weekend says so already
+NO_WEEKEND_IN_CLDR = (
+    "BD",
+    "BN",
+    "DJ",
+)  # it has the world's there; the package `holidays` has theirs
 COUNTRY_NAMES = {  # as prose says them; GeoNames has them without article
     "AE": "the United Arab Emirates",
     "BS": "the Bahamas",
@@ -71,7 +76,11 @@ def _one_unit(country: str, units: Collection[str]) -> str:
 
 
 def weekend(country: str) -> list[int]:
-    """Days off, 0 is Monday, from CLDR: `[5, 6]` in Japan, `[4]` in Iran, `[4, 5]` in Egypt."""
+    """Days off, 0 is Monday: `[5, 6]` in Japan, `[4]` in Iran, `[4, 5]` in Egypt, `[4, 6]` in Brunei."""
+    if country in NO_WEEKEND_IN_CLDR:
+        import holidays
+
+        return sorted(holidays.country_holidays(country).weekend)
     locale = _locale(country)
     first, last = locale.weekend_start, locale.weekend_end
     return sorted((first + step) % 7 for step in range((last - first) % 7 + 1))

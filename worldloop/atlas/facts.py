@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 from worldloop.atlas.atlas import Atlas
+from worldloop.atlas.opening import WEEKDAYS
 from worldloop.atlas.records import (
     FALLBACK_LANGUAGE,
     City,
@@ -12,6 +13,7 @@ from worldloop.atlas.records import (
     Institution,
     SignWord,
 )
+from worldloop.atlas.seasons import may_snow, seasons_of
 
 WEATHERS = ("clear", "cloudy", "rain", "fog", "snow")
 _NOT_FACTS = frozenset({"key"})
@@ -113,7 +115,10 @@ def _country_facts(atlas: Atlas, country: Country) -> Iterator[Fact]:
     for name in (field.name for field in fields(country)):
         if name not in _NOT_FACTS:
             source = column_source(atlas, "countries", name)
-            yield _fact(atlas, f"country.{name}", _text(getattr(country, name)), scope, source)
+            value = getattr(country, name)
+            if name == "weekend":
+                value = tuple(WEEKDAYS[day] for day in value)
+            yield _fact(atlas, f"country.{name}", _text(value), scope, source)
     for row in atlas.holidays:
         if row.country == country.key:
             yield _fact(atlas, f"holiday:{row.date}", row.name, scope, row.source)
@@ -172,9 +177,11 @@ def _nature_facts(atlas: Atlas, city: City, kind: Institution) -> Iterator[Fact]
     """Weathers of the climate by season, plants and animals."""
     scope = f"climate {city.koeppen}"
     source = column_source(atlas, "climates", "weights")
-    for season in dict.fromkeys(name for rule in atlas.weather_rules for name in rule.seasons):
-        weights = atlas.weather_weights(city.koeppen, season)
-        value = ", ".join(f"{name} {n}" for name, n in zip(WEATHERS, weights, strict=True) if n)
+    for season in seasons_of(city):
+        weights = dict(zip(WEATHERS, atlas.weather_weights(city.koeppen, season), strict=True))
+        if not may_snow(city, season):
+            weights["snow"] = 0
+        value = ", ".join(f"{name} {weight}" for name, weight in weights.items() if weight)
         yield _fact(atlas, f"weather:{season}", value, scope, source)
     for one in atlas.species(city.key, kind.key):
         continents = ", ".join(one.continents) or "every continent"

@@ -78,7 +78,7 @@ class Country:
     Attributes:
         key: ISO 3166 code.
         name: English name, as prompts say it.
-        weekend: Days off, 0 is Monday, e.g. `(5, 6)`; from CLDR.
+        weekend: Days off, 0 is Monday, e.g. `(5, 6)`.
         speed_unit: `km/h` or `mph`; from country-coder.
         numbering: CLDR numbering system of its first language, e.g. `latn`, `arab`, `deva`.
     """

@@ -28,6 +28,22 @@ def season_of(city: City, day: dt.date) -> str:
     return ("winter", "spring", "summer", "autumn")[quarter if northern else (quarter + 2) % 4]
 
 
+def seasons_of(city: City) -> tuple[str, ...]:
+    """The seasons of a place, from January on."""
+    days = (dt.date(2000, month, 1) for month in range(1, 13))
+    return tuple(dict.fromkeys(season_of(city, day) for day in days))
+
+
+def plant_class(city: City) -> str:
+    """The Koeppen class whose plants and animals live at a place.
+
+    Class Cfb near the equator is a highland without winter: what grows there is that of Cwb, and not
+    the beeches and larches of Europe.
+    """
+    is_tropical = abs(city.latitude_deg) < TWO_SEASONS_LATITUDE_DEG
+    return "Cwb" if city.koeppen == "Cfb" and is_tropical else city.koeppen
+
+
 def may_snow(city: City, season: str) -> bool:
     """Whether snow may fall: winter in D and E, and in C outside the subtropics, never in Cs."""
     if season != "winter" or city.koeppen[0] not in "CDE" or city.koeppen.startswith("Cs"):
@@ -58,5 +74,4 @@ def is_warm(city: City, season: str) -> bool:
 
 def has_warm_season(city: City) -> bool:
     """Whether people undress outdoors in some month of the year."""
-    days = (dt.date(2000, month, 1) for month in range(1, 13))
-    return any(is_warm(city, season_of(city, day)) for day in days)
+    return any(is_warm(city, season) for season in seasons_of(city))

@@ -25,7 +25,9 @@ CONTROLS = (FIRST_FRAMES, *VIDEO_CONTROLS)
 PROMPT_FORMS: tuple[PromptForm, ...] = ("prose", "cosmos3")
 SOURCES: tuple[Source, ...] = ("sketch", "draft")
 MAX_BATCH = 64
-LOCAL = "local"  # a negative prompt that is written for each scene, see `worldloop.prompts.negatives`
+LOCAL = (
+    "local"  # a negative prompt that is written for each scene, see `worldloop.prompts.negatives`
+)
 
 
 @dataclass(frozen=True)

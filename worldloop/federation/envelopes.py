@@ -26,6 +26,7 @@ MAGIC = b"WLDELTA1"
 MASKED_CODEC = "masked"  # of a delta that secure aggregation hides, see masking.py
 SIGNATURE_BYTES = 64
 MAX_HEADER_BYTES = 4096
+MAX_NUMBER = 1e15  # of what a site says; sums of a few are finite
 _LENGTH_BYTES = 4
 _FRAME_BYTES = len(MAGIC) + _LENGTH_BYTES
 _REPORT_DOMAIN = b"worldloop report 1\n"  # a report's signature is no delta's
@@ -250,7 +251,12 @@ def read_record(content: bytes, *, what: str) -> dict[str, Any]:
         MalformedRecordError: If it is none.
     """
     try:
-        record = json.loads(content, parse_constant=_no_constant, object_pairs_hook=_once_each)
+        record = json.loads(
+            content,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+            object_pairs_hook=_once_each,
+        )
     except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict):
@@ -265,6 +271,14 @@ def read_record(content: bytes, *, what: str) -> dict[str, Any]:
 
 def _no_constant(name: str) -> None:
     raise ValueError(name)
+
+
+def _finite(text: str) -> float:
+    """A number that float64 can hold: `1e999` is none, and JSON allows it."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -340,6 +354,10 @@ def _checked(record: Mapping[str, Any]) -> None:
 
 
 def _check_numbers(header: DeltaHeader, max_norm: float) -> None:
+    said = {name: value for name, value in asdict(header).items() if type(value) in (int, float)}
+    for name, value in said.items():
+        if abs(value) > MAX_NUMBER:
+            raise _refusal(name, value, f"at most {MAX_NUMBER:g}", "Train again.")
     counts = (header.num_clips, header.num_steps, header.norm, header.took_s, header.gpu_s)
     if min(counts) < 0 or (header.num_clips > 0) != (header.num_steps > 0):
         raise _refusal(

@@ -15,6 +15,7 @@ import numpy as np
 
 from worldloop.cosmos.gates import Estimate
 from worldloop.errors import MalformedRecordError
+from worldloop.federation.envelopes import MAX_NUMBER
 from worldloop.federation.rounds import RoundPlan
 from worldloop.seeds import stream
 
@@ -24,6 +25,8 @@ BEFORE, AFTER, FOOTAGE = "before", "after", "footage"
 CHANGE = f"{AFTER} - {BEFORE}"
 NUM_RESAMPLES = 2000
 _INTERVAL = (5, 95)  # percentiles
+# further out no model is, and ratios of losses and their means stay finite
+_LEAST_LOSS, _MOST_LOSS = 1e-15, 1e15
 
 Row = TypeVar("Row")
 
@@ -193,11 +196,11 @@ class SiteScores:
         """
         _check_losses(f"scores of site {self.site}", self.losses)
         for seconds in (self.wall_s, self.gpu_s):
-            if not 0 <= seconds < math.inf:
+            if not 0 <= seconds <= MAX_NUMBER:
                 raise MalformedRecordError(
                     f"scores of site {self.site}, seconds",
                     seconds,
-                    "0 or more",
+                    f"0 to {MAX_NUMBER:g}",
                     "Measure again.",
                 )
         for row in self.nearest:
@@ -632,11 +635,11 @@ def _check_losses(what: str, rows: Sequence[PairedLoss]) -> None:
     for row in rows:
         given = [row.before, row.after, row.before_other, row.after_other]
         numbers = [value for value in given if value is not None]
-        if not all(math.isfinite(value) and value > 0 for value in numbers):
+        if not all(_LEAST_LOSS <= value <= _MOST_LOSS for value in numbers):
             raise MalformedRecordError(
                 f"{what}, clip {row.recipe_id}",
                 numbers,
-                "finite losses above 0",
+                f"losses above 0, from {_LEAST_LOSS:g} to {_MOST_LOSS:g}",
                 "The adapter gives no numbers there; train it again.",
             )
         if row.recipe_id in seen:

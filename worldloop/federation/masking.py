@@ -199,7 +199,7 @@ class MaskingSite:
         of_masks, of_selves = {}, {}
         for other in sorted(roster):
             key = self._pair_key(keys[other], other, self.site, first)
-            mask, own = _opened(key, shares[other]["shares"][self.site], other)
+            mask, own = _opened(key, shares[other]["shares"].get(self.site, ""), other)
             if other in survivors:
                 of_selves[other] = own.hex()
             else:
@@ -274,6 +274,23 @@ def unmasked(
             seed = _pair_seed(secret, gone, keys[site], site, terms)
             add_mask(total, seed, negative=site < gone)
     return total
+
+
+def is_public_key(hex_digits: str) -> bool:
+    """Whether a secret can be agreed on with a public key: with a point of low order none can.
+
+    Args:
+        hex_digits: 64 of them.
+
+    Example:
+        >>> is_public_key("02" * 32), is_public_key("00" * 32)
+        (True, False)
+    """
+    try:
+        _agreed(bytes(SECRET_BYTES), hex_digits)
+    except ValueError:
+        return False
+    return True
 
 
 def add_mask(ring: Ring, seed: bytes, *, negative: bool = False) -> None:

@@ -17,8 +17,13 @@ from typing import Any
 from worldloop.atlas.atlas import load_atlas
 from worldloop.errors import MalformedRecordError
 from worldloop.federation.codecs import decode
-from worldloop.federation.envelopes import MASKED_CODEC, read_record, read_unverified
-from worldloop.federation.masking import read_masked
+from worldloop.federation.envelopes import (
+    MASKED_CODEC,
+    MAX_NUMBER,
+    read_record,
+    read_unverified,
+)
+from worldloop.federation.masking import is_public_key, read_masked
 from worldloop.federation.rounds import CODECS
 from worldloop.seeds import canonical_json
 
@@ -30,7 +35,7 @@ MAX_REPORT_BYTES = 8 << 20
 MAX_DELTA_BYTES = 8 << 30
 MAX_ROWS = 100_000  # clips that a site measures
 MAX_LOSS_POINTS = 1024  # of a curve
-MAX_NUMBER = 1e15
+MAX_WEIGHT_BITS = 50  # of a weight up to `MAX_NUMBER`
 
 # A rule looks at a value and says what it expected instead; None if the value may leave.
 Rule = Callable[[Any], str | None]
@@ -62,6 +67,16 @@ def _number(value: Any) -> str | None:
 def _count(value: Any) -> str | None:
     fits = type(value) is int and 0 <= value <= MAX_NUMBER
     return None if fits else "a count"
+
+
+def _weight_bits(value: Any) -> str | None:
+    fits = type(value) is int and 1 <= value <= MAX_WEIGHT_BITS
+    return None if fits else f"1 to {MAX_WEIGHT_BITS} bits"
+
+
+def _public_key(value: Any) -> str | None:
+    fits = _SHA256(value) is None and is_public_key(value)
+    return None if fits else "a public key of 64 hex digits"
 
 
 def _flag(value: Any) -> str | None:
@@ -171,7 +186,11 @@ _DRIFT: _Fields = {
     "num_clips": _count,
     "drift_version": _count,
 }
-_KEYS: _Fields = {"encryption_key": _SHA256, "mask_key": _SHA256, "weight_bits": _count}
+_KEYS: _Fields = {
+    "encryption_key": _public_key,
+    "mask_key": _public_key,
+    "weight_bits": _weight_bits,
+}
 # texts that an asset may show, by the name of the field; every other text must be an id
 _SHOWN: _Fields = {
     "round": _ROUND,
@@ -318,7 +337,7 @@ def _check_tables(name: str, record: Mapping[str, Any], tables: _Fields) -> None
     flat = {field: value for field, value in record.items() if field not in tables}
     _check_fields(name, flat, _SENDER, _OPTIONAL)
     for table, rule in tables.items():
-        _check_named(f"{name}, {table}", record.get(table, {}), _SITE, rule, 256)
+        _check_named(f"{name}, {table}", record.get(table), _SITE, rule, 256)
 
 
 _REPORTS: Mapping[str, Callable[[str, Mapping[str, Any]], None]] = {

@@ -72,6 +72,7 @@ class Standing:
         runs: State of every step that was ever asked for.
         masking: Of a secure round that has no adapter yet.
         by_agents: Sites whose part an agent of their own carries: nothing is asked for them.
+        gone: Sites that the sites file does not have any more: nothing can be asked for them.
     """
 
     deltas: Collection[str] = ()
@@ -81,6 +82,11 @@ class Standing:
     runs: Mapping[str, RunState] = field(default_factory=dict)
     masking: Masking | None = None
     by_agents: Collection[str] = ()
+    gone: Collection[str] = ()
+
+    def asks(self, site: str) -> bool:
+        """Whether a site's part is asked for."""
+        return site not in self.by_agents and site not in self.gone
 
 
 @dataclass(frozen=True)
@@ -183,8 +189,8 @@ def _before_adapter(plan: RoundPlan, standing: Standing, now: datetime) -> Due:
             return Due((ADAPTER,), f"the deadline has passed; {counted}, which is a quorum")
         return Due((VERDICT,), missing_quorum(plan, len(sent)))
     waiting = [site for site in plan.sites if site not in sent]
-    counted += _left_to_agents(waiting, standing)
-    ours = [f"delta/{site}" for site in waiting if site not in standing.by_agents]
+    counted += _not_asked(waiting, standing)
+    ours = [f"delta/{site}" for site in waiting if standing.asks(site)]
     asked = tuple(step for step in ours if step not in standing.runs)
     if asked:
         return Due(asked, f"{counted}; sites are asked to train")
@@ -194,10 +200,12 @@ def _before_adapter(plan: RoundPlan, standing: Standing, now: datetime) -> Due:
     return Due((), f"{counted}{words}; the deadline is {deadline(plan):%Y-%m-%d %H:%M:%S} UTC")
 
 
-def _left_to_agents(waiting: Iterable[str], standing: Standing) -> str:
+def _not_asked(waiting: Iterable[str], standing: Standing) -> str:
     """Whose part the round waits for without asking, in words."""
     left = [site for site in waiting if site in standing.by_agents]
-    return f"; {', '.join(left)} left to agents of their own" if left else ""
+    gone = [site for site in waiting if site in standing.gone]
+    words = f"; {', '.join(left)} left to agents of their own" if left else ""
+    return words + (f"; {', '.join(gone)} not in sites.toml any more" if gone else "")
 
 
 def _in_phase(plan: RoundPlan, masking: Masking, standing: Standing, now: datetime) -> Due:
@@ -217,13 +225,11 @@ def _in_phase(plan: RoundPlan, masking: Masking, standing: Standing, now: dateti
         return Due((VERDICT,), masking.problem)
     runs = standing.runs
     waiting = [step.split("/")[1] for step in masking.steps if not step.endswith(LATE)]
-    counted += _left_to_agents(waiting, standing)
+    counted += _not_asked(waiting, standing)
     new = tuple(
         step
         for step in masking.steps
-        if step not in runs
-        and not step.endswith(LATE)
-        and step.split("/")[1] not in standing.by_agents
+        if step not in runs and not step.endswith(LATE) and standing.asks(step.split("/")[1])
     )
     if new and not (masking.is_late and masking.phase == 1):
         return Due(new, f"{counted}; the others are asked")
@@ -238,7 +244,11 @@ def _in_phase(plan: RoundPlan, masking: Masking, standing: Standing, now: dateti
         return Due((), f"{counted}; its deadline has passed, and runs of it are under way")
     if masking.num_sent < masking.needed:
         return Due((VERDICT,), f"{counted} in time, of {masking.needed} that it needs")
-    late = [s for s in masking.steps if s not in runs and s.endswith(LATE)]
+    late = [
+        step
+        for step in masking.steps
+        if step not in runs and step.endswith(LATE) and step.split("/")[1] not in standing.gone
+    ]
     if late:
         return Due((late[0],), f"{counted}; its deadline has passed, so it is ended")
     return Due((VERDICT,), f"{counted}, and it could not be ended: see the runs of delta_job")
@@ -252,11 +262,12 @@ def _after_adapter(plan: RoundPlan, standing: Standing, since: datetime, now: da
     due_at = since + timedelta(seconds=plan.terms.scores_deadline_s)
     if now >= due_at:
         return Due((VERDICT,), f"the deadline for scores has passed; {counted}")
-    counted += _left_to_agents(waiting, standing)
-    ours = [f"scores/{site}" for site in waiting if site not in standing.by_agents]
+    counted += _not_asked(waiting, standing)
+    ours = [f"scores/{site}" for site in waiting if standing.asks(site)]
     asked = tuple(step for step in ours if step not in standing.runs)
     if asked:
         return Due(asked, f"{counted}; sites are asked to measure")
-    if len(ours) == len(waiting) and all(standing.runs[step] != "live" for step in ours):
+    by_agent = any(site in standing.by_agents for site in waiting)
+    if not by_agent and all(standing.runs[step] != "live" for step in ours):
         return Due((VERDICT,), f"{counted}, and no other is measuring")
     return Due((), f"{counted}; the deadline is {due_at:%Y-%m-%d %H:%M:%S} UTC")

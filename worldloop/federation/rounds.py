@@ -4,9 +4,10 @@ A plan is written once and never changed; its hash stands in every delta, so a d
 another base or an altered plan is refused.
 """
 
+import math
 import re
-from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, Self
 
 from worldloop.cosmos.families import ClipShape
@@ -20,6 +21,7 @@ Mode = Literal["lora", "full"]
 Codec = Literal["float32", "int8", "int4"]
 MODES: tuple[Mode, ...] = ("lora", "full")
 CODECS: tuple[Codec, ...] = ("float32", "int8", "int4")
+MAX_DEADLINE_S = 1e9  # 31 years; a date cannot be much later
 PRECISIONS = ("bf16", "fp32", "fp8")
 STRATEGIES = ("fedavg", "fedadam", "fedprox", "diloco", "trimmed_mean", "median")
 ROBUST_STRATEGIES = ("trimmed_mean", "median")
@@ -405,15 +407,6 @@ def _problems(plan: RoundPlan) -> list[tuple[str, object, str, str]]:
             ("quorum", terms.quorum, f"1 to {len(plan.sites)}, the number of sites", "Correct it."),
         ),
         (
-            terms.deadline_s <= 0 or terms.scores_deadline_s <= 0,
-            (
-                "deadline_s",
-                min(terms.deadline_s, terms.scores_deadline_s),
-                "more than 0",
-                "Correct it.",
-            ),
-        ),
-        (
             training.mode not in MODES,
             ("mode", training.mode, f"one of {MODES}", "Choose one of them."),
         ),
@@ -431,7 +424,50 @@ def _problems(plan: RoundPlan) -> list[tuple[str, object, str, str]]:
             ),
         ),
     ]
-    return [problem for is_wrong, problem in rules if is_wrong] or _strategy_problems(plan)
+    wrong = [problem for is_wrong, problem in rules if is_wrong]
+    return wrong or [*_number_problems(plan)] or _strategy_problems(plan)
+
+
+_ABOVE_0, _BELOW_1 = math.ulp(0.0), math.nextafter(1.0, 0.0)
+_RANGES: Mapping[str, tuple[float, float]] = {
+    "deadline_s": (_ABOVE_0, MAX_DEADLINE_S),
+    "scores_deadline_s": (_ABOVE_0, MAX_DEADLINE_S),
+    "target_delta": (_ABOVE_0, _BELOW_1),
+    "learning_rate": (_ABOVE_0, math.inf),
+    "ema_decay": (0.0, _BELOW_1),
+    "caption_dropout": (0.0, 1.0),
+    "noise_levels": (1, math.inf),
+    "sequence_interval": (1, math.inf),
+    **dict.fromkeys(
+        ("first_blocks", "warmup_steps", "weight_decay", "prox_mu", "max_clips", "ema_rate")
+        + ("start_frame_interval", "cosine_steps", "clip_norm", "noise_multiplier", "max_norm")
+        + ("staleness_power", "max_staleness", "num_clips"),
+        (0.0, math.inf),
+    ),
+}
+"""Of numbers of a plan's parts, both ends included; the others may be any."""
+
+
+def _number_problems(plan: RoundPlan) -> Iterator[tuple[str, object, str, str]]:
+    """Numbers that would stop a round only once its sites have trained, or the sensor that carries it."""
+    parts = (plan.training, plan.aggregation, plan.terms, plan.trial)
+    numbers = [(each.name, getattr(part, each.name)) for part in parts for each in fields(part)]
+    for name, value in numbers:
+        low, high = _RANGES.get(name, (-math.inf, math.inf))
+        if isinstance(value, int | float) and not (low <= value <= high and abs(value) < math.inf):
+            yield name, value, _spoken(low, high), "Correct it."
+    for name, value in plan.trial.limits.items():
+        if not 0 <= value < math.inf:
+            yield f"limit {name}", value, "a finite number of at least 0", "Correct it."
+    if not plan.training.conditioning_frames:
+        expected = "at least one count, (0,) for none"
+        yield "conditioning_frames", plan.training.conditioning_frames, expected, "Correct it."
+
+
+def _spoken(low: float, high: float) -> str:
+    least = "above 0" if low == _ABOVE_0 else f"of at least {low:g}" if low > -math.inf else ""
+    most = "below 1" if high == _BELOW_1 else f"of at most {high:g}" if high < math.inf else ""
+    return " ".join(["a finite number", *filter(None, (least, "and" * bool(least and most), most))])
 
 
 def _strategy_problems(plan: RoundPlan) -> list[tuple[str, object, str, str]]:

@@ -44,7 +44,7 @@ _HUNG = (
     "above a door",
 )
 _BY_ROADS = ("overhead", "beside the way", "in clear letters", "on a plate", "on a board")
-_SEEN = ("stands", "is written", "can be read", "is lettered", "appears", "is displayed")
+_SEEN = ("stands", "is written", "can be read", "is shown", "appears", "is displayed")
 
 
 def quoted_signs(scene: Scene) -> list[Sign]:

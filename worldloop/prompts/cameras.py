@@ -54,7 +54,7 @@ _PATHS: dict[str, tuple[str, ...]] = {
 CAMERA_WORDS: dict[str, tuple[str, ...]] = {
     "stroll": ("walk ahead", "forward", "walks ahead", "moves ahead"),
     "tour": ("both sides", "looking around", "look around", "looks around"),
-    "wander": ("wander", "roam"),
+    "wander": ("wandering", "free wander", "camera wanders", "roam"),
     "still": ("fixed", "still position", "stands still", "motionless", "static", "does not move"),
     "drive": (
         "windscreen",

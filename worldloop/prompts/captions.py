@@ -5,18 +5,18 @@ from worldloop.atlas.records import Institution
 from worldloop.prompts.dice import Dice, dice_of
 from worldloop.prompts.places import where, words_of
 from worldloop.prompts.roads import FULLNESS, open_road
+from worldloop.prompts.words import KINDS as NOUNS
 from worldloop.prompts.words import (
-    CROWDS,
     an,
     clothes,
     counted,
+    crowd_word,
     joined,
     num_words,
     plural,
     thing,
     weather_word,
 )
-from worldloop.prompts.words import KINDS as NOUNS
 from worldloop.scenes.scene import Scene, Subject
 
 MIN_WORDS, MAX_WORDS = 10, 25
@@ -94,7 +94,7 @@ def _facts(scene: Scene, atlas: Atlas, place: Institution, dice: Dice) -> dict[s
     city = atlas.city(scene.city)
     road = open_road(scene, atlas)
     kind = road.name if road else dice.pick(KINDS.get(scene.institution) or words_of(place).names)
-    weather, crowd = weather_word(scene), CROWDS[scene.crowd]
+    weather, crowd = weather_word(scene), crowd_word(scene.crowd, is_staffed=bool(scene.roles))
     if road and scene.drive:
         crowd = FULLNESS[scene.drive.density]
     time = _time(scene, dice)

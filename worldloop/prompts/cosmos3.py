@@ -16,8 +16,8 @@ from worldloop.prompts.dice import dice_of
 from worldloop.prompts.places import where, words_of
 from worldloop.prompts.prose import activity_of, told_details, write_prose
 from worldloop.prompts.roads import DENSITY_WORDS, FULLNESS, open_road, speed_text
+from worldloop.prompts.skies import HORIZON_DEG, is_dim
 from worldloop.prompts.words import (
-    CROWDS,
     KINDS,
     NAMES,
     an,
@@ -25,6 +25,7 @@ from worldloop.prompts.words import (
     clock,
     clothes,
     compass,
+    crowd_word,
     daypart,
     person,
     thing,
@@ -67,6 +68,18 @@ _ENDINGS = (
     "Nothing is cut in these {s} seconds, and letters on signs do not change.",
     "It lasts {s} seconds in a single take, under the same light throughout.",
 )
+_INDOOR_LIGHT = {
+    "conditions": "Even artificial light",
+    "direction": "From the ceiling",
+    "shadows": "Soft and faint",
+    "illumination_effect": "Bright, balanced exposure",
+}
+_DIM_LIGHT = {
+    "conditions": "Dim artificial light",
+    "direction": "From a few small lamps",
+    "shadows": "Deep and soft",
+    "illumination_effect": "Half-light, with bright spots near the lamps",
+}
 _CACHED = 4096  # records of people and things; a few hundred bytes each
 
 
@@ -134,7 +147,7 @@ def _fullness(scene: Scene, atlas: Atlas) -> str:
     """How full the place is, or the road where nobody walks beside it."""
     if scene.drive and open_road(scene, atlas):
         return FULLNESS[scene.drive.density]
-    return CROWDS[scene.crowd]
+    return crowd_word(scene.crowd, is_staffed=bool(scene.roles))
 
 
 def _name(scene: Scene, kind: Institution, atlas: Atlas) -> str:
@@ -161,7 +174,7 @@ def _person_record(crowd: str, institution: str, place: str, role: Role) -> dict
     return {
         "description": capital(person(role)),
         "appearance_details": f"{_age(role, many=True)} in {worn}, natural proportions",
-        "relationship": f"Among the people of {an(CROWDS[crowd])} {institution.replace('_', ' ')}",
+        "relationship": f"Among the people of {an(crowd_word(crowd, is_staffed=True))} {institution.replace('_', ' ')}",
         "location": capital(LOCATIONS.get(institution, f"in the {place}")),
         "relative_size": "Small to medium in the frame",
         "orientation": "Facing various directions" if role.count > 1 else "Varies",
@@ -267,12 +280,7 @@ def _background(scene: Scene, kind: Institution, atlas: Atlas) -> str:
 def _lighting(scene: Scene, *, indoors: bool) -> dict[str, str]:
     """Light from lamps, or from the sun where astronomy has it."""
     if indoors:
-        return {
-            "conditions": "Even artificial light",
-            "direction": "From the ceiling",
-            "shadows": "Soft and faint",
-            "illumination_effect": "Bright, balanced exposure",
-        }
+        return dict(_DIM_LIGHT if is_dim(scene) else _INDOOR_LIGHT)
     if scene.is_night:
         return {
             "conditions": f"Night, {weather_word(scene)}, lit by lamps",
@@ -282,20 +290,28 @@ def _lighting(scene: Scene, *, indoors: bool) -> dict[str, str]:
         }
     covered = scene.weather != "clear"
     height, where = scene.sun_elevation_deg, compass(scene.sun_azimuth_deg)
+    if covered:
+        told = "Diffuse, from the whole sky", "Faint and soft", "Muted colours"
+    elif height < HORIZON_DEG:
+        told = (
+            f"From the glow on the horizon in the {where}",
+            "None, the sun is at the horizon",
+            "Soft twilight colours",
+        )
+    else:
+        told = (
+            f"Sun in the {where}, {round(height)} degrees above the horizon",
+            _shadows(height),
+            "Bright sunlit surfaces",
+        )
     return {
         "conditions": f"{capital(weather_word(scene))} daylight, {daypart(scene)}, {clock(scene)}",
-        "direction": "Diffuse, from the whole sky"
-        if covered
-        else f"Sun in the {where}, {max(0, round(height))} degrees above the horizon",
-        "shadows": "Faint and soft" if covered else _shadows(height),
-        "illumination_effect": "Muted colours" if covered else "Bright sunlit surfaces",
+        **dict(zip(("direction", "shadows", "illumination_effect"), told, strict=True)),
     }
 
 
 def _shadows(sun_elevation_deg: float) -> str:
-    """Length of shadows under a clear sky."""
-    if sun_elevation_deg < 0.5:
-        return "None, the sun is at the horizon"
+    """Length of shadows in sunlight."""
     return next(
         (
             name
@@ -313,7 +329,8 @@ def _aesthetics(scene: Scene, fullness: str, *, indoors: bool) -> dict[str, str]
         scheme = f"{capital(colors)} and white" if colors != "white" else "White and wood tones"
     else:
         scheme = "Warm lamp light on dark tones" if scene.is_night else "Natural daylight colours"
-        scheme = "Muted greys and greens" if scene.weather in ("fog", "snow") else scheme
+        if scene.weather in ("fog", "snow") and not scene.is_night:
+            scheme = "Muted greys and greens"
     return {
         "composition": "Depth along a path, with near and far things in view",
         "color_scheme": scheme,

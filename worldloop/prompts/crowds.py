@@ -12,6 +12,7 @@ FULLNESS: dict[str, tuple[str, ...]] = {  # adjectives, before a noun and after 
     "lively": ("lively", "busy", "bustling", "animated", "well-filled"),
     "crowded": ("crowded", "packed", "thronged", "teeming", "jam-packed", "very full"),
 }
+_ALL_BUT_EMPTY = FULLNESS["empty"][2:]
 _ROADSIDE: dict[str, tuple[str, ...]] = {
     "empty": ("deserted", "empty", "nearly empty"),
     "sparse": ("quiet", "calm", "uncrowded"),
@@ -37,7 +38,7 @@ _PLACED: dict[str, tuple[str, ...]] = {
 }
 CROWD_WORDS: dict[str, tuple[str, ...]] = {
     "empty": (*FULLNESS["empty"], "hardly a soul", "nobody", "no crowd"),
-    "sparse": (*FULLNESS["sparse"], "few people", "a few", "room to spare", "sparse"),
+    "sparse": (*FULLNESS["sparse"], "few people", "only a few", "room to spare", "sparse"),
     "lively": (
         *FULLNESS["lively"],
         "come and go",
@@ -45,7 +46,7 @@ CROWD_WORDS: dict[str, tuple[str, ...]] = {
         "number of people",
         "active",
     ),
-    "crowded": (*FULLNESS["crowded"], "any room is left", "close together", "crowd", "full"),
+    "crowded": (*FULLNESS["crowded"], "any room is left", "close together", "crowd", "is full"),
 }
 """Parts of a prompt that say each crowd."""
 
@@ -132,20 +133,28 @@ _WEARING = ("in", "wearing", "dressed in", "in")
 
 def place_adjective(scene: Scene, dice: Dice) -> str:
     """How full the place is, before its name."""
-    return dice.pick(FULLNESS[scene.crowd])
+    return dice.pick(_adjectives(scene))
+
+
+def _adjectives(scene: Scene) -> tuple[str, ...]:
+    """How full a place or road is; where staff is at work, it is never quite empty."""
+    if scene.crowd == "empty" and scene.roles:
+        return _ALL_BUT_EMPTY
+    return FULLNESS[scene.crowd]
 
 
 def crowd_clause(scene: Scene, short: str, dice: Dice) -> str:
     """How full the place is, a finite clause."""
     if scene.crowd == "empty" or dice.chance(60):
         verb = dice.pick(("is", "feels", "looks", "stays"))
-        return f"the {short} {verb} {dice.pick(FULLNESS[scene.crowd])}"
+        return f"the {short} {verb} {dice.pick(_adjectives(scene))}"
     return dice.pick(_PLACED[scene.crowd]).replace("{place}", f"the {short}")
 
 
 def roadside_clause(scene: Scene, dice: Dice) -> str:
     """How full the sides of a road are, a finite clause."""
-    adjective = dice.pick(_ROADSIDE[scene.crowd])
+    is_staffed = scene.crowd == "empty" and scene.roles
+    adjective = "nearly empty" if is_staffed else dice.pick(_ROADSIDE[scene.crowd])
     return dice.pick(
         (
             f"along the road it is {adjective}",

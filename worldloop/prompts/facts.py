@@ -28,6 +28,11 @@ from worldloop.prompts.words import KINDS, number, plural
 from worldloop.scenes.scene import Scene
 
 MOST = 0.6  # of the words that carry a meaning
+_BESIDE_THE_POINT = re.compile(
+    r"\b(?:sundays?|sun (?:loungers?|sails?)|rain (?:barrels?|trees?)|misting|clear letters"
+    r"|a fair(?= number)|quiet talk|quiet(?:ly|er)|calm stride|calmly|a few steps|full (?:of|sun))\b"
+)
+"""What shares a word with a weather or a crowd and says nothing of either."""
 _STOP_WORDS = frozenset(
     [
         "a",
@@ -144,11 +149,18 @@ def _missing_time(told: str, scene: Scene, *, seen: bool, walked: bool) -> list[
         ("camera", scene.camera, CAMERA_WORDS[scene.camera]),
         ("holiday", "" if seen else scene.holiday, (scene.holiday.lower(),)),
     )
+    bare = _BESIDE_THE_POINT.sub("", told)
     return [
         f"{kind}: {name}"
         for kind, name, words in kinds
-        if name and not any(w in told for w in words)
+        if name and not _any_of(tuple(words)).search(bare if kind in ("weather", "crowd") else told)
     ]
+
+
+@cache
+def _any_of(words: tuple[str, ...]) -> re.Pattern[str]:
+    """What finds any of some words, also with endings: `rain` in `rainy` but not in `train`."""
+    return re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})")
 
 
 def _missing_cast(told: str, scene: Scene) -> list[str]:

@@ -32,12 +32,13 @@ _CLEAR_NIGHT = (
     "a starry sky",
     "clear, dark air",
 )
+_CLEAR_TWILIGHT = ("under a clear sky", "in fair weather", "beneath a cloudless sky")
 _UNDER: dict[str, tuple[str, ...]] = {
     "clear": (
         "under a clear sky",
         "in fair weather",
         "beneath a cloudless sky",
-        "under plain blue sky",
+        "under a plain blue sky",
         "in clear, dry air",
     ),
     "cloudy": (
@@ -167,7 +168,7 @@ _SKY: dict[
             "",
             " without a sound",
             ", and more is on its way",
-            " and softens the edges",
+            " and softens every outline",
             ", muffling the colours",
             " while flakes keep coming",
         ),
@@ -352,6 +353,8 @@ def under_weather(scene: Scene, dice: Dice) -> str:
     """The weather as an adverbial of a scene outdoors: `in steady rain`."""
     if scene.weather == "clear" and scene.is_night:
         return f"under {dice.pick(_CLEAR_NIGHT)}"
+    if scene.weather == "clear" and scene.sun_elevation_deg < HORIZON_DEG:
+        return dice.pick(_CLEAR_TWILIGHT)
     return dice.pick(_UNDER[scene.weather])
 
 
@@ -373,8 +376,10 @@ def sky_clause(scene: Scene, place: PlaceWords, dice: Dice) -> str:
 def light_clause(scene: Scene, place: PlaceWords, dice: Dice, *, indoors: bool) -> str:
     """Where the light comes from and what it does, a finite clause."""
     if indoors:
-        sources, verbs = _CEILING["dim" if scene.institution in _DIM else ""]
-        return f"{dice.fresh(sources)} {_at(dice.fresh(verbs), place, dice)}"
+        sources, verbs = _CEILING["dim" if is_dim(scene) else ""]
+        things = " ".join([one.says for one in scene.details])
+        unnamed = [source for source in sources if source not in things]
+        return f"{dice.fresh(unnamed)} {_at(dice.fresh(verbs), place, dice)}"
     sources, verbs = _outdoor_light(scene)
     source = dice.fresh(sources)
     verb = _at(dice.fresh(verbs), place, dice)
@@ -385,6 +390,11 @@ def light_clause(scene: Scene, place: PlaceWords, dice: Dice, *, indoors: bool) 
     if scene.sun_elevation_deg < HIGH_SUN_DEG:
         return f"{source} from the {compass(scene.sun_azimuth_deg)} {verb}"
     return f"{source} {verb}"
+
+
+def is_dim(scene: Scene) -> bool:
+    """Whether lamps indoors leave the place in half-light."""
+    return scene.institution in _DIM
 
 
 def _outdoor_light(scene: Scene) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -93,11 +93,9 @@ def part_noun(scene: Scene) -> tuple[str, str]:
             if 4 <= hour < 12:
                 return "early morning before sunrise", "morning before sunrise"
             return ("dark evening", "evening") if 12 <= hour < 21 else ("night", "night")
-        case "dawn":
-            return ("early morning", "morning") if hour < 8 else ("morning", "morning")
-        case "dusk":
-            return ("evening", "evening") if hour >= 17 else ("late afternoon", "afternoon")
-    limits = (
+        case "dusk" if hour >= 17:
+            return "evening", "evening"
+    limits = (  # also of a winter's noon in the north, whose sun is low all day
         (8.0, "early morning"),
         (11.0, "morning"),
         (12.0, "late morning"),
@@ -121,7 +119,7 @@ def season_adjective(scene: Scene, dice: Dice) -> str:
     return dice.pick(SEASON_WORDS[scene.season][:2]).replace(" ", "-")
 
 
-_MOMENTS = {
+_MOMENTS = {  # while the sun is below the horizon
     "dawn": ("at daybreak", "at dawn", "at first light"),
     "dusk": ("at dusk", "in the twilight", "at nightfall"),
 }
@@ -143,8 +141,9 @@ def time_phrase(scene: Scene, dice: Dice) -> str:
     clock, short = dice.pick(clock_forms(minutes)), dice.pick(short_clock_forms(minutes)[1:])
     adjective, noun = season_adjective(scene, dice), season_noun(scene, dice)
     part, base = part_noun(scene)
-    if part_of_day(scene) in _MOMENTS and dice.chance(45):
-        moment = dice.pick(_MOMENTS[part_of_day(scene)])
+    moments = _MOMENTS.get(part_of_day(scene)) if scene.sun_elevation_deg < 0 else None
+    if moments and dice.chance(45):
+        moment = dice.pick(moments)
         match dice.below(4):
             case 0:
                 return f"{moment} on {an(f'{adjective} {weekday}')}"

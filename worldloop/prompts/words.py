@@ -201,9 +201,19 @@ def clock(scene: Scene) -> str:
     return f"{hour % 12 or 12}:{minute:02d} {'am' if hour < 12 else 'pm'}"
 
 
+def crowd_word(crowd: str, *, is_staffed: bool) -> str:
+    """How full a place is; without visitors it is deserted, unless somebody works there.
+
+    Example:
+        >>> crowd_word("empty", is_staffed=False), crowd_word("empty", is_staffed=True)
+        ('deserted', 'nearly empty')
+    """
+    return "nearly empty" if crowd == "empty" and is_staffed else CROWDS[crowd]
+
+
 def weather_word(scene: Scene) -> str:
-    """The weather as an adjective; a clear day is sunny, a clear night is not."""
-    clear = "clear" if scene.is_night else "sunny"
+    """The weather as an adjective; clear weather is sunny while the sun is up."""
+    clear = "sunny" if scene.sun_elevation_deg >= 0 else "clear"
     words = {"clear": clear, "cloudy": "overcast", "rain": "rainy", "fog": "foggy", "snow": "snowy"}
     return words[scene.weather]
 

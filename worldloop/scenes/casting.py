@@ -44,6 +44,7 @@ from worldloop.worlds.grammar import GRAMMARS
 
 CASTABLE: tuple[str, ...] = tuple(GRAMMARS)
 """Institutions that have a world grammar, so that their scenes can be sketched."""
+SEED_BITS = 63
 NO_ACTIVITY = Activity("", "", "", "", ("", "", ""), ())
 _BATCH = 2048  # scenes whose tables fit into the processor's caches
 _ANY = -1
@@ -82,7 +83,9 @@ def cast_scene(
     Raises:
         UnknownKeyError: If city, institution, a dimension or its value is unknown, or a sketch is asked
             for and no grammar builds the institution.
-        MalformedRecordError: If what is asked for cannot be, there and then.
+        MalformedRecordError: If what is asked for cannot be, there and then, or the atlas does not know
+            the holidays of the date's year.
+        ValueError: If the seed has more than 63 bits or is negative.
 
     Example:
         >>> from worldloop.atlas.atlas import load_atlas
@@ -91,7 +94,7 @@ def cast_scene(
         ('left', '動物園')
     """
     pinned = {**(asked or {}), **({"weather": weather} if weather else {})}
-    when = When(_parse_date(date), hour) if date or hour >= 0 else None
+    when = When(_parse_date(atlas, date), hour) if date or not hour < 0 else None
     return _cast(atlas, [place], [seed], [pinned], [when], sketch=sketch)[0]
 
 
@@ -113,7 +116,7 @@ def cast_scenes(
         sketch: Whether the procedural renderer must be able to show them.
 
     Raises:
-        ValueError: If the sequences differ in length.
+        ValueError: If the sequences differ in length, or a seed has more than 63 bits or is negative.
         UnknownKeyError: As `cast_scene`.
         MalformedRecordError: As `cast_scene`.
     """
@@ -169,6 +172,8 @@ def _cast(
     date = when[0].date if when and when[0] else None
     space = space_of(atlas, date.year if date else YEAR)
     pairs = _parse_places(atlas, space, places, sketch=sketch)
+    if seeds and not (min(seeds) >= 0 and max(seeds) < 1 << SEED_BITS):
+        raise ValueError(f"Seeds {min(seeds)} to {max(seeds)}; expected 0 to 2**{SEED_BITS} - 1.")
     for city in np.unique(pairs[:, 0]).tolist():
         space.prepare(city)
     bases = draw(np.array(seeds, np.uint64), space.place_keys[pairs[:, 0], pairs[:, 1]])
@@ -219,13 +224,23 @@ def _pins(space: Space, asked: Sequence[Asked]) -> dict[str, NDArray[np.int64]]:
     return pins
 
 
-def _parse_date(text: str) -> dt.date | None:
+def _parse_date(atlas: Atlas, text: str) -> dt.date | None:
+    """A date of a year whose holidays are known; what is open depends on them."""
     try:
-        return dt.date.fromisoformat(text) if text else None
+        date = dt.date.fromisoformat(text) if text else None
     except ValueError as error:
         raise MalformedRecordError(
             "date of a scene", text, "an ISO date", "Write it like '2026-05-14'."
         ) from error
+    years = atlas.holiday_years | {YEAR}
+    if date and date.year not in years:
+        raise MalformedRecordError(
+            "date of a scene",
+            text,
+            f"a date of {', '.join(map(str, sorted(years)))}, whose holidays the atlas knows",
+            "Choose another year.",
+        )
+    return date
 
 
 # ----------------------------------------------------------------------------- choices, vectorised

@@ -29,6 +29,7 @@ from worldloop.atlas.records import (
     Institution,
     RoadType,
 )
+from worldloop.atlas.seasons import plant_class
 from worldloop.atlas.sign_checks import off_script
 from worldloop.scenes.scene import Scene
 from worldloop.scenes.things import VOCABULARY
@@ -238,12 +239,13 @@ class _Judge:
 
     def species(self, city: City, kind: Institution) -> dict[str, frozenset[str]]:
         """Plants and animals of the place, as details name them."""
-        key = city.koeppen, city.continent, kind.key
+        climate = plant_class(city)
+        key = climate, city.continent, kind.key
         if key not in self._species:
             here = [
                 one
                 for one in self.atlas.species_rows
-                if re.match(f"(?:{one.classes})$", city.koeppen)
+                if re.match(f"(?:{one.classes})$", climate)
                 and city.continent in (one.continents or (city.continent,))
                 and (
                     kind.key in one.institutions if one.institutions else kind.setting == "outdoor"

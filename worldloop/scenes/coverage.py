@@ -9,6 +9,7 @@ then the possible values there that cover most pairs which nobody has covered ye
 
 import argparse
 import itertools
+import math
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -113,8 +114,8 @@ class CoveragePlanner:
 
         Raises:
             UnknownKeyError: If a city, an institution or a category is unknown.
-            MalformedRecordError: If a weight or share is negative, a weight is of no place, or all shares
-                are 0.
+            MalformedRecordError: If a weight or share is no number from 0, a weight is of a place that
+                is not there, or all shares are 0.
         """
         self.space: Space = space_of(atlas)
         self._atlas, self._sketch, self._seed = atlas, sketch, seed
@@ -144,7 +145,11 @@ class CoveragePlanner:
     # -------------------------------------------------------------------- places
 
     def choose_place(
-        self, *, chosen: Sequence[tuple[str, str]] = (), category: str = ""
+        self,
+        *,
+        chosen: Sequence[tuple[str, str]] = (),
+        category: str = "",
+        asked: Asked | None = None,
     ) -> tuple[str, str]:
         """The place that is furthest behind its fair share: first the city, then its institution.
 
@@ -153,21 +158,33 @@ class CoveragePlanner:
         Args:
             chosen: Places that were chosen and not yet planned; their cities are left out.
             category: A content category that the place must be able to show.
+            asked: Values that some scene of the place must be able to have.
 
         Raises:
+            UnknownKeyError: If a value is unknown.
             MalformedRecordError: If no place is left.
         """
         weights = self._weights.copy()
         weights[[self.space.city_codes[city] for city, _ in chosen]] = 0
         if category:
             weights[:, ~self._shows()[:, self.space.categories.index(category)]] = 0
+        while True:
+            codes = self._furthest_behind(weights, chosen)
+            if not asked or Possible(self.space, *codes, asked, sketch=self._sketch).joint().any():
+                return self.space.cities[codes[0]], self.space.institutions[codes[1]]
+            weights[codes] = 0
+
+    def _furthest_behind(
+        self, weights: NDArray[np.float64], chosen: Sequence[tuple[str, str]]
+    ) -> tuple[int, int]:
+        """Codes of the next place, of those that have a weight."""
         by_city = weights.sum(axis=1)
         if not by_city.any():
             raise MalformedRecordError(
                 "places of a wave",
                 0,
-                "some place with a weight",
-                "Raise a weight, or plan fewer cities.",
+                "some place with a weight where all that is asked for can be",
+                "Raise a weight, plan fewer cities, or ask for less.",
             )
         luck = self._luck(len(by_city) + weights.shape[1])
         left = by_city > 0
@@ -180,7 +197,7 @@ class CoveragePlanner:
         total = self._by_place.sum(axis=0) + self._of_kinds(chosen)
         total = total / np.maximum(self._weights.sum(axis=0), 1e-9)
         kind = int(np.lexsort((luck[len(by_city) :], total, behind))[0])
-        return self.space.cities[city], self.space.institutions[kind]
+        return city, kind
 
     def choose_category(self) -> str:
         """The category of the mix that is furthest behind its share; empty without a mix."""
@@ -342,9 +359,9 @@ class CoveragePlanner:
         if self._sketch:
             weights[:, ~np.isin(space.institutions, list(GRAMMARS))] = 0
         for place, weight in wishes.items():
-            if weight < 0:
+            if not 0 <= weight < math.inf:
                 raise MalformedRecordError(
-                    f"weight of {place!r}", weight, "at least 0", "Write 0 to leave it out."
+                    f"weight of {place!r}", weight, "a number from 0", "Write 0 to leave it out."
                 )
             if place.count("/") != 1:
                 raise MalformedRecordError(
@@ -354,6 +371,8 @@ class CoveragePlanner:
                     f"Write it like 'tokyo/zoo', or '{place.strip('/') or 'tokyo'}/*' for all of a city.",
                 )
             city, _, kind = place.partition("/")
+            if "*" not in (city, kind):
+                self._atlas.parse_place(place)
             rows = slice(None) if city == "*" else space.city_codes[self._atlas.city(city).key]
             cols = (
                 slice(None)
@@ -369,9 +388,12 @@ class CoveragePlanner:
         for name, share in mix.items():
             if name not in self.space.categories:
                 raise UnknownKeyError("content category", name, self.space.categories)
-            if share < 0:
+            if not 0 <= share < math.inf:
                 raise MalformedRecordError(
-                    f"share of category {name!r}", share, "at least 0", "Leave the category out."
+                    f"share of category {name!r}",
+                    share,
+                    "a number from 0",
+                    "Leave it out for none.",
                 )
             shares[self.space.categories.index(name)] = share
         if mix and not shares.any():

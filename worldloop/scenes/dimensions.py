@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from worldloop.atlas.atlas import Atlas
 from worldloop.atlas.opening import is_closed, parse_closing_days
 from worldloop.atlas.records import Activity, DayKind
-from worldloop.atlas.seasons import SEASONS, is_warm, may_snow, season_of
+from worldloop.atlas.seasons import SEASONS, is_warm, may_snow, season_of, seasons_of
 from worldloop.errors import MalformedRecordError, UnknownKeyError
 from worldloop.scenes.draws import purpose_key
 from worldloop.scenes.people import PUBLIC_ROLES
@@ -231,7 +231,7 @@ class Space:
     def _weather(self) -> Codes:
         weights = np.zeros((len(self.cities), len(SEASONS), len(WEATHERS)), np.uint8)
         for code, place in enumerate(self.atlas.cities.values()):
-            for season in {season_of(place, dt.date(self.year, m, 1)) for m in range(1, 13)}:
+            for season in seasons_of(place):
                 row = self.atlas.weather_weights(place.koeppen, season)
                 weights[code, SEASONS.index(season)] = row
                 if not may_snow(place, season):

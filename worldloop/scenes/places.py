@@ -40,6 +40,8 @@ SERVICES = frozenset(
 """Sign words that name nothing which must then be in view."""
 ALWAYS: Mapping[str, tuple[str, ...]] = {"hospital": ("ward", "exit"), "museum": ("exit",)}
 """Signs that their grammars hang in any case."""
+_LOCAL = frozenset({"ward"})
+"""Words on the largest board of a room: where no language of the city has them, there is none in English."""
 UNSAID_SLOTS = ("facade", "traffic", "road_markings")  # they are style, subjects and drive
 _NO_ROADS: Mapping[str, Any] = {}
 
@@ -201,7 +203,12 @@ class PlaceBook:
         if key not in self._boards:
             words = [word for word in kind.sign_words if word != kind.own_word]
             own = [kind.own_word] if kind.own_word else []
-            signs = {word: self._sign(atlas, city, word) for word in words}
+            every = {word: self._sign(atlas, city, word) for word in words}
+            signs = {
+                word: sign
+                for word, sign in every.items()
+                if word not in _LOCAL or sign.language in city.languages
+            }
             always = [word for word in ALWAYS.get(kind.key, ()) if word in signs]
             fits = SERVICES.__contains__ if kind.key in LABELLED else "no_entry".__ne__
             self._boards[key] = _Boards(

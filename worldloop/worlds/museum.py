@@ -407,7 +407,7 @@ def _hang_signs(stage: Stage, layout: Layout) -> None:
             hang_sign(
                 stage,
                 sign,
-                at=(first.x1 - 1.1, 1.75, layout.high_m - 1.15),
+                at=(first.x1 - 1.1, 2.5, layout.high_m - 1.15),
                 ceiling_m=layout.high_m,
                 facing=EAST,
                 width_m=1.25,

@@ -22,7 +22,7 @@ from worldloop.worlds.world import Track
 CLEARANCE_M = 0.5
 WALK_MPS, RUN_MPS = 1.4, 3.0
 STEP_M, BOB_M = 0.75, 0.016
-POLE_M = 3.0  # a trunk or a lamp post nearer than this cuts the picture in two
+POLE_M = 5.0  # a trunk or a lamp post nearer than this cuts the picture in two
 W, A, S, D, SHIFT, INTERACT = range(6)
 _MAX_TURN_DEG_S, _MAX_PITCH_DEG = 45.0, 30.0
 _FAN = np.radians([-24.0, -12.0, 0.0, 12.0, 24.0])

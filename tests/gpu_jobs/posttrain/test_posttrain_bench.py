@@ -1,13 +1,15 @@
 """The benchmark of post-training runs here with a few narrow blocks, so that it will run on a GPU."""
 
+import contextlib
 import json
 import sys
 from dataclasses import replace
 
 import pytest
+import torch
 
 from gpu_jobs.cosmos_generate import bench_models
-from gpu_jobs.posttrain import bench
+from gpu_jobs.posttrain import bench, learner
 from gpu_jobs.posttrain.parallel import Fleet
 
 
@@ -63,3 +65,28 @@ def test_two_trainings_on_a_cpu_end_alike(monkeypatch):
     rows = []
     bench.repeat(lambda name, **values: rows.append({"name": name, **values}), Fleet(), "draft")
     assert rows == [{"name": "repeat:draft:lora", "steps": bench.NUM_WARM, "relative": 0.0}]
+
+
+def test_attention_is_chosen_for_the_pass_back_too_and_is_torchs_choice_on_a_cpu(monkeypatch):
+    asked, inside, attended = [], [], []
+    attention = torch.nn.functional.scaled_dot_product_attention
+
+    @contextlib.contextmanager
+    def kernels(kind):
+        asked.append(kind)
+        inside.append(kind)
+        yield
+        inside.pop()
+
+    def watched(*given, **how):
+        attended.append(bool(inside))
+        return attention(*given, **how)
+
+    monkeypatch.setattr(learner, "attention_kernels", kernels)
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    monkeypatch.setattr(bench, "NUM_STEPS", 1)
+    bench.train(lambda name, **values: None, Fleet(), "predict2-2b", "lora", "again")
+
+    assert set(asked) == {"auto"}
+    assert all(attended)
+    assert len(attended) == len(asked) * 8  # two blocks of two, before and again in the pass back

@@ -1,4 +1,5 @@
 import datetime as dt
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -157,10 +158,43 @@ def test_species_are_those_of_climate_continent_and_kind():
     assert atlas.species("tokyo", "zoo") == (lions,)
 
 
+def names_at(place):
+    return {one.name for one in ATLAS.species(*place.split("/"))}
+
+
+@pytest.mark.parametrize(
+    ("place", "absent"),
+    [
+        ("nairobi/park", {"beeches", "larches", "spruces", "heathers"}),
+        ("quito/park", {"birches", "horse chestnuts", "London planes"}),
+        ("reykjavik/harbour", {"kingfishers", "egrets", "oaks", "mulberry trees"}),
+        ("honolulu/park", {"turkey vultures"}),
+        ("london/park", {"angel's trumpets"}),
+    ],
+)
+def test_nothing_grows_or_lives_where_everybody_knows_it_does_not(place, absent):
+    assert names_at(place) & absent == set()
+
+
+def test_highlands_near_the_equator_have_plants_of_a_climate_without_winter():
+    assert {"jacarandas", "agapanthus clumps"} <= names_at("nairobi/park")
+    assert {"beeches", "birches"} <= names_at("paris/park")
+
+
 def test_every_activity_of_a_place_is_of_its_institution():
     for kind in ATLAS.institutions:
         assert len(ATLAS.activities(kind)) >= 8
         assert {one.institution for one in ATLAS.activities(kind)} == {kind}
+
+
+def test_nothing_under_a_roof_is_seen_from_the_air():
+    for row in ATLAS.activity_rows:
+        is_aerial = {"drone", "birds_eye"} & set(
+            row.cameras or ATLAS.institution(row.institution).cameras
+        )
+        if is_aerial and row.category in ("nature", "navigation"):
+            told = " ".join((row.says, *row.beats))
+            assert not re.search(r"\bglasshouse|\bindoor|through the hall", told), row.key
 
 
 def test_only_the_street_is_driven_on():

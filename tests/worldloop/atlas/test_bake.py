@@ -99,6 +99,14 @@ def test_a_country_has_a_row_holidays_and_a_weekend():
         assert row["speed_unit"] in {"km/h", "mph"}, row
 
 
+@pytest.mark.parametrize(
+    ("country", "weekend"),
+    [("BD", "4;5"), ("BN", "4;6"), ("DJ", "4;5"), ("SA", "4;5"), ("JP", "5;6")],
+)
+def test_people_have_their_own_days_off(country, weekend):
+    assert next(row for row in COUNTRIES if row["key"] == country)["weekend"] == weekend
+
+
 def test_a_holiday_is_one_day_of_2026_with_a_short_english_name():
     days = [(row["country"], row["date"]) for row in HOLIDAYS]
     assert len(set(days)) == len(days)

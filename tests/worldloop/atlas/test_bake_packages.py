@@ -53,6 +53,8 @@ def test_cldr_must_know_a_language_that_cites_it():
 def test_weekends_and_digits_are_those_of_the_country():
     assert bake_countries.weekend("IR") == [4]
     assert bake_countries.weekend("EG") == [4, 5]
+    assert bake_countries.weekend("BD") == [4, 5]
+    assert bake_countries.weekend("BN") == [4, 6]
     assert bake_countries.numbering("EG") == "arab"
 
 

@@ -33,6 +33,24 @@ def test_facts_cover_the_decorum_the_signs_and_the_calendar():
     assert len([slot for slot in found if slot.startswith("activity:")]) >= 8
 
 
+def test_weather_is_told_for_the_seasons_of_the_place_and_snow_where_it_may_fall():
+    told = {
+        place: {
+            slot: facts[0].value for slot, facts in facts_of(place).items() if "weather:" in slot
+        }
+        for place in ("tokyo/zoo", "sydney/zoo", "lagos/zoo")
+    }
+    four = {f"weather:{season}" for season in ("spring", "summer", "autumn", "winter")}
+    assert told["tokyo/zoo"].keys() == told["sydney/zoo"].keys() == four
+    assert told["lagos/zoo"].keys() == {"weather:wet season", "weather:dry season"}
+    assert "snow" in told["tokyo/zoo"]["weather:winter"]
+    assert "snow" not in told["sydney/zoo"]["weather:winter"]
+
+
+def test_days_off_are_told_by_name():
+    assert facts_of("dhaka/zoo")["country.weekend"][0].value == "friday | saturday"
+
+
 def test_a_fallback_of_a_sign_names_the_languages_that_lack_the_word():
     city = next(
         city

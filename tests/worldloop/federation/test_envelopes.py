@@ -16,6 +16,7 @@ from worldloop.federation.envelopes import (
     open_envelope,
     open_record,
     read_header,
+    read_record,
     read_unverified,
     seal,
     sign_record,
@@ -114,6 +115,9 @@ def test_any_bytes_are_refused_and_never_a_crash(content):
         ({"num_clips": 0}, "delta, counts"),
         ({"num_clips": 0, "num_steps": 0}, "without clips"),
         ({"norm": 10.5}, "delta, norm.*poisoned"),
+        ({"took_s": 1e300}, r"delta, took_s: found 1e\+300"),
+        ({"loss_before": -1e16}, "delta, loss_before"),
+        ({"num_clips": 10**16}, "delta, num_clips"),
     ],
 )
 def test_a_delta_of_another_site_round_plan_or_base_is_refused(change, words):
@@ -162,3 +166,9 @@ def test_a_signed_report_is_opened_with_its_sites_key_alone():
 def test_a_field_that_stands_twice_is_refused():
     with pytest.raises(MalformedRecordError, match="each field once"):
         open_record(b'{"a":1,"a":2}', KEY.public_key(), what="scores.json")
+
+
+@pytest.mark.parametrize("odd", [b"1e999", b"-1e999", b"NaN", b"Infinity"])
+def test_no_number_of_a_record_is_infinite(odd):
+    with pytest.raises(MalformedRecordError, match="one JSON object with finite numbers"):
+        read_record(b'{"losses":[{"step":' + odd + b"}]}", what="receipt.json")

@@ -159,3 +159,10 @@ def test_what_the_coordinator_measured_comes_beside_the_sites_scores():
     assert whole.anchor[0].change == pytest.approx(-0.1)
     assert "grandma" not in json.dumps(whole.to_record())
     assert Evaluation.from_record(json.loads(json.dumps(whole.to_record()))) == whole
+
+
+@pytest.mark.parametrize("odd", [0.0, -1.0, 1e-300, 1e300, float("nan"), float("inf")])
+def test_a_loss_that_no_model_has_is_refused_before_it_spoils_a_mean(odd):
+    for row in (clip("lima/zoo", odd, 1.0), clip("lima/zoo", 1.0, odd)):
+        with pytest.raises(MalformedRecordError, match="scores of site aws, clip lima/zoo0"):
+            site_scores("aws", plan(), losses=(row,))

@@ -73,6 +73,16 @@ BAD = {
     "noise_multiplier": {"aggregation": Aggregation(noise_multiplier=1.0)},
     "quorum": {"terms": Terms(quorum=4)},
     "deadline_s": {"terms": Terms(deadline_s=0.0)},
+    "scores_deadline_s": {"terms": Terms(scores_deadline_s=1e18)},
+    "max_staleness": {"terms": Terms(max_staleness=-1)},
+    "target_delta": {"aggregation": Aggregation(target_delta=0.0)},
+    "max_norm": {"aggregation": Aggregation(max_norm=math.nan)},
+    "learning_rate": {"training": Training(ClipShape(17, 64, 64, 16), learning_rate=math.inf)},
+    "conditioning_frames": {
+        "training": Training(ClipShape(17, 64, 64, 16), conditioning_frames=())
+    },
+    "guidance": {"trial": Trial(guidance=math.nan)},
+    "limit distance_rise_max": {"trial": Trial(limits={"distance_rise_max": -0.1})},
     "mode": {"training": Training(ClipShape(17, 64, 64, 16), mode="half")},
     "training": {"training": Training(ClipShape(17, 64, 64, 16), num_steps=0)},
 }
@@ -145,11 +155,11 @@ def test_rounds_are_counted_from_their_keys():
 
 
 @pytest.mark.parametrize("odd", [math.nan, math.inf])
-def test_a_plan_with_a_number_that_json_does_not_have_gets_no_id(odd):
-    broken = plan(training=replace(plan().training, learning_rate=odd))
-
-    with pytest.raises(ValueError, match="Out of range float"):
-        _ = broken.plan_id
+def test_a_plan_with_a_number_that_json_does_not_have_is_none(odd):
+    with pytest.raises(
+        MalformedRecordError, match=f"learning_rate: found {odd}, expected a finite"
+    ):
+        plan(training=replace(plan().training, learning_rate=odd))
 
 
 def test_an_adapter_has_learned_the_waves_of_its_own_line_and_of_no_other_round():
@@ -167,3 +177,15 @@ def test_an_adapter_has_learned_the_waves_of_its_own_line_and_of_no_other_round(
     assert learned_waves(plans, "r0003") == {"w0001", "w0003"}
     assert learned_waves(plans, "r0001") == {"w0001"}
     assert learned_waves(plans, "") == set()
+
+
+def test_a_number_out_of_its_range_is_refused_with_the_range():
+    with pytest.raises(
+        MalformedRecordError,
+        match=r"target_delta: found 1\.0, expected a finite number above 0 and below 1\.",
+    ):
+        plan(aggregation=Aggregation(target_delta=1.0))
+    with pytest.raises(
+        MalformedRecordError, match=r"guidance: found nan, expected a finite number\. "
+    ):
+        plan(trial=Trial(guidance=math.nan))

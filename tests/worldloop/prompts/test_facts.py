@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.factories import make_scene
 from tests.worldloop.prompts.scenes import ATLAS, SCENES, STREET_SCENES
 from worldloop.prompts.boards import quoted_signs
 from worldloop.prompts.crowds import CROWD_WORDS
@@ -40,6 +41,29 @@ def test_a_fact_that_is_taken_out_is_missed(kind):
         }[kind]
         if scene.drive is None:
             assert kind in kinds(without(write_prose(scene, ATLAS), words), scene)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "wanted"),
+    [
+        (
+            "the train leaves, drains gurgle by the misting pipe and a rain barrel",
+            "rain",
+            "weather",
+        ),
+        (
+            "one Sunday a fair number of people read clear letters on sun loungers",
+            "clear",
+            "weather",
+        ),
+        ("a few steps away, in quiet talk, with a calm stride", "sparse", "crowd"),
+        ("an attractive view is carefully framed", "lively", "crowd"),
+        ("visitors wander by", "wander", "camera"),
+    ],
+)
+def test_words_that_only_look_like_a_fact_do_not_say_it(words, kind, wanted):
+    scene = make_scene("zoo", **{wanted: kind})
+    assert f"{wanted}: {kind}" in missing_facts(words, scene, ATLAS)
 
 
 def test_a_sign_that_changes_one_letter_is_missed():

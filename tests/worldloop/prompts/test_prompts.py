@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -60,6 +61,13 @@ def test_captions_vary():
     assert len(set(CAPTIONS)) > 0.95 * len(CAPTIONS)
 
 
+def test_a_place_without_visitors_where_somebody_works_is_not_deserted():
+    scene = make_scene("museum", crowd="empty")
+    told = " ".join(short_caption(scene, ATLAS, variant=k) for k in range(20))
+    assert "nearly empty" in told
+    assert "deserted" not in told + json.dumps(cosmos3_prompt(scene, ATLAS, SHAPE))
+
+
 def test_captions_of_an_empty_street_have_nobody_in_them():
     scene = make_scene("street", roles=(), crowd="empty")
     told = [short_caption(scene, ATLAS, variant=k) for k in range(20)]
@@ -90,6 +98,17 @@ def test_cosmos3_actions_follow_the_script_in_its_order():
     assert at == sorted(at)
     (one,) = cosmos3_prompt(scene, ATLAS, Shape(5))["actions"]
     assert all(step.lower() in one["description"].lower() for step in scene.script)
+
+
+def test_cosmos3_light_is_that_of_the_prose():
+    theatre = replace(make_scene("museum"), institution="theatre")
+    dim = cosmos3_prompt(theatre, ATLAS, SHAPE)["lighting"]
+    dusk = make_scene("zoo", hour=18.5, sun_elevation_deg=-1.5)
+    glow = cosmos3_prompt(dusk, ATLAS, SHAPE)["lighting"]
+    assert "Dim" in dim["conditions"]
+    assert "Sunny" not in glow["conditions"]
+    assert glow["direction"] == "From the glow on the horizon in the west"
+    assert "sunlit" not in glow["illumination_effect"]
 
 
 def test_cosmos3_takes_the_prose_that_it_is_given():

@@ -13,9 +13,10 @@ from worldloop.prompts.facts import missing_facts
 from worldloop.prompts.places import words_of
 from worldloop.prompts.prose import MAX_WORDS, MIN_WORDS, write_prose
 from worldloop.prompts.skies import light_clause, sky_clause, under_weather
+from worldloop.prompts.times import part_noun
 from worldloop.prompts.words import is_many, joined, num_words
 from worldloop.scenes.casting import CASTABLE, cast_scenes
-from worldloop.scenes.scene import Dress, Role
+from worldloop.scenes.scene import Detail, Dress, Role
 
 PROSE = [write_prose(scene, ATLAS) for scene in SCENES]
 AERIAL = [scene for scene in SCENES if scene.camera in ("drone", "birds_eye")]
@@ -47,6 +48,7 @@ def test_every_prompt_keeps_every_fact():
     [
         r"  |\s[.,;:]|[,;:]{2}|,\.|\.\.|^\s|\s$",
         r"[{}]|\bNone\b",
+        r"\blettered\b[^.]*\bletters\b|\bunder plain\b|\bedges\b[^.,;]* edges\b",
         r"\ba (?!uni|use|eu|one)[aeiou]",
         r"\ban (?!hour|honest|heir|x-ray|8|11|18)[^aeiou\W]",
         r"\b([a-z]+) \1\b",
@@ -128,6 +130,48 @@ def test_no_sun_stands_in_the_night_or_under_clouds():
             assert not re.search(r"\bsun|sunlight|blue", said), said
             if "weather" in changes:
                 assert not re.search(r"\b(night|dark|lamps?)\b", said), said
+
+
+def test_where_somebody_works_no_place_is_quite_empty():
+    texts = [
+        text
+        for scene, text in zip(SCENES, PROSE, strict=True)
+        if scene.crowd == "empty" and scene.roles
+    ]
+    assert texts
+    assert faults(r"\bdeserted|(?<!nearly )(?<!all but )\bempty\b", texts) == []
+
+
+def test_dawn_and_dusk_are_said_only_while_the_sun_is_down():
+    by_sun = {
+        is_up: [
+            text
+            for scene, text in zip(SCENES, PROSE, strict=True)
+            if scene.daypart in ("dawn", "dusk") and (scene.sun_elevation_deg >= 0) == is_up
+        ]
+        for is_up in (True, False)
+    }
+    moments = r"\bat (dusk|nightfall|dawn|daybreak|first light)\b|\bin the twilight\b"
+    assert faults(moments, by_sun[True]) == []
+    assert faults(moments, by_sun[False])
+
+
+def test_a_low_noon_sun_in_the_north_makes_no_late_afternoon():
+    noon = make_scene("zoo", hour=12.5, sun_elevation_deg=4.0, daypart="dusk", season="winter")
+    assert part_noun(noon) == ("early afternoon", "afternoon")
+
+
+def test_lamps_are_not_told_twice():
+    lamps = Detail("fixtures", "strip lights along the ceiling")
+    scene = make_scene("museum", details=(lamps,))
+    told = {
+        light_clause(
+            scene, words_of(ATLAS.institution("museum")), Dice(k * 7_919_317), indoors=True
+        )
+        for k in range(200)
+    }
+    assert len(told) > 20
+    assert not any(text.startswith("strip lights") for text in told)
 
 
 def test_streets_keep_to_their_side_and_never_to_the_other():

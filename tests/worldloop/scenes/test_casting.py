@@ -4,11 +4,13 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from worldloop.atlas.atlas import load_atlas
+from worldloop.atlas.records import Holiday
 from worldloop.atlas.seasons import may_snow, season_of
 from worldloop.errors import MalformedRecordError, UnknownKeyError
 from worldloop.scenes.casting import CASTABLE, cast_scene, cast_scenes
@@ -215,7 +217,8 @@ def test_date_hour_and_weather_can_be_asked_for():
 
 
 def test_a_date_of_another_year_has_its_own_sun():
-    scene = cast_scene(ATLAS, place="lima/park", seed=4, date="2031-02-11", hour=12.0)
+    atlas = replace(ATLAS, holidays=(Holiday("PE", "2031-01-01", "New Year's Day", "holidays"),))
+    scene = cast_scene(atlas, place="lima/park", seed=4, date="2031-02-11", hour=12.0)
     assert (scene.date, scene.hour) == ("2031-02-11", 12.0)
     assert scene.sun_elevation_deg > 80
 
@@ -224,13 +227,21 @@ def test_a_date_of_another_year_has_its_own_sun():
     ("asked", "message"),
     [
         ({"hour": 3.0}, "hour at a zoo: found 3.0, expected at least"),
+        ({"hour": float("nan")}, "hour at a zoo: found nan"),
         ({"date": "May 14"}, "an ISO date"),
+        ({"date": "2031-01-01"}, "a date of 2026, whose holidays the atlas knows"),
         ({"weather": "snow", "date": "2026-07-01"}, "weather of tokyo in summer: found 'snow'"),
     ],
 )
 def test_what_cannot_be_is_refused(asked, message):
     with pytest.raises(MalformedRecordError, match=message):
         cast_scene(ATLAS, place="tokyo/zoo", seed=1, **asked)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 2**70])
+def test_a_seed_of_more_than_63_bits_is_refused(seed):
+    with pytest.raises(ValueError, match=r"expected 0 to 2\*\*63 - 1"):
+        cast_scene(ATLAS, place="tokyo/zoo", seed=seed)
 
 
 def test_a_day_on_which_a_place_is_closed_is_refused():
