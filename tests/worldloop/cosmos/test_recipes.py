@@ -51,9 +51,8 @@ def test_a_plan_may_lead_away_from_what_would_be_false_in_each_scene(form):
     plans = [wave(prompt_form=form, negative_prompt=text) for text in ("local", "rain", None)]
     local, given, usual = (asked(plan)[0].recipe for plan in plans)
 
-    false_here = "False here: " in local.negative_prompt
-    structured = local.negative_prompt.startswith("{")
-    assert false_here and structured == (form == "cosmos3")
+    assert "False here: " in local.negative_prompt
+    assert local.negative_prompt.startswith("{") == (form == "cosmos3")
     assert given.negative_prompt == "rain"
     assert usual.negative_prompt == plans[2].world_model.negative_prompt != ""
     assert len({one.recipe_id for one in (local, given, usual)}) == 3
