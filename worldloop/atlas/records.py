@@ -42,6 +42,8 @@ class City:
         driving_side: Side of the road that traffic keeps to.
         waterfront: `sea` within 15 km of salt water, `river` or `lake` where a port was named by a source, else `none`.
         waterfront_source: Source id.
+        metro: `yes` where a source names an urban rapid transit, else `none`.
+        metro_source: Source id.
         geonameid: Id of the GeoNames record.
     """
 
@@ -63,6 +65,8 @@ class City:
     driving_side: Side
     waterfront: Literal["sea", "river", "lake", "none"]
     waterfront_source: str
+    metro: Literal["yes", "none"]
+    metro_source: str
     geonameid: str
 
     def scope_key(self, scope: str) -> str:
@@ -151,6 +155,7 @@ class Institution:
         sign_words: Words that stand on its other signs.
         cameras: Camera paths that it allows.
         needs_waterfront: Whether only cities at the water have one.
+        needs_metro: Whether only cities with a metro have one.
         needs_warmth: Whether people undress outdoors there: it is open in warm and hot seasons alone, and
             cities without one have none.
         day_roles: Roles of those who do not work at night.
@@ -169,6 +174,7 @@ class Institution:
     sign_words: tuple[str, ...]
     cameras: tuple[str, ...]
     needs_waterfront: bool = False
+    needs_metro: bool = False
     needs_warmth: bool = False
     day_roles: tuple[str, ...] = ()
 

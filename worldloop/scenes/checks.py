@@ -125,6 +125,7 @@ class _Place:
 
     def __init__(self, judge: "_Judge", city: City, kind: Institution):
         atlas, self.city, self.kind = judge.atlas, city, kind
+        self.has_metro = not kind.needs_metro or city.metro == "yes"
         self.is_wet = not kind.needs_waterfront or city.waterfront in ("sea", "river", "lake")
         warmths = {_warmth(city, _season(city, month)) for month in range(1, 13)}
         self.exists = not kind.needs_warmth or not warmths.isdisjoint(("warm", "hot"))
@@ -541,6 +542,8 @@ class _Judge:
             add(("driving side", scene.driving_side, place.city.driving_side))
         if not place.is_wet:
             add(("places at the water", place.city.waterfront, "sea, river or lake"))
+        if not place.has_metro:
+            add(("places with a metro", place.city.metro, "a city that has one"))
         if not place.exists:
             add(("places of warm cities", place.city.koeppen, "a climate with a warm season"))
         if (scene.camera == "drive") != (scene.drive is not None):

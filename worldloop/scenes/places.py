@@ -40,6 +40,7 @@ SERVICES = frozenset(
 """Sign words that name nothing which must then be in view."""
 ALWAYS: Mapping[str, tuple[str, ...]] = {"hospital": ("ward", "exit"), "museum": ("exit",)}
 """Signs that their grammars hang in any case."""
+_METRO = "metro"  # a sign of cities that have one
 _LOCAL = frozenset({"ward"})
 """Words on the largest board of a room: where no language of the city has them, there is none in English."""
 UNSAID_SLOTS = ("facade", "traffic", "road_markings")  # they are style, subjects and drive
@@ -137,7 +138,7 @@ class PlaceBook:
         self._companies: dict[str, Company] = {}
         self._props: dict[str, tuple[tuple[Subject, ...], ...]] = {}
         self._temperatures: dict[tuple[str, bool], dict[str, Temperature]] = {}
-        self._boards: dict[tuple[tuple[str, ...], str], _Boards] = {}
+        self._boards: dict[tuple[tuple[str, ...], str, str], _Boards] = {}
         self._natures: dict[tuple[str, str, bool, str], _Nature] = {}
         self._signs: dict[tuple[tuple[str, ...], str], Sign] = {}
 
@@ -199,9 +200,10 @@ class PlaceBook:
 
     def _boards_of(self, atlas: Atlas, city: City, kind: Institution) -> _Boards:
         """Signs of a place; its languages decide them."""
-        key = city.languages, kind.key
+        key = city.languages, city.metro, kind.key
         if key not in self._boards:
-            words = [word for word in kind.sign_words if word != kind.own_word]
+            unsaid = {kind.own_word, *(() if city.metro == "yes" else (_METRO,))}
+            words = [word for word in kind.sign_words if word not in unsaid]
             own = [kind.own_word] if kind.own_word else []
             every = {word: self._sign(atlas, city, word) for word in words}
             signs = {

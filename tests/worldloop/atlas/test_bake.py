@@ -1,4 +1,5 @@
 import hashlib
+import json
 import unicodedata
 from collections import Counter
 from datetime import date
@@ -6,7 +7,14 @@ from zoneinfo import available_timezones
 
 import pytest
 
-from worldloop.atlas.bake_cities import CITIES_PER_COUNTRY, CITY_COLUMNS, MORE_CITIES, REGIONS
+from worldloop.atlas import bake_cities
+from worldloop.atlas.bake_cities import (
+    CITIES_PER_COUNTRY,
+    CITY_COLUMNS,
+    MORE_CITIES,
+    REGIONS,
+    SUBWAYS,
+)
 from worldloop.atlas.bake_countries import LONGEST_NAME, holiday_name
 from worldloop.atlas.bake_languages import overrides
 from worldloop.atlas.csv_tables import DATA, read_rows, write_rows
@@ -75,6 +83,8 @@ def test_the_numbers_of_a_city_are_possible():
         ("la_paz", "waterfront", "none"),
         ("manaus", "waterfront", "river"),
         ("sydney", "waterfront", "sea"),
+        ("cairo", "metro", "yes"),
+        ("tallinn", "metro", "none"),
     ],
 )
 def test_cities_that_trap_the_packages_come_out_right(city, column, fact):
@@ -126,7 +136,26 @@ def test_every_choice_of_languages_has_a_source_that_exists():
     scopes = {f"override:{row['scope']}:{row['scope_key']}" for row in OVERRIDES}
     assert {row["languages_source"] for row in CITIES} == scopes | {"cldr-territories"}
     cited = [row["source"] for row in OVERRIDES] + [row["waterfront_source"] for row in CITIES]
+    cited += [row["metro_source"] for row in CITIES]
     assert {source.removeprefix("page:") for source in cited if source.startswith("page:")} <= pages
+
+
+@pytest.mark.parametrize("source", ["name-suggestion-index:Q2", "Q1"])
+def test_a_metro_whose_network_the_package_lacks_is_refused(tmp_path, monkeypatch, source):
+    networks = {kind: {"items": [{"tags": {"network:wikidata": "Q1"}}]} for kind in SUBWAYS}
+    index = tmp_path / "node_modules/name-suggestion-index/dist/json/nsi.json"
+    index.parent.mkdir(parents=True)
+    index.write_text(json.dumps({"nsi": networks}), encoding="utf-8")
+    good = [("lima", "page:m-lima"), ("rome", "name-suggestion-index:Q1")]
+
+    def baked(*rows):
+        named = [{"city": city, "source": cited} for city, cited in rows]
+        monkeypatch.setattr(bake_cities, "read_rows", lambda path: named)
+        return bake_cities.metro_sources(tmp_path)
+
+    assert baked(*good) == dict(good)
+    with pytest.raises(MalformedRecordError, match=r"metros\.csv, oslo"):
+        baked(*good, ("oslo", source))
 
 
 def test_an_override_that_cites_no_page_is_refused(tmp_path):

@@ -16,12 +16,14 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def baked_roads(monkeypatch):
-    """What country-coder said when the tables were baked; it is a package of Node."""
+    """What the packages of Node said when the tables were baked: country-coder and name-suggestion-index."""
     units = {row["key"]: row["speed_unit"] for row in read_rows(DATA / "countries.csv")}
     cities = read_rows(DATA / "cities.csv")
     roads = [(row["driving_side"], units[row["country"]], row["region"]) for row in cities]
     for module in (bake_cities, bake_countries):
         monkeypatch.setattr(module, "roads_at", lambda npm_dir, places: roads)
+    metros = {row["key"]: row["metro_source"] for row in cities if row["metro"] == "yes"}
+    monkeypatch.setattr(bake_cities, "metro_sources", lambda npm_dir: metros)
 
 
 @pytest.mark.usefixtures("baked_roads")

@@ -116,6 +116,7 @@ PLANTED = {  # one error of every kind
     "city_country_is_known": city(country="XX"),
     "city_driving_side_is_left_or_right": city(driving_side="middle"),
     "city_waterfront_is_known": city(waterfront="swamp"),
+    "city_metro_is_known_or_none": city(metro="yes", metro_source="name-suggestion-index"),
     "city_climate_is_a_koeppen_class": city(koeppen="Cfx"),
     "city_time_zone_exists": city(time_zone="Asia/Edo"),
     "city_language_is_known": city(languages=("tlh",)),

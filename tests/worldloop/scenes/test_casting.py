@@ -286,3 +286,16 @@ def test_a_city_without_warmth_has_no_water_park():
     assert {role.dress.top for one in made for role in one.roles if role.name == "visitor"} == {
         "shirt"
     }
+
+
+def test_a_sign_points_to_a_metro_only_where_there_is_one():
+    words = {
+        city: {
+            sign.word
+            for scene in cast_scenes(ATLAS, [f"{city}/street"] * 80, range(80))
+            for sign in scene.signs
+        }
+        for city in ("tallinn", "paris")
+    }
+    assert "metro" in words["paris"]
+    assert "metro" not in words["tallinn"]

@@ -205,6 +205,11 @@ def test_a_harbour_away_from_the_water_is_found():
     assert any("places at the water" in problem for problem in scene_problems(ATLAS, [made]))
 
 
+def test_a_metro_station_is_found_where_there_is_no_metro():
+    made = replace(scene("paris/metro_station"), city="tallinn")
+    assert any("places with a metro" in problem for problem in scene_problems(ATLAS, [made]))
+
+
 def test_a_road_at_the_water_is_found_where_there_is_none():
     dry, _ = waterless()
     made = scene(f"{dry}/street", asked={"camera": "drive"})

@@ -37,9 +37,10 @@ def _cities(atlas: Atlas) -> Iterator[tuple[str, City]]:
 
 @rule
 def city_source_is_known(atlas: Atlas) -> Iterator[str]:
-    """Languages, climate and waterfront of a city have a source."""
+    """Languages, climate, waterfront and metro of a city have a source."""
     for where, city in _cities(atlas):
-        for source in (city.languages_source, city.koeppen_source, city.waterfront_source):
+        columns = ("languages", "koeppen", "waterfront", "metro")
+        for source in (str(getattr(city, f"{column}_source")) for column in columns):
             if not is_known_source(atlas, source):
                 yield source_sentence(source, where)
 
@@ -91,6 +92,18 @@ def city_waterfront_is_known(atlas: Atlas) -> Iterator[str]:
     for where, city in _cities(atlas):
         if city.waterfront not in WATERFRONTS:
             yield f"{where} has waterfront {city.waterfront!r}; expected {listed(WATERFRONTS)}."
+
+
+@rule
+def city_metro_is_known_or_none(atlas: Atlas) -> Iterator[str]:
+    """A city has a metro or none, and one that has it cites who says so."""
+    for where, city in _cities(atlas):
+        cited = ":" in city.metro_source
+        if city.metro not in ("yes", "none") or cited != (city.metro == "yes"):
+            yield (
+                f"{where} has metro {city.metro!r} by {city.metro_source!r}; expected 'yes' with a "
+                "network or a page, or 'none'."
+            )
 
 
 @rule
