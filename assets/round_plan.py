@@ -80,6 +80,7 @@ class TrainingConfig(dg.Config):
         precision: `bf16`, `fp32` or `fp8`.
         checkpoint_blocks: Whether activations are computed again in the backward pass.
         compile_blocks: Whether blocks are compiled, on a GPU only.
+        keep_optimizer: Whether a site's optimizer goes on where it stood after its last delta.
         cosine_steps: Steps over which the learning rate falls to 0 along a cosine; 0: it stays.
         ema_rate: Of weights averaged as Cosmos 3 is trained, in the place of `ema_decay`; 0: none.
         sequence_interval: Every so-manieth frame of a video makes a window.
@@ -108,6 +109,7 @@ class TrainingConfig(dg.Config):
     precision: str = Training.precision
     checkpoint_blocks: bool = Training.checkpoint_blocks
     compile_blocks: bool = Training.compile_blocks
+    keep_optimizer: bool = Training.keep_optimizer
     cosine_steps: int = Training.cosine_steps
     ema_rate: float = Training.ema_rate
     sequence_interval: int = Training.sequence_interval

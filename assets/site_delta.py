@@ -20,6 +20,7 @@ from gpu_jobs.posttrain.spec import TRAIN, PosttrainSpec
 from resources.failpoints import reached
 from resources.federation import Federation
 from resources.kept_deltas import keep_delta, read_kept_delta
+from resources.moments import carried_moments, keep_moments
 from resources.outbox import Outbox
 from resources.residuals import carried_residual, keep_residual
 from resources.round_deltas import start_of
@@ -62,8 +63,10 @@ from worldloop.plots import readable, small_curves
 
 _NOT_ASKED = "The round does not ask this site."
 _OVER = "The round went on without this site's delta; a later one would not count."
+_COMMON = "its store is the coordinator's own, in which nothing may lie that tells of a single masked delta."
 _MISSED = "The round missed this site in phase {} of its secure aggregation and went on without it; it takes part in the next round."
 _TRAINED, _STATE = "trained", "state"  # folders of a training in the site's scratch
+_MOMENTS = "moments.safetensors"  # where the optimizer stands, there or beside them
 _TELLING = ("num_clips", "num_windows", "payload_sha256", "size_bytes", "relative_error")
 _MAX_POINTS = 200  # of the loss curve that is sent
 _TOLD_EVERY_S = 10.0
@@ -244,6 +247,9 @@ class _SiteAtWork:
         receipt = sign_record(_masked_receipt(header, report), private_key)
         outbox.send(self.plan.round, self.site, RECEIPT, receipt, replace=True)
         folder = self.staging.folder(self.plan.round, self.site)
+        if trained and self.plan.training.keep_optimizer:
+            (folder / _TRAINED / _MOMENTS).chmod(0o600)
+            (folder / _TRAINED / _MOMENTS).replace(folder / _MOMENTS)
         keep_delta(folder, header, delta)
         for name in (_TRAINED, _STATE):
             shutil.rmtree(folder / name, ignore_errors=True)
@@ -253,7 +259,19 @@ class _SiteAtWork:
         """What fixed point lost of the delta, before the delta is sent."""
         asked, own = self.plan.aggregation, self.federation.store(self.site)
         keep_residual(own, self.plan.round, content, lost if asked.error_feedback else None)
+        if own.url == self.store.url and self.plan.training.keep_optimizer:
+            self.context.log.info("The optimizer of %s is not kept: %s", self.site, _COMMON)
+        else:
+            self._keep_moments(content, _MOMENTS)
         reached("site_delta.before_send")
+
+    def _keep_moments(self, content: bytes, name: str) -> None:
+        """Where the optimizer stands, before the delta is sent."""
+        plan = self.plan
+        if plan.training.keep_optimizer:
+            path = self.staging.folder(plan.round, self.site) / name
+            keep_moments(self.federation.store(self.site), plan, content, path)
+            reached("site_delta.moments_kept")
 
     def _send(self, outbox: Outbox) -> None:
         """Make the delta and send it: receipt and residual first, as the delta commits both."""
@@ -270,6 +288,7 @@ class _SiteAtWork:
         outbox.send(plan.round, site, RECEIPT, receipt, replace=True)
         own = self.federation.store(site)
         keep_residual(own, plan.round, content, encoded.residual if encoded else None)
+        self._keep_moments(content, f"{_TRAINED}/{_MOMENTS}")
         reached("site_delta.before_send")
         outbox.send(plan.round, site, DELTA, content)
         reached("site_delta.sent")
@@ -310,6 +329,7 @@ class _SiteAtWork:
 
     def _spec(self, footage: StagedFootage, folder: Path) -> PosttrainSpec:
         plan, machine = self.plan, self.world_models
+        start_adapter = lay_out_base(self.store, plan, folder)
         return PosttrainSpec(
             model=plan.base.model,
             revision=plan.base.revision,
@@ -319,13 +339,28 @@ class _SiteAtWork:
             training=asdict(plan.training),
             seed=plan.seed,
             site=self.site,
-            start_adapter=lay_out_base(self.store, plan, folder),
+            start_adapter=start_adapter,
+            start_moments=self._lay_out_moments(start_adapter, folder),
             transformer_dir=plan.base.checkpoint,
             cache_dir=str(footage.cache_dir),
             state_dir=str(folder / _STATE),
             exclude_cities=plan.trial.held_out_cities,
             device=machine.device,
         )
+
+    def _lay_out_moments(self, start_adapter: str, folder: Path) -> str:
+        """Where the optimizer goes on from as a local file; empty if it begins anew."""
+        if not (start_adapter and self.plan.training.keep_optimizer):
+            return ""
+        own, adapter = self.federation.store(self.site), read_adapter(Path(start_adapter))
+        found, why = carried_moments(own, self.store, self.plan, self.site, adapter=adapter)
+        if why:
+            self.context.log.warning("%s begins its optimizer anew: %s", self.site, why)
+        if found is None:
+            return ""
+        path = folder / f"start-{_MOMENTS}"
+        path.write_bytes(adapter_bytes(found))
+        return str(path)
 
     def _encode(self, trained: Arrays) -> tuple[Encoded, float]:
         """The delta as it is sent: with what was lost before, limited and noised if planned; and its length."""

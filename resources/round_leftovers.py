@@ -1,4 +1,6 @@
-"""What ended rounds leave behind and nothing needs any more: samples, residuals, footage and scratch of this machine.
+"""What ended rounds leave behind and nothing needs any more, at the sites and on this machine.
+
+Samples, residuals, optimizers' states, footage and scratch.
 
 Never among it: plans, deltas, adapters, scores, evaluations, outcomes and the registry, which audits and
 restarts read, and keys. Of a round without an outcome nothing goes, whatever its age.
@@ -23,7 +25,9 @@ from worldloop.retention import Removal
 
 _FOOTAGE_KEEP = timedelta(days=7)  # held-out clips and their encodings serve the next round too
 _CLIPS = re.compile(r"rounds/[^/]+/samples/(before|after|reference)/[^/]+")
-_RESIDUAL = re.compile(rf"{layout.FEDERATION}/residuals/([^/]+)\.bin")
+_CARRIED = re.compile(
+    rf"{layout.FEDERATION}/(?:residuals/([^/]+)\.bin|moments/([^/]+)\.safetensors)"
+)
 
 
 @dataclass(frozen=True)
@@ -34,13 +38,13 @@ class RoundsNow:
         planned: All, oldest first.
         ended: When each of those that are over got its outcome.
         published: Rounds with a checkpoint in the registry.
-        residuals: (site, round) of the residuals that a next delta may take.
+        carried: (site, round) of the residuals and optimizers' states that a next delta may take.
     """
 
     planned: tuple[str, ...]
     ended: dict[str, datetime]
     published: frozenset[str]
-    residuals: frozenset[tuple[str, str]]
+    carried: frozenset[tuple[str, str]]
 
     @classmethod
     def of(cls, store: SiteStore, *, keep_rounds: int) -> "RoundsNow":
@@ -49,7 +53,7 @@ class RoundsNow:
         Args:
             store: The coordinator's, or the one of all sites.
             keep_rounds: So many of the newest rounds, and of the checkpoints that a line can be taken
-                back to, keep their residuals.
+                back to, keep their residuals and states.
         """
         planned = planned_rounds(store)
         found = {item.key: item.modified_at for item in store.scan(layout.ROUNDS)}
@@ -87,7 +91,8 @@ def stored_leftovers(
     """Objects of the stores that may go.
 
     Sample clips of ended rounds go but for the newest and for those with a checkpoint; the sheet and the
-    record of what was made stay, as do all scores. Residuals go whose delta no round can go on from.
+    record of what was made stay, as do all scores. Residuals and
+    optimizers' states go whose delta no round can go on from.
     """
     newest = set(rounds.planned[-keep_rounds:])
     samples = [
@@ -99,13 +104,16 @@ def stored_leftovers(
     ]
     return samples + [
         replace(
-            Removal(item.key, item.size_bytes, "no delta goes on from this residual"), site=site
+            Removal(item.key, item.size_bytes, "no delta goes on from what was kept of this one"),
+            site=site,
         )
         for site, own in sites_of(store).items()
-        for item in own.scan(f"{layout.FEDERATION}/residuals")
-        if (found := _RESIDUAL.fullmatch(item.key))
-        and (site, found[1]) not in rounds.residuals
-        and rounds.is_over(found[1], since=now - keep)
+        for kind in ("residuals", "moments")
+        for item in own.scan(f"{layout.FEDERATION}/{kind}")
+        if (found := _CARRIED.fullmatch(item.key))
+        and (key := found[1] or found[2])
+        and (site, key) not in rounds.carried
+        and rounds.is_over(key, since=now - keep)
     ]
 
 

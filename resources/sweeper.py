@@ -53,7 +53,7 @@ def sweep(
         max_disk_gb: If given and exceeded, procedural packs of the oldest released waves go too. Their
             rows stay, and they can be rendered again, bit for bit; packs of world models cannot, and stay.
         keep_waves: The newest released waves keep their packs in any case; so many of the newest rounds
-            keep their samples and residuals.
+            keep their samples, residuals and optimizers' states.
         keep_hours: Younger things stay: what refers to them may still be on its way.
         apply: Remove what was found; otherwise only say it.
         now: The moment; the clock's when not given.

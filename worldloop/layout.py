@@ -280,6 +280,11 @@ def residual_key(round_key: str) -> str:
     return f"{FEDERATION}/residuals/{_part(round_key)}.bin"
 
 
+def moments_key(round_key: str) -> str:
+    """Where a site's optimizer stood when its delta of a round was made; in the site's own store."""
+    return f"{FEDERATION}/moments/{_part(round_key)}.safetensors"
+
+
 def public_key_key(site: str) -> str:
     """The key that a site's deltas are verified with; at the coordinator, written once."""
     return f"{FEDERATION}/keys/{_part(site)}.pub"

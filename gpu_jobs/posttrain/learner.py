@@ -26,6 +26,7 @@ from gpu_jobs.train_world_model.denoiser import attention_kernels
 from gpu_jobs.train_world_model.spec import Stage
 from worldloop.errors import MalformedRecordError
 from worldloop.federation.adapters import Arrays
+from worldloop.federation.moments import PARTS, untouched
 from worldloop.federation.rounds import Training
 from worldloop.seeds import derive_seed, stream
 
@@ -129,6 +130,7 @@ class Learner:
         training: How.
         draws: What every step is trained with.
         start: The adapter that is started from; None trains all weights.
+        moments: Where the optimizer of an adapter goes on from; None: it begins anew.
         fleet: The processes that train together.
         compiled: Whether blocks are compiled, also if the training does not ask for it.
         attention: On CUDA `cudnn` prefers cuDNN's kernel where it can be used, `auto` is torch's choice; elsewhere
@@ -144,6 +146,7 @@ class Learner:
         draws: Draws,
         *,
         start: Arrays | None,
+        moments: Arrays | None = None,
         fleet: Fleet,
         compiled: bool = False,
         attention: str = "cudnn",
@@ -171,6 +174,8 @@ class Learner:
             weight_decay=training.weight_decay,
             fused=base.device.type == "cuda",
         )
+        if moments is not None:
+            self._take_over(moments)
         self._shared = fleet.share_tokens(self.transformer)
         if training.checkpoint_blocks:
             self.transformer.enable_gradient_checkpointing()
@@ -247,6 +252,14 @@ class Learner:
         """The tensors at the start."""
         return self._whole(self.start)
 
+    def moments(self) -> dict[str, NDArray[np.float32]]:
+        """Where the optimizer of an adapter stands, which every process has whole; float32."""
+        found = untouched(to_arrays(self.own))  # zeros are what a tensor without a gradient has
+        for name, parameter in self.parameters.items():
+            state = self.optimizer.state.get(parameter, {})
+            found |= to_arrays({f"{name}.{part}": state[part] for part in PARTS if part in state})
+        return found
+
     def close(self) -> None:
         """Leave the base as it was; sharded weights stay sharded."""
         import torch
@@ -266,6 +279,15 @@ class Learner:
                 for name, own in self.own.items():
                     own.copy_(self.start[name])
         self.transformer.requires_grad_(False)
+
+    def _take_over(self, moments: Arrays) -> None:
+        import torch
+
+        state = {
+            number: {part: torch.from_numpy(np.array(moments[f"{name}.{part}"])) for part in PARTS}
+            for number, name in enumerate(self.parameters)
+        }
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
 
     def _trainable(self, start: Arrays | None) -> dict[str, Tensor]:
         self.is_lora = start is not None

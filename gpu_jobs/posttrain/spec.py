@@ -49,12 +49,14 @@ class PosttrainSpec:
         output_dir: Folder for what is written; it appears when it is whole: `adapter.safetensors`
             (lora: `<layer>.lora_A.weight` (rank, in) and `<layer>.lora_B.weight` (out, rank), float32,
             diffusers' layer names; full: `delta.safetensors`), `start.safetensors` (the same tensors at the
-            start) and `report.json`.
+            start), `report.json`, and with `keep_optimizer` also `moments.safetensors`: where the optimizer stands,
+            see `worldloop.federation.moments`.
         training: `worldloop.federation.rounds.Training` as a mapping; `shape` is a mapping as well.
         seed: Of the adapter's start, data order and noise. All sites of a round start from the same
             adapter: its A is `initial_factor(seed, layer, shape)` of `worldloop.federation.adapters`, its B zero.
         site: Name that tells the data order of sites apart.
         start_adapter: `adapter.safetensors` to go on from; empty: a new one.
+        start_moments: `moments.safetensors` that the optimizer goes on from, without warm-up; empty: it begins anew.
         transformer_dir: Folder of post-trained weights in `checkpoint_dir`; empty: the model's own.
         cache_dir: Folder of encoded footage and captions, kept over rounds; empty: `<footage_dir>/cache`.
         state_dir: Folder of the training state, from which a killed job resumes at the same step; empty: `<output_dir>.state`.
@@ -77,6 +79,7 @@ class PosttrainSpec:
     seed: int
     site: str = ""
     start_adapter: str = ""
+    start_moments: str = ""
     transformer_dir: str = ""
     cache_dir: str = ""
     state_dir: str = ""

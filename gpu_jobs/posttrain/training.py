@@ -37,6 +37,7 @@ from worldloop.federation.adapters import (
     initial_adapter,
     read_adapter,
 )
+from worldloop.federation.moments import untouched
 from worldloop.federation.rounds import MODES, PRECISIONS, Training
 from worldloop.seeds import content_id
 
@@ -50,10 +51,11 @@ OnEvent = Callable[[Mapping[str, Any]], None]
 
 NUM_POINTS = 50
 """Points of a loss curve, at most; the loss is fetched, checked and saved with there."""
-ADAPTER, DELTA, START, REPORT = (
+ADAPTER, DELTA, START, MOMENTS, REPORT = (
     "adapter.safetensors",
     "delta.safetensors",
     "start.safetensors",
+    "moments.safetensors",
     "report.json",
 )
 _LATEST = "latest.txt"
@@ -118,6 +120,12 @@ def training_of(spec: PosttrainSpec) -> Training:
         ("num_steps", training.num_steps, training.num_steps >= 1, "at least 1"),
         ("batch_size", training.batch_size, training.batch_size >= 1, "at least 1"),
         ("rank", training.rank, training.rank >= 1, "at least 1"),
+        (
+            "keep_optimizer",
+            training.keep_optimizer,
+            training.mode == "lora" or not (training.keep_optimizer or spec.start_moments),
+            "false with all weights: the state is kept of an adapter alone",
+        ),
         (
             "conditioning_frames",
             training.conditioning_frames,
@@ -212,13 +220,15 @@ class _Run:
     def _trained(self, base: Base, windows: Windows) -> PosttrainReport:
         spec, training = self.spec, self.training
         start = self._start(base) if training.mode == "lora" else None
+        moments = self._moments(start)
         draws = Draws(windows, training, spec.seed, spec.site, spec.shuffle_targets)
         # encoded before the text encoder leaves the GPU
         _ = base.dropped_caption(training.shape, negative=True)
         base.settle()
-        learner = Learner(base, training, draws, start=start, fleet=self.fleet)
+        learner = Learner(base, training, draws, start=start, moments=moments, fleet=self.fleet)
         try:
-            progress, resumed_at = self._steps(learner, self._fingerprint(windows, start))
+            fingerprint = self._fingerprint(windows, start, moments)
+            progress, resumed_at = self._steps(learner, fingerprint)
             return self._written(learner, windows, progress, resumed_at)
         finally:
             learner.close()
@@ -236,9 +246,18 @@ class _Run:
         check_alike(given, new)
         return given
 
+    def _moments(self, start: Arrays | None) -> Arrays | None:
+        """Where the optimizer goes on from; None: it begins anew."""
+        if start is None or not self.spec.start_moments:
+            return None
+        given = read_adapter(Path(self.spec.start_moments))
+        check_alike(given, untouched(start))
+        return given
+
     def _steps(self, learner: Learner, fingerprint: str) -> tuple[Progress, int]:
         """All steps that are left; where training stands, and where it was gone on from."""
         spec, training = self.spec, self.training
+        rates = replace(training, warmup_steps=0) if spec.start_moments else training
         state = _State(Path(spec.state_dir or f"{spec.output_dir}.state"), fingerprint, self.fleet)
         progress = state.load(learner) or Progress()
         resumed_at, every = progress.total, _steps_a_point(training)
@@ -246,7 +265,7 @@ class _Run:
         before_s, waiting = progress.elapsed_s, []
         while progress.total < training.num_steps and not self._out_of_time(progress):
             number = progress.total
-            waiting.append(learner.step(None, number, rate=rate_of(training, number)))
+            waiting.append(learner.step(None, number, rate=rate_of(rates, number)))
             progress.total = number + 1
             progress.elapsed_s = before_s + time.monotonic() - started_s
             if time.monotonic() - told_s > _TELL_EVERY_S:  # who asked may be gone: this raises then
@@ -305,21 +324,24 @@ class _Run:
             }
         )
 
-    def _fingerprint(self, windows: Windows, start: Arrays | None) -> str:
-        """Of all that decides the weights."""
+    def _fingerprint(self, windows: Windows, start: Arrays | None, moments: Arrays | None) -> str:
+        """Of all that decides the weights; a state of an older release goes on."""
         spec = self.spec
+        training = json.loads(json.dumps(asdict(self.training)))
+        del training["keep_optimizer"]  # decides what is written, no weight
         return content_id(
             {
                 "model": spec.model,
                 "revision": spec.revision,
                 "transformer_dir": spec.transformer_dir,
-                "training": json.loads(json.dumps(asdict(self.training))),
+                "training": training,
                 "seed": spec.seed,
                 "site": spec.site,
                 "shuffle_targets": spec.shuffle_targets,
                 "start": adapter_sha256(start) if start is not None else "",
                 "footage": windows.fingerprint,
                 "processes": self.fleet.size,
+                **({"moments": adapter_sha256(moments)} if moments is not None else {}),
             }
         )
 
@@ -336,7 +358,7 @@ class _Run:
             )
         folder, exports = Path(self.spec.output_dir), []
         if self.fleet.leads:
-            self._write(folder, start, end)
+            self._write(folder, start, end, learner)
         if self.spec.export:
             last = learner.last() if self.training.averages else end
             if self.fleet.leads:
@@ -371,7 +393,7 @@ class _Run:
             exports=exports,
         )
 
-    def _write(self, folder: Path, start: Arrays, end: Arrays) -> None:
+    def _write(self, folder: Path, start: Arrays, end: Arrays, learner: Learner) -> None:
         """Write trained tensors beside the place of the output."""
         beside = _beside(folder)
         shutil.rmtree(beside, ignore_errors=True)
@@ -382,6 +404,8 @@ class _Run:
         (beside / name).write_bytes(adapter_bytes(arrays))
         if self.training.mode == "lora":
             (beside / START).write_bytes(adapter_bytes(start))
+        if self.training.keep_optimizer:
+            (beside / MOMENTS).write_bytes(adapter_bytes(learner.moments()))
 
     def _appear(self, folder: Path, report: PosttrainReport) -> None:
         """Put what was written in its place, with its report."""

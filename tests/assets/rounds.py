@@ -30,6 +30,7 @@ from worldloop.federation.adapters import (
     norm,
     read_adapter,
 )
+from worldloop.federation.moments import STEP, untouched
 from worldloop.recipes import Shape
 from worldloop.records import CAPTIONS, MANIFEST
 from worldloop.seeds import stream
@@ -176,6 +177,11 @@ def _trained(spec, *, scale: float) -> dict[str, Any]:
     output.mkdir(parents=True, exist_ok=True)
     (output / "adapter.safetensors").write_bytes(adapter_bytes(end))
     (output / "start.safetensors").write_bytes(adapter_bytes(start))
+    if spec.training["keep_optimizer"]:
+        given = read_adapter(Path(spec.start_moments)) if spec.start_moments else untouched(end)
+        steps = np.float32(spec.training["num_steps"])
+        stands = {n: each + steps if n.endswith(STEP) else each for n, each in given.items()}
+        (output / "moments.safetensors").write_bytes(adapter_bytes(stands))
     clips = (Path(spec.footage_dir) / "clips.jsonl").read_text().splitlines()
     return {
         "output_dir": str(output),

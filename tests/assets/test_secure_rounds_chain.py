@@ -18,7 +18,7 @@ from worldloop.federation.adapters import difference, initial_adapter
 from worldloop.federation.envelopes import read_unverified
 from worldloop.federation.fixed_point import fixed_point
 from worldloop.federation.masking import flattened, read_masked
-from worldloop.layout import residual_key
+from worldloop.layout import moments_key, residual_key
 from worldloop.seeds import stream
 
 # the coordinator is one of the sites: its own store is the one that must never hold a delta
@@ -219,6 +219,24 @@ def test_a_site_killed_in_a_secure_round_heals(rounds, deadline, monkeypatch, mo
     check_mean(rounds, [*HOMES_OF_FOUR])
     kept = rounds.federation.store("gcp").get(residual_key("r0001"))
     assert kept[:64].decode() == read_adapter_record(rounds.store, "r0001").of("gcp").content_sha256
+
+
+def test_an_optimizer_is_kept_behind_the_masked_delta_and_never_in_the_coordinator_s_store(
+    rounds, deadline
+):
+    training = {**SECURE["training"], "keep_optimizer": True}
+    rounds.plan_round(**{**SECURE, "training": training})
+    rounds.train("gcp")
+    waiting = rounds.resources["staging"].folder("r0001", "gcp") / "moments.safetensors"
+    assert waiting.stat().st_mode & 0o777 == 0o600
+    carry(rounds, deadline)
+    rounds.execute("adapter_job", "r0001")
+
+    sent = read_adapter_record(rounds.store, "r0001").of("gcp").content_sha256
+    kept = rounds.federation.store("gcp").get(moments_key("r0001"))
+    assert sent.encode() in kept[:4096]
+    assert not waiting.exists()
+    assert not [name for name, c in files_of(rounds.root / "site").items() if b"exp_avg" in c]
 
 
 def test_a_site_that_comes_after_its_phase_is_told_and_trains_for_nothing(rounds, deadline):

@@ -3,12 +3,16 @@
     python -m tests.campaigns.learning prepare --folder F
     python -m tests.campaigns.learning rounds --folder F --out F/cities.jsonl --seeds 0-4
     python -m tests.campaigns.learning rounds --folder F --out F/institutions.jsonl --seeds 0-4 --partition institutions
+    python -m tests.campaigns.learning rounds --folder F --out F/short.jsonl --seeds 0-2 --rounds 20 --steps 5 --every 20 --variants federated_fast_kept
+    python -m tests.campaigns.learning rounds --folder F --out F/short.jsonl --seeds 0-2 --every 5 --variants central_fast_kept
     python -m tests.campaigns.learning table --out F/cities.jsonl
 
 The base knows streets and museums; zoos, hospitals and amusement parks are new. Sites film them all, each in its own
 cities, or (the hard partition) one of them each. Beside the federation stand the base without training, the same
 federation with shuffled targets, and one training on all footage in one place: as many steps and rounds, with three
-times the batch. A line that stands in the file is not run again.
+times the batch. Variants whose names end in `_kept` carry the optimizer's state from round to round
+(`Training.keep_optimizer`), those with `_fast` have the best rates found for that; rounds may be more and shorter
+(`--rounds`, `--steps`). A seed and variant that stand in the file are not run again, so a variant has one length a file.
 """
 
 import argparse
@@ -48,7 +52,9 @@ from worldloop.federation.strategies import Contribution, aggregate
 MODEL = "Pocket-Cosmos-1.0-Text2World"
 NUM_CLIPS = {BASE: 96, **dict.fromkeys(SITES, 48), HELD_OUT: 60}
 TRAINING = Training(SHAPE, num_steps=20, batch_size=4, precision="fp32")
+STEPS = TRAINING.num_steps
 FEDERATED, SHUFFLED, CENTRAL = "federated", "shuffled", "central"
+KEPT, FAST = "_kept", "_fast"
 _ALL = "everything"
 _MEASURE_SEED = 7
 
@@ -58,31 +64,50 @@ class Variant:
     """A way to train.
 
     Attributes:
-        learning_rates: One a round; the last one goes on.
-        warmup_steps: Of every round, because every round begins its optimizer anew.
+        learning_rates: One for every `STEPS` steps of a site; the last one goes on.
+        warmup_steps: Of every `STEPS` steps, because every round begins its optimizer anew.
+        keep_optimizer: Whether it goes on instead; only the first round warms up then.
         strategy: Of the aggregation.
         options: Of the strategy.
     """
 
     learning_rates: tuple[float, ...]
     warmup_steps: int = 3
+    keep_optimizer: bool = False
     strategy: str = "fedavg"
     options: Mapping[str, float] = field(default_factory=dict)
 
-    def training(self, number: int) -> Training:
-        """What a site does in a round, counted from 1."""
-        rate = self.learning_rates[min(number, len(self.learning_rates)) - 1]
-        return replace(TRAINING, learning_rate=rate, warmup_steps=self.warmup_steps)
+    def training(self, number: int, num_steps: int = STEPS) -> Training:
+        """What a site does in a round, counted from 1, of some steps."""
+        before = (number - 1) * num_steps
+        rate = self.learning_rates[min(before // STEPS, len(self.learning_rates) - 1)]
+        # a round that begins anew warms up in proportion; one that goes on has warmed up before
+        share = 1.0 if self.keep_optimizer else min(1.0, num_steps / STEPS)
+        return replace(
+            TRAINING,
+            num_steps=num_steps,
+            learning_rate=rate,
+            warmup_steps=round(self.warmup_steps * share),
+            keep_optimizer=self.keep_optimizer,
+        )
 
 
 # In the regime of much noise a step of Adam is the rate times the gradient over its deviation, which is sqrt(3) as large
 # at a third of the batch; so a mean of three sites goes as far, with as little noise, at sqrt(3) times the rate.
 _OF_ONE_PLACE = Variant(learning_rates=(5e-3, 5e-3, 4.5e-3, 3e-3, 1.5e-3))
 _OF_SITES = Variant(learning_rates=(9e-3, 9e-3, 8e-3, 5e-3, 2.5e-3), options={"product": 1.0})
-VARIANTS: dict[str, Variant] = {
+# The best rates found when optimizers are kept, on seed 100: docs/log.md, shorter rounds.
+_FAST_ONE_PLACE = replace(_OF_ONE_PLACE, learning_rates=(1e-2, 1e-2, 8.5e-3, 5.5e-3, 2.5e-3))
+_FAST_SITES = replace(_OF_SITES, learning_rates=(12e-3, 12e-3, 1e-2, 7e-3, 3.5e-3))
+_BEGUN_ANEW = {
     FEDERATED: _OF_SITES,
     SHUFFLED: _OF_SITES,
     CENTRAL: _OF_ONE_PLACE,
+    FEDERATED + FAST: _FAST_SITES,
+    CENTRAL + FAST: _FAST_ONE_PLACE,
+}
+VARIANTS: dict[str, Variant] = _BEGUN_ANEW | {
+    name + KEPT: replace(variant, keep_optimizer=True) for name, variant in _BEGUN_ANEW.items()
 }
 
 
@@ -96,6 +121,7 @@ class Campaign:
         rounds: How many.
         codec: Of the deltas.
         every: Only every so-manieth round is measured, and the last one.
+        steps: Of a site in a round.
         bases: Keeps the base loaded.
     """
 
@@ -104,11 +130,13 @@ class Campaign:
     rounds: int
     codec: str
     every: int = 1
+    steps: int = STEPS
     bases: Bases = field(default_factory=Bases)
 
     def work(self, variant: str, seed: int) -> Path:
         """Folder of one run."""
-        return self.folder / "work" / f"{self.partition}-{variant}-{seed}"
+        length = f"-{self.steps}" if self.steps != STEPS else ""
+        return self.folder / "work" / f"{self.partition}-{variant}-{seed}{length}"
 
 
 def prepare(folder: Path) -> None:
@@ -165,7 +193,8 @@ def show(out: Path) -> None:
             for number in {row["round"] for row in of}
         }
         ends, starts = (
-            {row["seed"]: row for row in of if row["round"] == number} for number in (last, 0)
+            {row["seed"]: row for row in of if row["round"] == number}
+            for number in (_last(rows, variant), 0)
         )
         changes = [ends[seed]["loss"] - starts[seed]["loss"] for seed in ends]
         low, high = interval(changes)
@@ -177,44 +206,58 @@ def show(out: Path) -> None:
             f"| {variant} | {len(ends)} | {each} | {np.mean(changes):+.4f} [{low:+.4f}, {high:+.4f}] "
             f"| {known[0]:.3f}, {known[1]:.3f} |\n"
         )
-    compared = {row["variant"]: None for row in rows if row["variant"] not in (CENTRAL, SHUFFLED)}
-    for variant in compared:
-        lost = lost_to_central(rows, variant)
-        if lost:
+    names = list(dict.fromkeys(row["variant"] for row in rows))
+    for variant in (name for name in names if not name.startswith((CENTRAL, SHUFFLED))):
+        for central in (name for name in names if name.startswith(CENTRAL)):
+            lost = lost_to_central(rows, variant, central)
+            if not lost:
+                continue
             low, high = interval(lost)
             sys.stdout.write(
-                f"\n{variant}: of the reduction of central training {100 * np.mean(lost):.1f} % are lost "
+                f"\n{variant}: of the reduction of {central} training {100 * np.mean(lost):.1f} % are lost "
                 f"[{100 * low:.1f}, {100 * high:.1f}] over {len(lost)} seeds.\n"
             )
 
 
-def lost_to_central(rows: Sequence[Mapping[str, Any]], variant: str) -> list[float]:
-    """Share of the central training's reduction that a variant misses at the end, by seed that has both."""
-    last = max(row["round"] for row in rows)
-    found = {(row["variant"], row["seed"], row["round"]): row["loss"] for row in rows}
-    seeds = [seed for name, seed, number in found if (name, number) == (variant, last)]
-    lost = []
-    for seed in seeds:
-        start, end = found.get((CENTRAL, seed, 0)), found.get((CENTRAL, seed, last))
-        if start is not None and end is not None:
-            lost.append((found[variant, seed, last] - end) / (start - end))
-    return lost
+def lost_to_central(
+    rows: Sequence[Mapping[str, Any]], variant: str, central: str = CENTRAL
+) -> list[float]:
+    """Share of a central training's reduction that a variant misses at its end, by seed that has both."""
+    starts, ends = _losses(rows, central, 0), _losses(rows, central, _last(rows, central))
+    found = _losses(rows, variant, _last(rows, variant))  # its rounds may be of another length
+    return [
+        (found[seed] - ends[seed]) / (starts[seed] - ends[seed])
+        for seed in found.keys() & starts.keys() & ends.keys()
+    ]
+
+
+def _last(rows: Sequence[Mapping[str, Any]], variant: str) -> int:
+    return max((row["round"] for row in rows if row["variant"] == variant), default=0)
+
+
+def _losses(rows: Sequence[Mapping[str, Any]], variant: str, number: int) -> dict[int, float]:
+    """The loss of a variant after a round, by seed."""
+    at = (variant, number)
+    return {row["seed"]: row["loss"] for row in rows if (row["variant"], row["round"]) == at}
 
 
 def _round_by_round(campaign: Campaign, variant: str, seed: int) -> Iterator[tuple[Path, int]]:
     """The adapter of every round, and what all sites sent of it."""
     work, given = campaign.work(variant, seed), VARIANTS[variant]
-    sites = (_ALL,) if variant == CENTRAL else SITES
+    sites = (_ALL,) if variant.startswith(CENTRAL) else SITES
     aggregation = Aggregation(given.strategy, given.options, campaign.codec)  # type: ignore[arg-type]
     residuals: dict[str, Any] = dict.fromkeys(sites)
     state: dict[str, Any] = {}
-    before = ""
+    before, moments = "", dict.fromkeys(sites, "")
     for number in range(1, campaign.rounds + 1):
         contributions, sent_bytes = [], 0
         for site in sites:
             output = work / f"{number}-{site}"
             spec = _spec(campaign, site, output, variant, number, seed)
-            report = train(replace(spec, start_adapter=before), bases=campaign.bases)
+            starts = {"start_adapter": before, "start_moments": moments[site]}
+            report = train(replace(spec, **starts), bases=campaign.bases)
+            if given.keep_optimizer:
+                moments[site] = str(output / "moments.safetensors")
             start = read_adapter(output / "start.safetensors")
             delta = difference(read_adapter(output / "adapter.safetensors"), start)
             encoded = encode(delta, aggregation.codec, residual=residuals[site])
@@ -234,7 +277,7 @@ def _round_by_round(campaign: Campaign, variant: str, seed: int) -> Iterator[tup
 def _spec(
     campaign: Campaign, site: str, output: Path, variant: str, number: int, seed: int
 ) -> PosttrainSpec:
-    training = VARIANTS[variant].training(number)
+    training = VARIANTS[variant].training(number, campaign.steps)
     if site == _ALL:  # all that the sites would have drawn
         training = replace(training, batch_size=training.batch_size * len(SITES))
     return PosttrainSpec(
@@ -246,7 +289,7 @@ def _spec(
         training=asdict(training),
         seed=1000 * seed + number,
         site=site,
-        shuffle_targets=variant == SHUFFLED,
+        shuffle_targets=variant.startswith(SHUFFLED),
         device="cpu",
     )
 
@@ -287,6 +330,7 @@ def _measured(
             "seed": seed,
             "variant": variant,
             "round": number,
+            "steps": campaign.steps,
             "loss": float(np.mean(new)),
             "known_loss": float(np.mean(known)),
             "num_clips": len(of),
@@ -336,6 +380,7 @@ def main() -> None:
     parser.add_argument("--partition", default=CITIES, choices=PARTITIONS)
     parser.add_argument("--seeds", default="0-4")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=STEPS, help="of a site in a round")
     parser.add_argument(
         "--every", type=int, default=1, help="rounds from one measuring to the next"
     )
@@ -348,7 +393,14 @@ def main() -> None:
         prepare(asked.folder)
     elif asked.step == "rounds":
         run_rounds(
-            Campaign(asked.folder, asked.partition, asked.rounds, asked.codec, asked.every),
+            Campaign(
+                asked.folder,
+                asked.partition,
+                asked.rounds,
+                asked.codec,
+                asked.every,
+                asked.steps,
+            ),
             asked.out,
             seeds=numbers_of(asked.seeds),
             variants=asked.variants.split(","),

@@ -6,8 +6,11 @@ import pytest
 from gpu_jobs.posttrain.spec import FootageClip
 from tests.campaigns.learning import (
     CENTRAL,
+    FAST,
     FEDERATED,
+    KEPT,
     VARIANTS,
+    Campaign,
     last_adapter,
     lost_to_central,
     numbers_of,
@@ -86,6 +89,40 @@ def test_what_is_lost_is_counted_at_the_last_round_of_seeds_that_have_both() -> 
         )
     ]
     assert lost_to_central(rows, FEDERATED) == pytest.approx([0.2])
+
+
+def test_what_is_lost_is_counted_against_rounds_of_another_length() -> None:
+    rows = [
+        {"variant": variant, "seed": 0, "round": number, "loss": loss}
+        for variant, number, loss in (
+            (CENTRAL + KEPT, 0, 0.5),
+            (CENTRAL + KEPT, 5, 0.4),
+            (FEDERATED, 0, 0.5),
+            (FEDERATED, 20, 0.45),
+        )
+    ]
+    assert lost_to_central(rows, FEDERATED, CENTRAL + KEPT) == pytest.approx([0.5])
+
+
+@pytest.mark.parametrize("num_steps", [5, 10, 20])
+def test_rates_follow_the_steps_however_long_rounds_are(num_steps: int) -> None:
+    variant = VARIANTS[FEDERATED + FAST + KEPT]
+    rounds = [variant.training(number, num_steps) for number in range(1, 100 // num_steps + 1)]
+    rates = [one.learning_rate for one in rounds for _ in range(num_steps)]
+    assert rates == [rate for rate in variant.learning_rates for _ in range(20)]
+    assert {(one.num_steps, one.keep_optimizer) for one in rounds} == {(num_steps, True)}
+
+
+def test_a_round_that_begins_anew_warms_up_in_proportion() -> None:
+    begun_anew, kept = VARIANTS[FEDERATED], VARIANTS[FEDERATED + KEPT]
+    assert [begun_anew.training(1, n).warmup_steps for n in (5, 10, 20)] == [1, 2, 3]
+    assert kept.training(1, 5).warmup_steps == 3
+
+
+def test_rounds_of_another_length_have_a_folder_of_their_own(tmp_path) -> None:
+    plain, short = (Campaign(tmp_path, CITIES, 5, "int8", steps=steps) for steps in (20, 5))
+    assert plain.work(FEDERATED, 0).name == f"{CITIES}-{FEDERATED}-0"
+    assert short.work(FEDERATED, 0) != plain.work(FEDERATED, 0)
 
 
 def test_a_clip_is_near_the_true_clips_of_its_institution() -> None:

@@ -46,6 +46,7 @@ def fill(house, key, base, fate):
         house.store.put(layout.sample_key(key, group, "000.mp4"), b"clip")
     house.store.put(layout.sample_key(key, "all", "sheet.png"), b"sheet")
     house.store.put(layout.residual_key(key), b"residual")
+    house.store.put(layout.moments_key(key), b"moments")
     part = (Participation("", "accepted", content_sha256="ab"),)
     record = AdapterRecord(key, plan.plan_id, "fedavg", "", "", "", 1, 1.0, part, {})
     house.store.put(layout.adapter_key(key, "adapter.json"), canonical_json(record.to_record()))
@@ -76,6 +77,15 @@ def test_residuals_stay_for_what_is_used_what_is_open_and_what_can_be_gone_back_
 
     assert residuals(keep_waves=2) == {layout.residual_key(REFUSED)}
     assert residuals(keep_waves=1) == {layout.residual_key(key) for key in (FIRST, REFUSED, FAILED)}
+
+
+def test_where_an_optimizer_stood_goes_with_the_residual_of_its_delta(rounds):
+    for keep_waves in (1, 2):
+        keys = {one.key for one in going(rounds, keep_waves=keep_waves)}
+        gone = [key for key in (FIRST, REFUSED, MAIN, FAILED, NEWEST)
+                if layout.residual_key(key) in keys]  # fmt: skip
+        assert {key for key in keys if "/moments/" in key} == {*map(layout.moments_key, gone)}
+        assert gone
 
 
 def test_young_rounds_and_open_ones_lose_nothing(rounds):

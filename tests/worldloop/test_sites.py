@@ -165,13 +165,14 @@ def test_tables_of_training_are_parts_of_a_round_s_plan():
     found = parse_training(
         **TRAINED,
         min_closed_gaps=4,
-        training={"rank": 4, "conditioning_frames": [0, 1]},
+        training={"rank": 4, "conditioning_frames": [0, 1], "keep_optimizer": True},
         aggregation={"strategy": "diloco", "options": {"momentum": 0.9}},
         terms={"quorum": 3, "max_staleness": 1},
         trial={"limits": {"lineage_depth_max": 2}, "guidance": -1},
     )
 
     assert (found.training.rank, found.training.conditioning_frames) == (4, (0, 1))
+    assert found.training.keep_optimizer
     assert found.aggregation.options == {"momentum": 0.9}
     assert (found.terms.quorum, found.terms.max_staleness, found.min_closed_gaps) == (3, 1, 4)
     assert (found.trial.limits, found.trial.sample_steps) == ({"lineage_depth_max": 2.0}, 0)

@@ -85,6 +85,8 @@ class Training:
         ema_rate: Of weights averaged with a power of the steps so far, as Cosmos 3 is trained, in the place of
             `ema_decay`; 0: none.
         compile_blocks: Whether blocks are compiled by torch.compile, once a shape; on a GPU only.
+        keep_optimizer: Whether a site's optimizer goes on where it stood after the delta that is part of what the
+            round starts from; it warms up only where it begins anew. Of adapters alone.
     """
 
     shape: ClipShape
@@ -110,6 +112,7 @@ class Training:
     cosine_steps: int = 0
     ema_rate: float = 0.0
     compile_blocks: bool = False
+    keep_optimizer: bool = False
 
     @property
     def averages(self) -> bool:
@@ -294,7 +297,7 @@ _LISTS = (
     ("trial", "held_out_cities"),
     ("trial", "prompts"),
 )
-_LATER = ("cosine_steps", "ema_rate", "compile_blocks")
+_LATER = ("cosine_steps", "ema_rate", "compile_blocks", "keep_optimizer")
 """Fields of a training that stand in a record only where they change something."""
 
 
@@ -409,6 +412,15 @@ def _problems(plan: RoundPlan) -> list[tuple[str, object, str, str]]:
         (
             training.mode not in MODES,
             ("mode", training.mode, f"one of {MODES}", "Choose one of them."),
+        ),
+        (
+            training.keep_optimizer and training.mode != "lora",
+            (
+                "keep_optimizer",
+                f"true with mode {training.mode!r}",
+                "mode 'lora': of all weights the state is twice as long as the model",
+                "Turn it off, or train an adapter.",
+            ),
         ),
         (
             training.precision not in PRECISIONS,

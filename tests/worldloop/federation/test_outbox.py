@@ -14,10 +14,12 @@ from PIL import Image
 from worldloop.atlas.atlas import load_atlas
 from worldloop.cosmos.families import ClipShape
 from worldloop.errors import MalformedRecordError
+from worldloop.federation.adapters import adapter_bytes
 from worldloop.federation.codecs import encode
 from worldloop.federation.envelopes import DeltaHeader, seal, sign_record
 from worldloop.federation.evaluation import SiteScores
 from worldloop.federation.masking import Masked, masked_bytes
+from worldloop.federation.moments import untouched
 from worldloop.federation.outbox import DELTA, DRIFT, NAMES, RECEIPT, SCORES, check_outgoing, facts
 from worldloop.federation.rounds import Aggregation, Base, RoundPlan, Terms, Training, Trial
 from worldloop.seeds import canonical_json, content_id
@@ -152,6 +154,13 @@ def test_no_caption_vector_or_picture_leaves_anywhere_in_a_report(spot, odd):
         check_outgoing(name, content, round_key=ROUND_OF[name], site="aws")
     if isinstance(odd, str) and len(odd) > 24:
         assert odd not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["moments.safetensors", DELTA, RECEIPT])
+def test_an_optimizer_s_state_leaves_under_no_name(name):
+    stands = {key: np.ascontiguousarray(each) for key, each in untouched(DELTA_ARRAYS).items()}
+    with pytest.raises(MalformedRecordError):
+        check_outgoing(name, adapter_bytes(stands), round_key="r0001", site="aws")
 
 
 @pytest.mark.parametrize("odd", ["a red car", "car", "gcp"])

@@ -46,6 +46,16 @@ def test_a_plan_survives_json():
     assert found.plan_id == plan().plan_id
 
 
+def test_a_plan_from_before_optimizers_were_kept_has_the_id_that_it_had():
+    before = "c495278e1089171423d3dcea3f0d178e"  # of this plan, by the release before
+
+    assert "keep_optimizer" not in plan().to_record()["training"]
+    assert plan().plan_id == before
+    kept = plan(training=replace(plan().training, keep_optimizer=True))
+    assert RoundPlan.from_record(kept.to_record()) == kept
+    assert kept.plan_id != before
+
+
 OTHERS = {
     "round": plan(round="r0002"),
     "seed": plan(seed=8),
@@ -85,6 +95,9 @@ BAD = {
     "limit distance_rise_max": {"trial": Trial(limits={"distance_rise_max": -0.1})},
     "mode": {"training": Training(ClipShape(17, 64, 64, 16), mode="half")},
     "training": {"training": Training(ClipShape(17, 64, 64, 16), num_steps=0)},
+    "keep_optimizer": {
+        "training": Training(ClipShape(17, 64, 64, 16), mode="full", keep_optimizer=True)
+    },
 }
 
 
