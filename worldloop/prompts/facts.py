@@ -103,7 +103,7 @@ def missing_facts(text: str, scene: Scene, atlas: Atlas, *, seen: bool = False) 
     missing += [
         f"sign: {sign.text}"
         for sign in quoted_signs(scene)
-        if not re.search(f"[\u201c\"]{re.escape(sign.text)}[,.;]?[\u201d\"]", text)
+        if not re.search(f'[\u201c"]{re.escape(sign.text)}[,.;]?[\u201d"]', text)
     ]
     if seen:
         return missing
