@@ -298,7 +298,7 @@ class _SiteAtWork:
         footage = SiteFootage(
             self.federation, self.site, footage_folder(self.federation, self.site)
         )
-        with footage.in_use():
+        with footage.in_use(self.context.log.info):
             report = self._report(footage)
         if not report.get("output_dir"):  # no clips, or they are shorter than a window
             return {}, {}

@@ -145,7 +145,7 @@ class _SiteAtWork:
         footage = SiteFootage(
             self.federation, self.site, footage_folder(self.federation, self.site)
         )
-        with footage.in_use():
+        with footage.in_use(self.maker.context.log.info):
             return self._measured(footage)
 
     def _measured(self, footage: SiteFootage) -> Mapping[str, Any]:

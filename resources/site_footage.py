@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -90,14 +90,21 @@ class SiteFootage:
     text: Text = "caption"
 
     @contextmanager
-    def in_use(self) -> Iterator[None]:
+    def in_use(self, tell: Callable[[str], object] = log.info) -> Iterator[None]:
         """Keep the folders as they are staged; another round that wants other clips of the site waits.
 
         The lock belongs to the open file, so a killed process gives it back at once.
+
+        Args:
+            tell: Takes one line if there is something to wait for.
         """
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / _IN_USE).open("a") as held:
-            fcntl.flock(held, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                tell(f"Waiting until another round at {self.site} is done with its footage.")
+                fcntl.flock(held, fcntl.LOCK_EX)
             yield
 
     def stage_train(

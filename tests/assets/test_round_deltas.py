@@ -102,10 +102,14 @@ def test_no_other_round_stages_the_site_s_footage_while_its_trainer_reads_it(rou
         def run(spec, **how):
             federation = rounds.resources["federation"]
             other = SiteFootage(federation, "aws", footage_folder(federation, "aws"))
-            waits = threading.Thread(target=lambda: other.in_use().__enter__(), daemon=True)
+            told = []
+            waits = threading.Thread(
+                target=lambda: other.in_use(told.append).__enter__(), daemon=True
+            )
             waits.start()
             waits.join(0.2)
             found.append(waits.is_alive())
+            assert told or not found[-1]
             return work(spec, **how)
 
         return run

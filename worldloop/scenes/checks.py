@@ -144,7 +144,7 @@ class _Place:
         )
         self.signs = judge.signs_of(city)
         self.things = judge.things(kind)
-        self.words = judge.words(kind)
+        self.words = judge.words(kind, city)
         self.facades = judge.ruled(city, kind.key, "facade") if "facade" in kind.slots else ()
         pairs = judge.ruled(city, kind.key, "traffic") if "traffic" in kind.slots else ()
         self.vehicles = _mixes(pairs)
@@ -181,12 +181,14 @@ class _Judge:
             days = self._holidays.setdefault(holiday.country, {})
             days.setdefault(holiday.date, set()).add(holiday.name)
         self._activities = {(one.institution, one.key): one for one in atlas.activity_rows}
-        self._kinds = {
-            key: (
-                VOCABULARY.get(key, frozenset(kind.props)),
-                frozenset({*kind.sign_words, kind.own_word}),
-            )
+        self._things = {
+            key: VOCABULARY.get(key, frozenset(kind.props))
             for key, kind in atlas.institutions.items()
+        }
+        self._words = {
+            (key, metro): frozenset({*kind.sign_words, kind.own_word}) - unsaid
+            for key, kind in atlas.institutions.items()
+            for metro, unsaid in (("yes", set()), ("none", {"metro"}))
         }
         self._busy = {one.institution for one in atlas.activity_rows}
         self._climates: dict[tuple[str, str], tuple[str, set[str], str]] = {}
@@ -209,11 +211,11 @@ class _Judge:
 
     def things(self, kind: Institution) -> frozenset[str]:
         """Subjects that an institution may show."""
-        return self._kinds[kind.key][0]
+        return self._things[kind.key]
 
-    def words(self, kind: Institution) -> frozenset[str]:
-        """Words that its signs may have."""
-        return self._kinds[kind.key][1]
+    def words(self, kind: Institution, city: City) -> frozenset[str]:
+        """Words that its signs may have: none points to a metro where there is none."""
+        return self._words[kind.key, city.metro]
 
     def dress(
         self, values: tuple[tuple[str, ...], ...], kind: Institution

@@ -210,6 +210,13 @@ def test_a_metro_station_is_found_where_there_is_no_metro():
     assert any("places with a metro" in problem for problem in scene_problems(ATLAS, [made]))
 
 
+def test_a_sign_to_a_metro_is_found_where_there_is_none():
+    made = scene("tallinn/street")
+    pointing = replace(made, signs=(*made.signs, ATLAS.sign("tallinn", "metro")))
+    problems = scene_problems(ATLAS, [pointing])
+    assert any("sign words of the institution" in problem for problem in problems)
+
+
 def test_a_road_at_the_water_is_found_where_there_is_none():
     dry, _ = waterless()
     made = scene(f"{dry}/street", asked={"camera": "drive"})
