@@ -332,6 +332,7 @@ def doctor(gpu_gb: float | None, checkpoint_dir: str) -> None:
 def _print_outlook(card: Any, checkpoint_dir: Path) -> None:
     """World models on a card, or what is left without one."""
     from orchestration.doctor import by_model, needs_of, refused_profiles, tiny_models, world_models
+    from worldloop.cosmos.outlook import SHOWN_PROFILES
     from worldloop.cosmos.tiers import LADDER
 
     if card is None:
@@ -345,10 +346,10 @@ def _print_outlook(card: Any, checkpoint_dir: Path) -> None:
     click.echo(
         f"World models on {card.name} with {card.memory_gb:.0f} GB, guards included. Seconds a clip are estimated "
         f"from rates measured on one H200{', scaled by peak bf16' if scaled else ''}: of the model's own clip by "
-        "profile, and of each tier with its profile. Peak memory is an estimate too."
+        "profile, and of each tier with its profile. Peak memory is an estimate too. FP8 attention needs the extra te."
     )
     table = Table("model", "weights", "on the GPU", "GB", "own clip", box=None)
-    for name in ("exact", "fast", "cached", *LADDER):
+    for name in (*SHOWN_PROFILES, *LADDER):
         table.add_column(name, justify="right")
     for model, looks in by_model(rows).items():
         runs = next((look for look in looks.values() if look.runs), None)
@@ -364,7 +365,7 @@ def _print_outlook(card: Any, checkpoint_dir: Path) -> None:
             f"{shape.num_frames}x{shape.height_px}x{shape.width_px}",
             *(
                 _seconds(own.get(name)) + "*" * (name in refused_profiles(looks[""]))
-                for name in ("exact", "fast", "cached")
+                for name in SHOWN_PROFILES
             ),
             *(_seconds(seconds.get("fast")) for seconds in tiers),
         )

@@ -349,24 +349,44 @@ def run(record: Record, key: str, name: str) -> None:
     )
 
 
-def memory(record: Record, key: str, name: str, row: str, cap_gb: str = "0") -> None:
-    """Peak memory of every phase with a row of the published offload table (1 to 5).
+def memory(record: Record, key: str, name: str, rows: str, cap_gb: str = "0") -> None:
+    """Peak memory of every phase with rows of the published offload table, e.g. `5` or `1,2,5`.
 
-    All parts are there in their sizes: a prompt upsampler of 12 B, a guard of 8 B, T5-11B. Two steps
-    are denoised; more need no more memory.
+    All parts are there in their sizes: a prompt upsampler of 12 B, a guard of 8 B, T5-11B. Three
+    steps are denoised; more need no more memory. Rows that leave more on the GPU come last, whatever
+    their order in `rows`.
     """
-    case, chosen = CASES[key], _profile(name)
-    offload = sorted(LARGER[int(row)])
-    cap = float(cap_gb) or torch.cuda.get_device_properties(DEVICE).total_memory / 1e9
+    case, chosen, cap = CASES[key], _profile(name), float(cap_gb)
     world = world_of(case, DEVICE)
     new_policy = apply_profile(world, chosen, shape=case.shape, device=DEVICE)
     for part in world.parts.values():
         part.to("cpu")
     parts = {**world.parts, **companions()}
     _forget()
-    residency = Residency(parts, device=DEVICE, offload=offload, memory_cap_gb=float(cap_gb))
+    residency = Residency(parts, device=DEVICE, memory_cap_gb=cap)
     sampler, guidance = case.record.known_samplers[0], case.record.default_guidance
     options = DenoiseOptions(case.shape, _MEMORY_STEPS, guidance, sampler, new_policy())
+    try:
+        for row in sorted(map(int, rows.split(",")), reverse=True):
+            residency.plan = tuple(sorted(LARGER[row]))
+            peaks, chunk = _phases(residency, world, parts, case, options, cap)
+            record(
+                f"memory {key} {name} row {row}",
+                offload=list(residency.plan),
+                cap_gb=cap,
+                peak_gb=max(peaks.values()),
+                latent_frames_per_chunk=chunk,
+                **{f"{phase}_gb": peak_gb for phase, peak_gb in peaks.items()},
+            )
+    finally:
+        if cap:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def _phases(
+    residency: Residency, world: Any, parts: Any, case: Case, options: DenoiseOptions, cap_gb: float
+) -> tuple[dict[str, float], int]:
+    """Peak GB of every phase of a clip, and how many latent frames were decoded at once."""
     peaks: dict[str, float] = {}
     for phase, part in (
         ("upsample", "prompt_upsampler"),
@@ -383,20 +403,12 @@ def memory(record: Record, key: str, name: str, row: str, cap_gb: str = "0") -> 
         latents = denoising.latents()
     del denoising
     with _measured(residency, "decode", peaks):
-        budget_gb = cap - _allocated_gb() - _SPARE_GB
+        total_gb = torch.cuda.get_device_properties(DEVICE).total_memory / 1e9
+        budget_gb = (cap_gb or total_gb) - _allocated_gb() - _SPARE_GB
         size = case.record.latent_size(case.shape)
         chunk = vae_chunks.fit(world.parts["tokenizer"], size, budget_gb=budget_gb)
         world.decode(latents[0], ClipRequest("memory"), options)
-    record(
-        f"memory {key} {name} row {row}",
-        offload=offload,
-        cap_gb=float(cap_gb),
-        peak_gb=max(peaks.values()),
-        latent_frames_per_chunk=chunk,
-        **{f"{phase}_gb": peak_gb for phase, peak_gb in peaks.items()},
-    )
-    if float(cap_gb):
-        torch.cuda.set_per_process_memory_fraction(1.0)
+    return peaks, chunk
 
 
 @contextlib.contextmanager

@@ -45,7 +45,7 @@ from worldloop.errors import WorldloopError
 log = logging.getLogger(__name__)
 
 DENSE = "exact"
-_COMPARED = "fast,fast_fp8_attention,sparse,thrifty,cached"  # a student has other weights
+_COMPARED = "fast,fast_fp8_attention,sparse,thrifty,lean_fp8_attention,cached"  # a student has other weights
 ADAPTED = "_adapted"  # ends the name of a variant with adapted weights
 _SWEPT_FRAMES = 2  # kept of each clip of a sweep
 _OTHER_SEED_BY = 100_000

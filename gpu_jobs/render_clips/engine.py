@@ -78,9 +78,21 @@ class Engine:
 
     Frames are drawn in order from 0: the automatic exposure follows the frames before. A frame
     drawn out of order meters itself as if it were the first.
+
+    Args:
+        world: What is drawn.
+        shape: Size, samples a pixel and rate of the frames.
+        device: Warp's name of the device.
+        by_triangle: Whether many threads share a triangle, as a GPU needs, or one thread draws a
+            whole cluster, as suits a CPU; by default what suits the device. The keys are the same.
+
+    Raises:
+        ValueError: If `shape.num_samples` is neither 1 nor 5.
     """
 
-    def __init__(self, world: World, shape: Shape, *, device: str = "cpu") -> None:
+    def __init__(
+        self, world: World, shape: Shape, *, device: str = "cpu", by_triangle: bool | None = None
+    ) -> None:
         import warp
 
         self._wp: Any = warp
@@ -90,6 +102,9 @@ class Engine:
                 f"num_samples is {shape.num_samples!r}; the rasterizer knows 1 and "
                 f"{len(SAMPLE_OFFSETS)}. Choose one of them."
             )
+        self.by_triangle = (
+            self._wp.get_device(device).is_cuda if by_triangle is None else by_triangle
+        )
         self._last_frame = -2
         self._exposure = 1.0
         self._load_geometry()
@@ -107,19 +122,7 @@ class Engine:
         self._pose(time_s)
         self._draw_moving_shadow(frame_index)
         self._launch(kernels.fill_keys, len(self.keys), self.keys)
-        self._launch(
-            kernels.draw_clusters,
-            len(self.spheres),
-            self.scene,
-            self.spheres,
-            self.spans,
-            camera,
-            width,
-            height,
-            self.offsets,
-            shape.num_samples,
-            self.keys,
-        )
+        self._draw_keys(camera)
         self._launch(
             kernels.shade,
             width * height,
@@ -233,10 +236,13 @@ class Engine:
         self._moving_sphere_part = self._array(parts, int)
         self._num_static_clusters = len(spheres)
         self.spheres = self._array(np.concatenate([spheres, local]), kernels.vec4)
-        self.spans = self._array(
-            np.concatenate([spans, local_spans + np.int32(len(static.faces))]).astype(np.int32),
-            self._wp.vec2i,
-        )
+        spans = np.concatenate([spans, local_spans + np.int32(len(static.faces))]).astype(np.int32)
+        self.spans = self._array(spans, self._wp.vec2i)
+        if self.by_triangle:
+            cluster = np.repeat(np.arange(len(spans), dtype=np.int32), spans[:, 1] - spans[:, 0])
+            self._cluster_of_face = self._array(cluster, int)
+            self._queue = self._wp.empty((2, len(cluster)), dtype=int, device=self.device)
+            self.queue_lengths = self._zeros(2, int)
 
     def _load_signs(self) -> None:
         levels = [self.world.signs.astype(np.float32)]
@@ -461,6 +467,47 @@ class Engine:
             self.spheres,
         )
 
+    def _draw_keys(self, camera: Any) -> None:
+        """Fill the visibility buffer, by triangle on a GPU and by cluster on a CPU."""
+        shape = self.shape
+        size = (camera, shape.width_px, shape.height_px)
+        samples = (self.offsets, shape.num_samples, self.keys)
+        if not self.by_triangle:
+            self._launch(
+                kernels.draw_clusters,
+                len(self.spheres),
+                self.scene,
+                self.spheres,
+                self.spans,
+                *size,
+                *samples,
+            )
+            return
+        self.queue_lengths.zero_()
+        self._launch(
+            kernels.queue_triangles,
+            len(self._cluster_of_face),
+            self.scene,
+            self.spheres,
+            self._cluster_of_face,
+            *size,
+            shape.num_samples,
+            self._queue,
+            self.queue_lengths,
+        )
+        for which, shares in enumerate(kernels.QUEUE_SHARES):
+            self._launch(
+                kernels.draw_queue,
+                shares,
+                self.scene,
+                self._queue,
+                self.queue_lengths,
+                which,
+                *shares,
+                *size,
+                *samples,
+            )
+
     def _draw_moving_shadow(self, frame_index: int) -> None:
         light = self.light
         if not light.moving_on:
@@ -550,7 +597,7 @@ class Engine:
     def _depths(self, length: int, value: float = NO_DEPTH) -> Any:
         return self._wp.full(length, value, dtype=float, device=self.device)
 
-    def _launch(self, kernel: Any, dim: int, *inputs: Any) -> None:
+    def _launch(self, kernel: Any, dim: int | tuple[int, int], *inputs: Any) -> None:
         if dim:
             self._wp.launch(kernel, dim=dim, inputs=list(inputs), device=self.device)
 
@@ -565,9 +612,13 @@ class Engine:
         height: int,
         depths: Any,
     ) -> None:
+        if not num_faces:
+            return
+        shared = (kernels.share_depths, (num_faces, kernels.DEPTH_SHARES))
+        kernel, dim = shared if self.by_triangle else (kernels.draw_depths, num_faces)
         self._launch(
-            kernels.draw_depths,
-            num_faces,
+            kernel,
+            dim,
             self.scene.faces,
             self.scene.positions,
             self._casts,

@@ -52,6 +52,11 @@ FACADE_CONCRETE = wp.constant(int(Material.FACADE_CONCRETE))
 NEAR_M = wp.constant(0.05)
 NO_HIT = wp.constant(wp.int64(0x7FFFFFFF00000000))
 LIGHTS_A_CELL = wp.constant(8)
+BLOCK_PX = wp.constant(16)  # pixels of a row that one thread of a GPU draws in one go
+LARGE_BLOCKS = wp.constant(256)  # a triangle with more blocks, all samples together, is a large one
+# How a GPU draws the queues of small and of large triangles: groups of threads, threads a group.
+QUEUE_SHARES = ((8192, 32), (64, 4096))
+DEPTH_SHARES = wp.constant(64)  # threads of a GPU that share the rows of a triangle in a map
 
 
 @wp.struct
@@ -130,6 +135,29 @@ class Scene:
     lamp: wp.array(dtype=vec4)  # position and reach
     lamp_color: wp.array(dtype=vec3)
     cells: wp.array(dtype=int)
+
+
+@wp.struct
+class Triangle:
+    """A projected triangle. Edge k is n_k . (x, y, 1) >= 0, 1 / z is s3 . (x, y, 1)."""
+
+    index: int
+    corners: wp.vec3i
+    pa: vec3
+    pb: vec3
+    pc: vec3
+    n0: vec3
+    n1: vec3
+    n2: vec3
+    s3: vec3
+    r0: float  # 1 / n0[0], 0 where that is too large
+    r1: float
+    r2: float
+    x0: int  # first and last column and row of its box in the frame
+    x1: int
+    y0: int
+    y1: int
+    leafy: bool
 
 
 @wp.struct
@@ -274,17 +302,12 @@ def leaf_is_open(scene: Scene, p: vec3, n: vec3, eye: vec3, focal: float):
 
 
 @wp.func
-def draw_triangle(
-    scene: Scene,
-    t: int,
-    camera: Camera,
-    width: int,
-    height: int,
-    offsets: wp.array(dtype=vec2),
-    num_samples: int,
-    keys: wp.array(dtype=wp.int64),
-):
-    """Writes the keys of one triangle, row by row and sample by sample."""
+def set_up_triangle(scene: Scene, t: int, camera: Camera, width: int, height: int):
+    """Projects a triangle; one that is out of view, too thin or from behind gets no rows."""
+    r = Triangle()
+    r.index = t
+    r.y0 = 0
+    r.y1 = -1
     f = scene.faces[t]
     pa = scene.positions[f[0]]
     pb = scene.positions[f[1]]
@@ -293,29 +316,29 @@ def draw_triangle(
     cb = camera.rotation * (pb - camera.centre)
     cc = camera.rotation * (pc - camera.centre)
     if ca[2] < NEAR_M and cb[2] < NEAR_M and cc[2] < NEAR_M:
-        return
+        return r
     a = vec3(ca[0] * camera.focal, ca[1] * camera.focal, ca[2])
     b = vec3(cb[0] * camera.focal, cb[1] * camera.focal, cb[2])
     c = vec3(cc[0] * camera.focal, cc[1] * camera.focal, cc[2])
     hx = camera.cx
     hy = camera.cy
     if a[0] > hx * a[2] and b[0] > hx * b[2] and c[0] > hx * c[2]:
-        return
+        return r
     if -a[0] > hx * a[2] and -b[0] > hx * b[2] and -c[0] > hx * c[2]:
-        return
+        return r
     if a[1] > hy * a[2] and b[1] > hy * b[2] and c[1] > hy * c[2]:
-        return
+        return r
     if -a[1] > hy * a[2] and -b[1] > hy * b[2] and -c[1] > hy * c[2]:
-        return
+        return r
     n0 = wp.cross(b, c)
     n1 = wp.cross(c, a)
     n2 = wp.cross(a, b)
     det = wp.dot(a, n0)
     if wp.abs(det) < 1.0e-12:
-        return
+        return r
     m = scene.material[t]
     if det > 0.0 and (m & 256) != 0:
-        return
+        return r
     x0 = int(0)
     x1 = width - 1
     y0 = int(0)
@@ -336,9 +359,15 @@ def draw_triangle(
     n0 = n0 * inv
     n1 = n1 * inv
     n2 = n2 * inv
-    s3 = n0 + n1 + n2
-    base = wp.int64(t)
-    leafy = (m & 255) == FOLIAGE
+    r.corners = f
+    r.pa = pa
+    r.pb = pb
+    r.pc = pc
+    r.n0 = n0
+    r.n1 = n1
+    r.n2 = n2
+    r.s3 = n0 + n1 + n2
+    r.leafy = (m & 255) == FOLIAGE
     r0 = float(0.0)
     r1 = float(0.0)
     r2 = float(0.0)
@@ -348,65 +377,106 @@ def draw_triangle(
         r1 = 1.0 / n1[0]
     if wp.abs(n2[0]) > 1.0e-20:
         r2 = 1.0 / n2[0]
-    for s in range(num_samples):
-        o = offsets[s]
-        dx = o[0] - camera.cx
-        left = float(x0) + dx
-        right = float(x1) + dx
-        plane = s * height
-        for y in range(y0, y1 + 1):
-            py = float(y) + o[1] - camera.cy
-            b0 = n0[1] * py + n0[2]
-            b1 = n1[1] * py + n1[2]
-            b2 = n2[1] * py + n2[2]
-            xl = left
-            xr = right
-            if r0 > 0.0:
-                xl = wp.max(xl, -b0 * r0)
-            elif r0 < 0.0:
-                xr = wp.min(xr, -b0 * r0)
-            elif b0 < 0.0:
-                xr = xl - 1.0
-            if r1 > 0.0:
-                xl = wp.max(xl, -b1 * r1)
-            elif r1 < 0.0:
-                xr = wp.min(xr, -b1 * r1)
-            elif b1 < 0.0:
-                xr = xl - 1.0
-            if r2 > 0.0:
-                xl = wp.max(xl, -b2 * r2)
-            elif r2 < 0.0:
-                xr = wp.min(xr, -b2 * r2)
-            elif b2 < 0.0:
-                xr = xl - 1.0
-            if xl <= xr:
-                bs = s3[1] * py + s3[2]
-                row = (plane + y) * width
-                for x in range(int(wp.ceil(xl - dx)), int(wp.floor(xr - dx)) + 1):
-                    px = float(x) + dx
-                    nearness = s3[0] * px + bs  # 1 / z
-                    if nearness > 0.0 and nearness < 20.0:
-                        key = (
-                            wp.int64(2139095040 - wp.cast(nearness, wp.int32)) << wp.int64(32)
-                        ) | base
-                        if key < keys[row + x]:
-                            shown = int(1)
-                            if leafy:
-                                w0 = (n0[0] * px + b0) / nearness
-                                w1 = (n1[0] * px + b1) / nearness
-                                w2 = 1.0 - w0 - w1
-                                if leaf_is_open(
-                                    scene,
-                                    pa * w0 + pb * w1 + pc * w2,
-                                    scene.normals[f[0]] * w0
-                                    + scene.normals[f[1]] * w1
-                                    + scene.normals[f[2]] * w2,
-                                    camera.centre,
-                                    camera.focal,
-                                ):
-                                    shown = int(0)
-                            if shown == 1:
-                                wp.atomic_min(keys, row + x, key)
+    r.r0 = r0
+    r.r1 = r1
+    r.r2 = r2
+    r.x0 = x0
+    r.x1 = x1
+    r.y0 = y0
+    r.y1 = y1
+    return r
+
+
+@wp.func
+def draw_row(
+    scene: Scene,
+    r: Triangle,
+    camera: Camera,
+    offset: vec2,
+    y: int,
+    first_x: int,
+    last_x: int,
+    row: int,
+    keys: wp.array(dtype=wp.int64),
+):
+    """Writes the keys of a triangle in the pixels first_x to last_x of one row of one sample.
+
+    Offsets are eighths of a pixel, so first_x + dx - dx is first_x, and a row that is drawn in
+    several parts gets the keys of one that is drawn at once.
+    """
+    dx = offset[0] - camera.cx
+    n0 = r.n0
+    n1 = r.n1
+    n2 = r.n2
+    s3 = r.s3
+    f = r.corners
+    base = wp.int64(r.index)
+    leafy = r.leafy
+    py = float(y) + offset[1] - camera.cy
+    b0 = n0[1] * py + n0[2]
+    b1 = n1[1] * py + n1[2]
+    b2 = n2[1] * py + n2[2]
+    xl = float(first_x) + dx
+    xr = float(last_x) + dx
+    if r.r0 > 0.0:
+        xl = wp.max(xl, -b0 * r.r0)
+    elif r.r0 < 0.0:
+        xr = wp.min(xr, -b0 * r.r0)
+    elif b0 < 0.0:
+        xr = xl - 1.0
+    if r.r1 > 0.0:
+        xl = wp.max(xl, -b1 * r.r1)
+    elif r.r1 < 0.0:
+        xr = wp.min(xr, -b1 * r.r1)
+    elif b1 < 0.0:
+        xr = xl - 1.0
+    if r.r2 > 0.0:
+        xl = wp.max(xl, -b2 * r.r2)
+    elif r.r2 < 0.0:
+        xr = wp.min(xr, -b2 * r.r2)
+    elif b2 < 0.0:
+        xr = xl - 1.0
+    if xl <= xr:
+        bs = s3[1] * py + s3[2]
+        for x in range(int(wp.ceil(xl - dx)), int(wp.floor(xr - dx)) + 1):
+            px = float(x) + dx
+            nearness = s3[0] * px + bs  # 1 / z
+            if nearness > 0.0 and nearness < 20.0:
+                key = (wp.int64(2139095040 - wp.cast(nearness, wp.int32)) << wp.int64(32)) | base
+                if key < keys[row + x]:
+                    shown = int(1)
+                    if leafy:
+                        w0 = (n0[0] * px + b0) / nearness
+                        w1 = (n1[0] * px + b1) / nearness
+                        w2 = 1.0 - w0 - w1
+                        if leaf_is_open(
+                            scene,
+                            r.pa * w0 + r.pb * w1 + r.pc * w2,
+                            scene.normals[f[0]] * w0
+                            + scene.normals[f[1]] * w1
+                            + scene.normals[f[2]] * w2,
+                            camera.centre,
+                            camera.focal,
+                        ):
+                            shown = int(0)
+                    if shown == 1:
+                        wp.atomic_min(keys, row + x, key)
+
+
+@wp.func
+def may_be_in_view(s: vec4, camera: Camera):
+    """Whether a sphere (centre, radius) touches the pyramid that the camera sees."""
+    r = s[3]
+    p = camera.rotation * (vec3(s[0], s[1], s[2]) - camera.centre)
+    if p[2] < -r:
+        return False
+    kx = camera.cx / camera.focal
+    ky = camera.cy / camera.focal
+    if wp.abs(p[0]) - kx * p[2] > r * wp.sqrt(1.0 + kx * kx):
+        return False
+    if wp.abs(p[1]) - ky * p[2] > r * wp.sqrt(1.0 + ky * ky):  # noqa: SIM103
+        return False
+    return True
 
 
 @wp.kernel
@@ -421,22 +491,18 @@ def draw_clusters(
     num_samples: int,
     keys: wp.array(dtype=wp.int64),
 ):
-    """Draws the clusters that may be in view."""
+    """Draws the clusters that may be in view, a thread each: the fast way on a CPU."""
     i = wp.tid()
-    s = spheres[i]
-    r = s[3]
-    p = camera.rotation * (vec3(s[0], s[1], s[2]) - camera.centre)
-    if p[2] < -r:
-        return
-    kx = camera.cx / camera.focal
-    ky = camera.cy / camera.focal
-    if wp.abs(p[0]) - kx * p[2] > r * wp.sqrt(1.0 + kx * kx):
-        return
-    if wp.abs(p[1]) - ky * p[2] > r * wp.sqrt(1.0 + ky * ky):
+    if not may_be_in_view(spheres[i], camera):
         return
     span = spans[i]
     for t in range(span[0], span[1]):
-        draw_triangle(scene, t, camera, width, height, offsets, num_samples, keys)
+        r = set_up_triangle(scene, t, camera, width, height)
+        for s in range(num_samples):
+            offset = offsets[s]
+            for y in range(r.y0, r.y1 + 1):
+                row = (s * height + y) * width
+                draw_row(scene, r, camera, offset, y, r.x0, r.x1, row, keys)
 
 
 @wp.kernel
@@ -445,21 +511,22 @@ def fill_keys(keys: wp.array(dtype=wp.int64)):
     keys[wp.tid()] = NO_HIT
 
 
-@wp.kernel
-def draw_depths(
+@wp.func
+def draw_depth_rows(
     faces: wp.array(dtype=wp.vec3i),
     positions: wp.array(dtype=vec3),
     casts: wp.array(dtype=int),
-    first: int,
+    t: int,
     to_map: mat33,
     low: vec3,
     scale: float,
     width: int,
     height: int,
+    share: int,
+    num_shares: int,
     depths: wp.array(dtype=float),
 ):
-    """Smallest depth along the third axis of `to_map`, orthographic."""
-    t = wp.tid() + first
+    """Draws one share of the rows of a triangle into a map of depths."""
     if casts[t] == 0:
         return
     f = faces[t]
@@ -485,7 +552,8 @@ def draw_depths(
     # coverage is linear along a row: find the span instead of testing every texel
     g0 = -(cy - by) * ia
     g1 = -(ay - cy) * ia
-    for y in range(y0, y1 + 1):
+    num_rows = y1 - y0 + 1
+    for y in range(y0 + num_rows * share // num_shares, y0 + num_rows * (share + 1) // num_shares):
         py = float(y) + 0.5
         k0 = (bx * (cy - py) - (by - py) * cx) * ia
         k1 = (cx * (ay - py) - (cy - py) * ax) * ia
@@ -520,6 +588,121 @@ def draw_depths(
             i = y * width + x
             if z < depths[i]:
                 wp.atomic_min(depths, i, z)
+
+
+@wp.kernel
+def draw_depths(
+    faces: wp.array(dtype=wp.vec3i),
+    positions: wp.array(dtype=vec3),
+    casts: wp.array(dtype=int),
+    first: int,
+    to_map: mat33,
+    low: vec3,
+    scale: float,
+    width: int,
+    height: int,
+    depths: wp.array(dtype=float),
+):
+    """Smallest depth along the third axis of `to_map`, orthographic; a thread a triangle."""
+    t = wp.tid() + first
+    draw_depth_rows(faces, positions, casts, t, to_map, low, scale, width, height, 0, 1, depths)
+
+
+# ---------------------------------------------------------------------------------------------
+# the same on a GPU, where one thread a cluster would leave all others waiting for the one with the
+# largest triangles; each kernel is a module of its own, so that a CPU never compiles it
+
+
+@wp.func
+def blocks_a_row(r: Triangle):
+    """In how many blocks of `BLOCK_PX` pixels the rows of a triangle are cut."""
+    return (r.x1 - r.x0) // BLOCK_PX + 1
+
+
+@wp.kernel(module="unique")
+def queue_triangles(
+    scene: Scene,
+    spheres: wp.array(dtype=vec4),
+    cluster: wp.array(dtype=int),
+    camera: Camera,
+    width: int,
+    height: int,
+    num_samples: int,
+    queue: wp.array(dtype=int, ndim=2),
+    lengths: wp.array(dtype=int),
+):
+    """Puts the triangles in view in the queue of the small ones or in that of the large ones."""
+    t = wp.tid()
+    if not may_be_in_view(spheres[cluster[t]], camera):
+        return
+    r = set_up_triangle(scene, t, camera, width, height)
+    if r.x1 < r.x0 or r.y1 < r.y0:
+        return
+    which = int(0)
+    if blocks_a_row(r) * (r.y1 - r.y0 + 1) * num_samples > LARGE_BLOCKS:
+        which = int(1)
+    queue[which, wp.atomic_add(lengths, which, 1)] = t
+
+
+@wp.kernel(module="unique")
+def draw_queue(
+    scene: Scene,
+    queue: wp.array(dtype=int, ndim=2),
+    lengths: wp.array(dtype=int),
+    which: int,
+    num_groups: int,
+    num_shares: int,
+    camera: Camera,
+    width: int,
+    height: int,
+    offsets: wp.array(dtype=vec2),
+    num_samples: int,
+    keys: wp.array(dtype=wp.int64),
+):
+    """Draws one queue: a group of threads takes a triangle and shares its blocks of pixels."""
+    group, share = wp.tid()
+    for i in range(group, lengths[which], num_groups):
+        r = set_up_triangle(scene, queue[which, i], camera, width, height)
+        across = blocks_a_row(r)
+        down = r.y1 - r.y0 + 1
+        for k in range(share, across * down * num_samples, num_shares):
+            x = r.x0 + (k % across) * BLOCK_PX
+            y = r.y0 + (k // across) % down
+            s = k // (across * down)
+            row = (s * height + y) * width
+            last_x = wp.min(x + BLOCK_PX - 1, r.x1)
+            draw_row(scene, r, camera, offsets[s], y, x, last_x, row, keys)
+
+
+@wp.kernel(module="unique")
+def share_depths(
+    faces: wp.array(dtype=wp.vec3i),
+    positions: wp.array(dtype=vec3),
+    casts: wp.array(dtype=int),
+    first: int,
+    to_map: mat33,
+    low: vec3,
+    scale: float,
+    width: int,
+    height: int,
+    depths: wp.array(dtype=float),
+):
+    """As `draw_depths`, with `DEPTH_SHARES` threads a triangle."""
+    face, share = wp.tid()
+    draw_depth_rows(
+        faces,
+        positions,
+        casts,
+        face + first,
+        to_map,
+        low,
+        scale,
+        width,
+        height,
+        share,
+        DEPTH_SHARES,
+        depths,
+    )
 
 
 # ---------------------------------------------------------------------------------------------

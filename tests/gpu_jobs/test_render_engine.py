@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gpu_jobs.render_clips.audit import check_frame
-from gpu_jobs.render_clips.engine import Engine, Frame
+from gpu_jobs.render_clips.engine import NO_DEPTH, Engine, Frame
 from worldloop.errors import ClipRejectedError
 from worldloop.recipes import Shape
 from worldloop.worlds.geometry import Material, MeshBuilder, SemanticClass, box, quad, sphere
@@ -215,6 +215,35 @@ def test_frames_depend_on_the_world_alone() -> None:
     once, again = (Engine(make_world(a_wall()), SHAPE) for _ in range(2))
     for index in range(2):
         np.testing.assert_array_equal(once.render(index).rgb, again.render(index).rgb)
+
+
+def test_sharing_triangles_among_threads_changes_no_bit() -> None:
+    static = a_wall()
+    for material, x, y in ((Material.FOLIAGE, 3, 0.5), (Material.PAINT, 4, -2)):
+        vertices, faces, uv = sphere(1.0, num_rings=12, num_sides=16)
+        static.add(
+            vertices + [x, y, 1], faces, material=material, instance=1, color=(0.3, 0.4, 0.2), uv=uv
+        )
+    vertices, faces, uv = box((2, -1, 1), (3, 1, 1.2), bottom=True)
+    moving = MeshBuilder().add(
+        vertices, faces, material=Material.WOOD, instance=2, color=(0.4, 0.3, 0.1), uv=uv
+    )
+    shape = replace(SHAPE, width_px=100, height_px=52)
+    by_cluster, by_triangle = (
+        Engine(make_world(static, moving), shape, by_triangle=choice) for choice in (False, True)
+    )
+    for index in range(2):
+        one, other = by_cluster.render(index), by_triangle.render(index)
+        for name in ("rgb", "depth", "instance", "normal", "boxes"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+        np.testing.assert_array_equal(by_cluster.keys.numpy(), by_triangle.keys.numpy())
+    for name in ("shadow", "moving_shadow"):
+        maps = [getattr(engine.scene, name).numpy() for engine in (by_cluster, by_triangle)]
+        np.testing.assert_array_equal(*maps)
+        assert (maps[0] < NO_DEPTH).any()
+    num_small, num_large = by_triangle.queue_lengths.numpy()
+    assert num_small > 100
+    assert num_large > 1
 
 
 def test_snowflakes_are_small_and_do_not_hide_the_view() -> None:

@@ -162,6 +162,7 @@ GATES: Mapping[str, Gate] = MappingProxyType(
             Gate("fast_fp8_attention", _NUMERICS),
             # Work is left out: details may move, the scene may not.
             Gate("thrifty", _SKIPS),
+            Gate("lean_fp8_attention", _SKIPS),
             Gate("sparse", _SKIPS),
             Gate("cached", _SKIPS),
             # Other weights: only the prompt and the look bind it.

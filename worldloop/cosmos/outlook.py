@@ -10,7 +10,7 @@ from worldloop.cosmos.profiles import PROFILES
 from worldloop.cosmos.tiers import TIERS, legal_tiers, tier_shape
 from worldloop.cosmos.timing import ClipTime, Gpu, seconds_per_clip
 
-SHOWN_PROFILES = ("exact", "fast", "cached")
+SHOWN_PROFILES = ("exact", "fast", "thrifty", "lean_fp8_attention")
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,17 @@ PROFILES: Mapping[str, SpeedProfile] = MappingProxyType(
                 cache_order=1,
                 guidance_until=0.65,
             ),
+            # Every fourth step, in FP8 attention; guidance as long as the text needs it.
+            replace(
+                _FAST,
+                name="lean_fp8_attention",
+                attention="fp8",
+                cache_every=4,
+                cache_first_steps=2,
+                cache_last_steps=2,
+                cache_order=1,
+                guidance_until=0.75,
+            ),
             # The scene stays, details move.
             replace(
                 _FAST,

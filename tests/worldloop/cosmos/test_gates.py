@@ -89,7 +89,8 @@ def test_a_failed_profile_is_refused_by_name_with_what_to_take_instead():
     assert message is not None
     assert message.startswith("The profile 'sparse' failed its quality gate")
     assert message.endswith(
-        "Choose one of: exact, fast, fast_fp8_attention, thrifty, cached, distilled."
+        "Choose one of: exact, fast, fast_fp8_attention, thrifty, lean_fp8_attention, cached, "
+        "distilled."
     )
     assert refusal("sparse", measured, family="cosmos3") is None
     assert refusal("fast", measured) is None

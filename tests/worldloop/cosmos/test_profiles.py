@@ -16,7 +16,14 @@ def test_a_profile_comes_back_from_its_record(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("exact", 70), ("sparse", 70), ("thrifty", 27), ("cached", 16)]
+    ("name", "count"),
+    [
+        ("exact", 70),
+        ("sparse", 70),
+        ("thrifty", 27),
+        ("lean_fp8_attention", 21),
+        ("cached", 16),
+    ],
 )
 def test_a_profile_runs_so_many_of_seventy_passes(name, count):
     assert passes(name, 35) == count
