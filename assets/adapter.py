@@ -68,6 +68,8 @@ def adapter(context: dg.AssetExecutionContext, store: SiteStore) -> dg.Materiali
     for one in record.participation:
         if one.status == "refused":
             context.log.warning("The delta of %s was refused: %s", one.site, one.reason)
+    for line in gathered.summed.odd if gathered.summed else ():
+        context.log.warning(line)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(record.adapter_sha256),
         metadata=_describe(store, plan, record, time.monotonic() - began),
@@ -202,7 +204,7 @@ def _describe(
         "loss_before": readable(sum(shares[e.site] * e.loss_before for e in entries) / weights),
         "loss_after": readable(sum(shares[e.site] * e.loss_after for e in entries) / weights),
         "adapter_sha256": record.adapter_sha256,
-        **record.facts,
+        **{name: readable(fact) if fact % 1 else fact for name, fact in record.facts.items()},
         "location": dg.MetadataValue.path(
             f"{store.url}/{layout.adapter_key(plan.round, 'adapter.safetensors')}"
         ),

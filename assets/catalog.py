@@ -83,9 +83,9 @@ def catalog(
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": index.count(f"wave = '{wave}'"),
-            "new_log_rows": sum(counts.values()),
+            "num_new_log_rows": sum(counts.values()),
             "log_position": site_log.position(),
-            "index_rows": index.count(),
+            "num_index_rows": index.count(),
             "index_rebuilt": applied.rebuilt,
             "location": dg.MetadataValue.path(f"{store.url}/{layout.LOGS}"),
         }

@@ -31,6 +31,7 @@ from worldloop.cosmos.recipes import AskedClip, asked_clips
 from worldloop.cosmos.timing import gpu
 from worldloop.errors import UnknownKeyError
 from worldloop.packs import hash_file
+from worldloop.plots import readable
 from worldloop.records import (
     BLOCKED,
     CLIPS,
@@ -421,7 +422,7 @@ def _describe(
 def _speed(receipts: pl.DataFrame, versions: Mapping[str, str]) -> dict[str, float]:
     """Means over the clips; what no receipt has is left out."""
     facts = {
-        name: float(value)
+        name: readable(float(value))
         for name, value in (
             ("ms_per_step", receipts["ms_per_step"].mean()),
             ("tflops", receipts["tflops"].mean()),

@@ -64,7 +64,7 @@ def embeddings(
         metadata={
             "dagster/row_count": vectors.height,
             "model_id": report["model_id"],
-            "width": report["width"],
+            "vector_width": report["width"],
             "num_failures": len(report["failures"]),
             "cpu_s": report["cpu_s"],
             "location": dg.MetadataValue.path(f"{store.url}/{layout.vectors_key(wave, city)}"),

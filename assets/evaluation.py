@@ -105,7 +105,13 @@ def evaluation(
             *kit, "failed", reason, participation=gathered.participation, usd_per_gpu_hour=price
         )
         forget_masks(SiteKeys(federation.home), plan)
-        return dg.MaterializeResult(metadata={"outcome": ended.outcome, "reason": ended.reason})
+        return dg.MaterializeResult(
+            metadata={
+                "outcome": ended.outcome,
+                "reason": ended.reason,
+                **({"not_counted": "; ".join(ended.not_counted)} if ended.not_counted else {}),
+            }
+        )
     found = read_evaluation(store, plan.round)
     if (
         found is None
@@ -331,6 +337,8 @@ def _describe(
         "outcome": outcome.outcome if outcome else "none yet",
         "reason": outcome.reason if outcome else "every gate was passed",
     }
+    if outcome and outcome.not_counted:
+        facts["not_counted"] = "; ".join(outcome.not_counted)
     if found is None:
         return {**facts, "adapter_sha256": record.adapter_sha256}
     # what was decided stands, also where today's gates would say something else

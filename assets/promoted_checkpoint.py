@@ -186,6 +186,7 @@ def _describe(
         "is_shadow": registry.shadow(line) == plan.round,
         "in_use": dg.MetadataValue.md(line_table({line: registry.history(line)})),
         "adapter_sha256": outcome.adapter_sha256,
+        **({"not_counted": "; ".join(outcome.not_counted)} if outcome.not_counted else {}),
         "loss_before": _shown(outcome.loss_before),
         "loss_after": _shown(outcome.loss_after),
         "files": dg.MetadataValue.json(

@@ -26,7 +26,7 @@ from worldloop.scenes.scene import Scene
             "wave_plan", partition_mapping=dg.MultiToSingleDimensionPartitionMapping("wave")
         )
     ],
-    code_version="2",
+    code_version="3",
 )
 def prompts(
     context: dg.AssetExecutionContext, store: SiteStore, prompt_upsampler: PromptUpsampler

@@ -14,11 +14,13 @@ from assets.partitions import city_by_wave, split_key
 from gpu_jobs.render_clips.spec import RenderClipsSpec
 from resources.clip_tables import short_packs
 from resources.job_launcher import JobLauncher
+from resources.renderer import Renderer
 from resources.site_store import SiteStore
 from resources.staging import Staging
 from resources.tables import publish, read
 from worldloop import layout
 from worldloop.contact_sheets import as_markdown, contact_sheet
+from worldloop.errors import JobFailedError
 from worldloop.packs import hash_file
 from worldloop.recipes import PROCEDURAL_VERSION
 from worldloop.records import CLIPS, FAILURES, GPU_COLUMNS, PROMPTS, RECEIPTS
@@ -26,7 +28,7 @@ from worldloop.scenes.scene import Scene
 from worldloop.worlds.grammar import is_sketchable
 
 _SHARD = ["wave", "index", "city", "institution", "recipe_id"]
-_NOTHING: Mapping[str, Any] = {"clips": (), "failures": (), "receipts": ()}
+_NOTHING: Mapping[str, Any] = {"clips": (), "failures": (), "receipts": (), "versions": {}}
 
 
 @dg.asset(
@@ -39,18 +41,24 @@ _NOTHING: Mapping[str, Any] = {"clips": (), "failures": (), "receipts": ()}
     retry_policy=dg.RetryPolicy(max_retries=1, delay=3),
 )
 def rendered_clips(
-    context: dg.AssetExecutionContext, store: SiteStore, staging: Staging, launcher: JobLauncher
+    context: dg.AssetExecutionContext,
+    store: SiteStore,
+    staging: Staging,
+    launcher: JobLauncher,
+    renderer: Renderer,
 ) -> dg.MaterializeResult[None]:
     """Footage of one city in one wave: one pack of clips with depth, ids, camera and actions.
 
     Rendering is a pure function of the prompts, so a shard that stands complete is not rendered
     again, and a killed one goes on after its last finished clip. Clips that cannot be made are
     rows of `failures`. Scenes that no grammar shows, or not with their camera, are left to the
-    world model of the wave. Formats: docs/formats.md#packs and #clips.
+    world model of the wave. Bytes are the same on every CPU, not across devices: a shard that lost
+    its pack is drawn where its clips were drawn. Formats: docs/formats.md#packs and #clips.
     """
     city, wave = split_key(context.partition_key)
     prompts = read(store, PROMPTS, layout.prompts_key(wave, city))
     asked = _sketchable(prompts)
+    report: Mapping[str, Any] = _NOTHING
     with staging.lock(wave, city, "rendered_clips"):
         if _stands(store, wave, city, asked):
             context.log.info("All %d clips of %s in %s stand already", asked.height, city, wave)
@@ -59,8 +67,8 @@ def rendered_clips(
                 recipes=tuple(json.loads(recipe) for recipe in asked["recipe"]),
                 staging_dir=str(staging.folder(wave, city)),
                 pack_path=str(staging.folder(wave, city) / "pack.tar"),
+                device=_device(context, store, wave, city, asked, renderer),
             )
-            report: Mapping[str, Any] = _NOTHING
             if asked.height:
                 report = launcher.run(
                     "render_clips", spec, context=context, timeout_s=120.0 + 120.0 * asked.height
@@ -70,7 +78,11 @@ def rendered_clips(
                 staging.clear(wave, city)
     num_left = prompts.height - asked.height
     return dg.MaterializeResult(
-        metadata={**_describe(store, wave, city), "num_not_sketchable": num_left}
+        metadata={
+            **_describe(store, wave, city),
+            "num_not_sketchable": num_left,
+            "versions": dg.MetadataValue.json(dict(report["versions"])),
+        }
     )
 
 
@@ -116,6 +128,48 @@ def _stands(store: SiteStore, wave: str, city: str, asked: pl.DataFrame) -> bool
     )
 
 
+def _device(
+    context: dg.AssetExecutionContext,
+    store: SiteStore,
+    wave: str,
+    city: str,
+    asked: pl.DataFrame,
+    renderer: Renderer,
+) -> str:
+    """Where to draw: where the shard's published clips were drawn, as logs and releases name their bytes.
+
+    Raises:
+        JobFailedError: If they were drawn on a GPU and the renderer is a CPU.
+    """
+    on_gpu = _were_drawn_on_gpu(store, wave, city, asked)
+    if on_gpu is None or on_gpu == (renderer.device != "cpu"):
+        return renderer.device
+    if on_gpu:
+        raise JobFailedError(
+            f"The clips of {city} in {wave} were drawn on a CUDA device, as their receipts say (gpu_s), and "
+            f"the renderer's device is {renderer.device!r}; expected a CUDA device of the same kind, or "
+            "their bytes would differ from those that the log names. Set WORLDLOOP_RENDER_DEVICE to it, e.g. "
+            "'cuda:0', and materialise the partition again; without one, plan the places in a new wave."
+        )
+    context.log.info(
+        "Clips of %s in %s were drawn on a CPU; drawing there again, not on %s, for the same bytes",
+        city,
+        wave,
+        renderer.device,
+    )
+    return "cpu"
+
+
+def _were_drawn_on_gpu(store: SiteStore, wave: str, city: str, asked: pl.DataFrame) -> bool | None:
+    """Whether a GPU drew the clips that the shard's tables have; None if they have none."""
+    if not store.exists(layout.clips_key(wave, city)):
+        return None
+    clips = read(store, CLIPS, layout.clips_key(wave, city)).join(asked, on="recipe_id", how="semi")
+    receipts = read(store, RECEIPTS, layout.receipts_key(wave, city))
+    costs = receipts.join(clips, on="recipe_id", how="semi")["gpu_s"]
+    return None if costs.is_empty() else bool((costs > 0).any())
+
+
 def _publish(
     store: SiteStore,
     wave: str,
@@ -143,13 +197,12 @@ def _publish(
     failed = _joined(shard, report["failures"])
     receipts = _joined(shard, report["receipts"])
     if receipts.height:
-        receipts = receipts.with_columns(
+        receipts = receipts.drop("device").with_columns(
             (pl.col("recipe_id") + f":render:{run_id}").alias("receipt_id"),
             pl.lit("render").alias("step"),
             pl.lit(run_id).alias("run_id"),
             pl.lit(platform.node()).alias("host"),
             pl.lit(datetime.now(UTC)).alias("finished_at"),
-            pl.lit(0.0).alias("gpu_s"),
             pl.lit("none").alias("guardrail"),
             *(pl.lit(None, pl.Float64).alias(name) for name in GPU_COLUMNS),
         )
@@ -189,6 +242,7 @@ def _describe(store: SiteStore, wave: str, city: str) -> dict[str, Any]:
         "size_bytes": int(clips["size_bytes"].sum()),
         "duration_s": round(float(clips["duration_s"].sum()), 2),
         "cpu_s": round(cpu_s, 2),
+        "gpu_s": round(float(receipts["gpu_s"].sum()), 2),
         "frames_per_cpu_s": round(float(clips["num_frames"].sum()) / cpu_s, 1) if cpu_s else 0.0,
         "location": dg.MetadataValue.path(
             f"{store.url}/{clips['pack_key'][0]}" if clips.height else store.url

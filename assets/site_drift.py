@@ -9,6 +9,7 @@ from resources.site_drift import DriftTask, measure_drift, publish_drift
 from resources.site_store import SiteStore
 from worldloop import layout
 from worldloop.federation.drift import MIN_CLIPS
+from worldloop.plots import readable
 
 
 class DriftConfig(dg.Config):
@@ -53,7 +54,7 @@ def build_site_drift(sites: Iterable[str]) -> dg.AssetsDefinition:
         publish_drift(store, measured)
         return dg.MaterializeResult(
             metadata={
-                "drift": measured.drift,
+                "drift": readable(measured.drift),
                 "num_clips": measured.num_clips,
                 "base": measured.base,
                 "wave": measured.wave,

@@ -8,7 +8,7 @@ from resources.clip_tables import read_throughput
 from resources.federated_wave import store_of_wave
 from resources.site_store import SiteStore
 from resources.world_models import WorldModels
-from worldloop.plots import line_chart, svg_as_markdown
+from worldloop.plots import line_chart, readable, svg_as_markdown
 
 _MAX_WAVES = 60  # the newest that a picture shows
 _PICTURES = (
@@ -55,7 +55,11 @@ def throughput(
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": int(facts.get("num_clips") or 0),
-            **{name: float(value) for name, value in facts.items() if value is not None},
+            **{
+                name: readable(v) if isinstance(v, float) else v
+                for name, v in facts.items()
+                if v is not None
+            },
             "over_waves": dg.MetadataValue.md("\n\n".join(pictures)),
         }
     )

@@ -189,7 +189,7 @@ class WavePlanConfig(dg.Config):
     kinds={"json"},
     partitions_def=waves,
     deps=["place_atlas"],
-    code_version="3",
+    code_version="4",
 )
 def wave_plan(
     context: dg.AssetExecutionContext,
@@ -223,7 +223,7 @@ def wave_plan(
             "dagster/row_count": len(plan.clips),
             "num_cities": len(plan.cities),
             "cities": ", ".join(plan.cities),
-            "duration_s": len(plan.clips) * plan.shape.duration_s,
+            "duration_s": round(len(plan.clips) * plan.shape.duration_s, 2),
             "atlas_hash": plan.atlas_hash,
             **_describe(plan.world_model),
             **_describe_counts(plan.accept_counts),

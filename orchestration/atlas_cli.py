@@ -1,6 +1,8 @@
 """`worldloop atlas`: what the atlas says about a place and where it has it from, and whether it is sound."""
 
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import asdict
 
 import click
@@ -9,27 +11,64 @@ from rich.table import Table
 
 from orchestration.terminal import show_table
 
+_LISTED = ("cities", "institutions")
+
 
 @click.group()
 def atlas() -> None:
-    """The places of the world: show one with its sources, check all tables."""
+    """The places of the world: list them, show one with its sources, check all tables."""
+
+
+@atlas.command("list")
+@click.argument("what", metavar="cities|institutions", type=click.Choice(_LISTED))
+def list_keys(what: str) -> None:
+    """Say the keys that make a place, <city>/<institution>, and their aliases."""
+    from worldloop.atlas.atlas import load_atlas
+    from worldloop.worlds.grammar import GRAMMARS
+
+    tables = load_atlas()
+    aliases = _aliases_by_key(tables.aliases["city" if what == "cities" else "institution"])
+    if what == "cities":
+        table = Table("key", "name", "country", "aliases", box=None, pad_edge=False)
+        for city in tables.cities.values():
+            country = tables.country(city.key).name
+            table.add_row(city.key, city.name, country, aliases.get(city.key, ""))
+    else:
+        table = Table("key", "setting", "cities", "sketched", "aliases", box=None, pad_edge=False)
+        for kind in tables.institutions.values():
+            count = sum(tables.has(city, kind.key) for city in tables.cities)
+            sketched = "yes" if kind.key in GRAMMARS else "-"
+            table.add_row(kind.key, kind.setting, str(count), sketched, aliases.get(kind.key, ""))
+    show_table(table)
+
+
+def _aliases_by_key(aliases: Mapping[str, str]) -> dict[str, str]:
+    """All aliases of each key, in one line."""
+    found: dict[str, list[str]] = {}
+    for alias, key in aliases.items():
+        found.setdefault(key, []).append(alias)
+    return {key: ", ".join(names) for key, names in found.items()}
 
 
 @atlas.command()
 @click.argument("place")
 @click.option("--slot", default="", help="Only slots that begin so, e.g. sign or dress.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a fact.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON list with one object a fact.")
 def show(place: str, slot: str, *, as_json: bool) -> None:
     """Say every fact of PLACE (tokyo/zoo) with scope, source and evidence."""
     from worldloop.atlas.atlas import load_atlas
     from worldloop.atlas.facts import place_facts
 
-    facts = [one for one in place_facts(load_atlas(), place) if one.slot.startswith(slot)]
+    known = place_facts(load_atlas(), place)
+    facts = [one for one in known if one.slot.startswith(slot.lower())]
+    if not facts:
+        kinds = ", ".join(dict.fromkeys(re.split("[.:]", one.slot)[0] for one in known))
+        raise click.BadParameter(
+            f"no slot of {place} begins with {slot!r}; they begin with {kinds}", param_hint="--slot"
+        )
     if as_json:
         click.echo(json.dumps([asdict(one) for one in facts], indent=1, ensure_ascii=False))
         return
-    if not facts:
-        raise click.BadParameter(f"no slot of {place} begins with {slot!r}", param_hint="--slot")
     table = Table("fact", "value", "holds for", "source", "evidence", box=None, pad_edge=False)
     for one in facts:
         table.add_row(

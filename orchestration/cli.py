@@ -37,7 +37,10 @@ class _OneClearError(click.Group):
             raise click.ClickException(str(error)) from error
 
 
-@click.group(cls=_OneClearError, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_OneClearError,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(__version__)
 def main() -> None:
     """Endless localized synthetic footage, from the atlas to a release."""
@@ -65,11 +68,19 @@ def init() -> None:
 _WAVE_OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (
         ("--place", "places"),
-        {"multiple": True, "help": "A place such as tokyo/zoo; repeat for more."},
+        {
+            "multiple": True,
+            "help": "A place such as tokyo/zoo, see `worldloop atlas list`; repeat for more.",
+        },
     ),
     (
         ("--clips", "clips_per_place"),
-        {"default": 3, "show_default": True, "help": "Clips a place."},
+        {
+            "type": click.IntRange(min=1),
+            "default": 3,
+            "show_default": True,
+            "help": "Clips a place.",
+        },
     ),
     (
         ("--frames", "num_frames"),
@@ -92,11 +103,15 @@ _WAVE_OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
 )
 
 
+_OF_WORLD_MODELS = ("tier", "profile", "control", "allow_unguarded")
+
+
 def _wave_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that plan a wave; the command gets them as `plan`."""
 
     @functools.wraps(command)
     def with_plan(**asked: Any) -> None:
+        _refuse_unused(asked["world_model"])
         plan = {**asked, "places": list(asked["places"]), "control": list(asked["control"])}
         command(plan)
 
@@ -106,20 +121,43 @@ def _wave_options(command: Callable[..., None]) -> Callable[..., None]:
     return options
 
 
+def _refuse_unused(world_model: str) -> None:
+    """What only a world model would heed is not ignored in silence."""
+    context = click.get_current_context()
+    unused = [
+        "--" + name.replace("_", "-")
+        for name in _OF_WORLD_MODELS
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+    ]
+    if unused and not world_model:
+        raise click.UsageError(
+            f"{', '.join(unused)} without --world-model: name a model, see `worldloop models list`."
+        )
+
+
 @main.command()
 @_wave_options
 def run(plan: dict[str, Any]) -> None:
-    """Carry one wave from the atlas to a release, and say where to look."""
+    """Carry one wave from the atlas to a release, and say where to look.
+
+    Without --place it has five places of five cities. A wave that an earlier run left open goes on as it was planned.
+    """
     from orchestration.deployments import home, resources
     from orchestration.instance import open_instance
 
     instance = open_instance()
-    from orchestration.main_job import SHOWCASE, Step, build_marts, carry_wave
+    from orchestration.main_job import SHOWCASE, Step, build_marts, carry_wave, check_plan
     from orchestration.terminal import chatter_in
+    from sensors.wave_conductor import open_waves
 
     store, log = resources()["store"], home() / "run.log"
     started = time.perf_counter()
     plan["places"] = plan["places"] or list(SHOWCASE)
+    check_plan(plan)
+    if unfinished := open_waves(instance):
+        click.echo(
+            f"{unfinished[0]} is open and goes on as it was planned; run again for another wave."
+        )
     try:
         with chatter_in(log) as terminal, _progress(terminal) as progress:
             task = progress.add_task("starting", total=None)
@@ -192,7 +230,13 @@ def _report(wave: str, failed: tuple[str, ...], marts_built: bool, wall_s: float
 
 
 @main.command()
-@click.option("--port", default=3000, show_default=True)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=3000,
+    show_default=True,
+    help="Where the UI listens.",
+)
 def dev(port: int) -> None:
     """Serve the Dagster UI with daemon and sensors, on the loopback address only."""
     from orchestration.instance import open_instance
@@ -219,9 +263,28 @@ def site_agent(site: str, poll_s: float, *, once: bool) -> None:
 
 @main.command()
 @click.argument("place")
-@click.option("--seed", default=1, show_default=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("preview.mp4"))
-@click.option("--frames", default=121, show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=1,
+    show_default=True,
+    help="Another one gives another scene.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False, writable=True),
+    default=Path("preview.mp4"),
+    show_default=True,
+    help="The mp4 to write.",
+)
+@click.option(
+    "--frames",
+    type=click.IntRange(1, 10_000),
+    default=121,
+    show_default=True,
+    help="Length of the clip; 24 are a second.",
+)
 @click.option("--size", default="256x144", show_default=True, help="Width x height, even numbers.")
 def preview(place: str, seed: int, output: Path, frames: int, size: str) -> None:
     """Render one clip of PLACE (tokyo/zoo) to an mp4."""
@@ -234,19 +297,41 @@ def preview(place: str, seed: int, output: Path, frames: int, size: str) -> None
             f"{size!r} is not a size; write it like 256x144", param_hint="--size"
         )
     shape = Shape(num_frames=frames, width_px=int(width), height_px=int(height))
-    with _console.status(f"rendering {place}, seed {seed}"):
-        recipe = render_preview(place, seed=seed, shape=shape, output=output)
+    try:
+        with _console.status(f"rendering {place}, seed {seed}"):
+            recipe = render_preview(place, seed=seed, shape=shape, output=output)
+    except OSError as error:
+        raise click.ClickException(
+            f"{str(output)!r} cannot be written: {error}. Name another file with --output."
+        ) from error
     scene = recipe.scene
     click.echo(
         f"{output}: {place}, {scene.date} {scene.hour:05.2f} h, {scene.weather}, recipe {recipe.recipe_id}"
     )
 
 
+def _some_words(context: click.Context, parameter: click.Parameter, text: str) -> str:
+    if not text.strip():
+        raise click.BadParameter("write what to look for, such as 'rainy night street'")
+    return text
+
+
 @main.command()
-@click.argument("text")
-@click.option("-n", "--limit", default=10, show_default=True)
+@click.argument("text", callback=_some_words)
+@click.option(
+    "-n",
+    "--limit",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="At most so many clips.",
+)
 @click.option("--where", help="SQL filter, e.g. \"city = 'tokyo' and daypart = 'night'\".")
-@click.option("--extract", type=click.Path(path_type=Path), help="Write the found mp4 files here.")
+@click.option(
+    "--extract",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write the found mp4 files into this folder.",
+)
 @click.option(
     "--site", default="", help="A site, or `all`: one search over every site that answers."
 )
@@ -254,7 +339,10 @@ def preview(place: str, seed: int, output: Path, frames: int, size: str) -> None
 def search(
     text: str, limit: int, where: str | None, extract: Path | None, site: str, *, words: bool
 ) -> None:
-    """Find clips by what they show: worldloop search "rainy night street"."""
+    """Find clips by what they show: worldloop search "rainy night street".
+
+    TEXT is compared with what the clips show; --words looks for it in their captions instead.
+    """
     from orchestration.deployments import federation
     from orchestration.search import (
         extract_videos,
@@ -283,6 +371,9 @@ def search(
     with _console.status("reading captions" if words else "embedding the query"):
         find = find_captions if words else find_clips
         found = find(text, limit=limit, where=where)
+    if found.is_empty():
+        click.echo(_nothing_found(text, where, words=words))
+        return
     table = Table(box=None, pad_edge=False)
     widths = {"score": 5, "place": 24, "when": 9, "weather": 7, "clip": 8}
     for name, width in widths.items():
@@ -300,6 +391,15 @@ def search(
             click.echo(path)
 
 
+def _nothing_found(text: str, where: str | None, *, words: bool) -> str:
+    """What to try when a search has no answer."""
+    asked = f"has {text!r} in its caption" if words else "is there"
+    said = f"No clip {asked}{f' with {where}' if where else ''}."
+    ways = ["leave out --words to search by what clips show"] if words else []
+    ways += ["leave out --where"] if where else []
+    return f"{said} {' or '.join(ways).capitalize()}." if ways else said
+
+
 def _show_everywhere(answer: Any) -> None:
     """What every site that answered found; captions stay where their clips are at home."""
     table = Table("score", "site", "place", "when", "weather", "clip", box=None, pad_edge=False)
@@ -311,7 +411,11 @@ def _show_everywhere(answer: Any) -> None:
 
 
 @main.command()
-@click.option("--gpu-gb", type=float, help="Ask for another card than this machine's; 0 for none.")
+@click.option(
+    "--gpu-gb",
+    type=click.FloatRange(min=0),
+    help="Ask for another card than this machine's; 0 for none.",
+)
 @click.option("--checkpoint_dir", default=default_checkpoints, help="Folder of model folders.")
 def doctor(gpu_gb: float | None, checkpoint_dir: str) -> None:
     """Say what this machine can run, what is missing, and how to get it."""
@@ -388,7 +492,13 @@ def _seconds(time: Any) -> str:
 
 @main.command()
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
-@click.option("--keep-hours", default=24.0, show_default=True, help="Younger leftovers stay.")
+@click.option(
+    "--keep-hours",
+    type=click.FloatRange(min=0),
+    default=24.0,
+    show_default=True,
+    help="Younger leftovers stay.",
+)
 @click.option(
     "--retire-packs", is_flag=True, help="Over max_disk_gb, let packs of old releases go too."
 )
@@ -412,7 +522,8 @@ def gc(dry_run: bool, keep_hours: float, retire_packs: bool) -> None:
     for removal in going:
         place = f"{removal.site}: {removal.key}" if removal.site else removal.key
         table.add_row(f"{removal.size_bytes / 1e6:.1f} MB", place, removal.reason)
-    show_table(table)
+    if going:
+        show_table(table)
     used_gb = sum(disk_usage(kit["store"]).values()) / 1e9
     freed_mb = sum(removal.size_bytes for removal in going) / 1e6
     click.echo(
@@ -465,7 +576,10 @@ def rebuild() -> None:
 @main.command("open-wave")
 @_wave_options
 def open_wave(plan: dict[str, Any]) -> None:
-    """Plan the next wave; the daemon's sensor carries it from there."""
+    """Plan the next wave; the daemon's sensor carries it from there.
+
+    Without --place the places are chosen that footage lacks most, one a city.
+    """
     from orchestration.instance import open_instance
 
     instance = open_instance()
@@ -476,7 +590,9 @@ def open_wave(plan: dict[str, Any]) -> None:
 
 
 @main.command()
-@click.option("--serve", type=int, help="Serve them at this port instead of printing.")
+@click.option(
+    "--serve", type=click.IntRange(1, 65535), help="Serve them at this port instead of printing."
+)
 @click.option(
     "--host",
     default="127.0.0.1",

@@ -7,6 +7,7 @@
 | `WORLDLOOP_SITES` | the sites file | `sites.toml` in the home if there is one, else the one in the package |
 | `DAGSTER_HOME` | folder of the Dagster instance | `dagster` in the home |
 | `WORLDLOOP_EMBED_MODEL` | an open_clip model instead of the starter, `name` or `name@revision` | the starter |
+| `WORLDLOOP_RENDER_DEVICE` | what draws procedural clips, `cpu` or `cuda:<n>`; bytes are the same on every CPU, not across devices | `cpu` |
 | `WORLDLOOP_PROMPT_MODEL` | a language model that writes prompts anew: a name at the address below, else a transformers model, `name` or `name@revision` | none |
 | `WORLDLOOP_PROMPT_URL` | base address of an OpenAI-compatible endpoint that serves it | none: the model runs in the run itself |
 | `WORLDLOOP_PROMPT_KEY` | where the key of that address is kept, as in the sites file, e.g. `env:NAME` | none |
@@ -45,6 +46,7 @@ from resources.job_launcher import JobLauncher
 from resources.ledger import Ledger
 from resources.prompt_upsampler import PromptUpsampler
 from resources.query_log import QueryLog
+from resources.renderer import Renderer
 from resources.staging import Staging
 from resources.trainers import Trainers
 from resources.world_models import WorldModels
@@ -174,6 +176,7 @@ def resources() -> dict[str, Any]:
         "ledger": Ledger(path=str(home() / "ledger.sqlite"), limits=own.budgets.limits()),
         "launcher": JobLauncher(messages_url=os.environ.get("WORLDLOOP_PIPES_URL", "")),
         "embedder": Embedder(name=name, revision=revision),
+        "renderer": Renderer(device=os.environ.get("WORLDLOOP_RENDER_DEVICE") or "cpu"),
         "world_models": WorldModels(
             checkpoint_dir=str(checkpoints()),
             cp_size=cp_size(),

@@ -133,8 +133,8 @@ def check_plan(plan: dict[str, Any]) -> None:
         plan: Fields of `WavePlanConfig`.
 
     Raises:
-        UnknownKeyError: If a place is unknown or has no grammar.
-        MalformedRecordError: If a number cannot be.
+        UnknownKeyError: If a place is unknown.
+        MalformedRecordError: If a number cannot be, or no grammar builds a place that needs one.
     """
     config = WavePlanConfig(**plan)
     plan_wave(

@@ -28,7 +28,8 @@ def render_preview(place: str, *, seed: int, shape: Shape, output: Path) -> Reci
         The recipe that was rendered.
 
     Raises:
-        UnknownKeyError: If the place is not in the atlas or has no grammar.
+        UnknownKeyError: If the place is not in the atlas.
+        MalformedRecordError: If no grammar builds it, or the shape cannot be.
         JobFailedError: If the job did not make the clip.
     """
     recipe = Recipe(cast_scene(load_atlas(), place=place, seed=seed, sketch=True), shape)

@@ -79,7 +79,7 @@ def show(round_key: str) -> None:
         table.add_row(name, escape(str(value)))
     show_table(table)
     record = read_adapter_record(store, round_key)
-    entries = record.participation if record else (outcome.participation if outcome else ())
+    entries = outcome.participation if outcome else (record.participation if record else ())
     for one in entries:
         words = f"{one.num_clips} clips, {one.size_bytes} bytes, weight {one.weight:.3g}"
         click.echo(

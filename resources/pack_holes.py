@@ -94,8 +94,8 @@ class PackHoles:
         shards = rows.select(pl.format("{}|{}", "city", "wave")).to_series().unique().sort()
         if set(rows["generator"]) <= {_PROCEDURAL}:
             return finding.unhealed(
-                "No place has it, but it renders again, bit for bit: materialise rendered_clips "
-                f"of {', '.join(shards)}"
+                "No place has it, but it renders again, bit for bit, on the kind of device that drew "
+                f"it: materialise rendered_clips of {', '.join(shards)}"
             )
         return finding.unhealed(
             "No place has it, and a world model does not make the same bytes twice. Its clips are "

@@ -236,15 +236,17 @@ def why_no_quorum(plan: RoundPlan, participation: tuple[Participation, ...]) -> 
     secure = plan.aggregation.secure
     num_accepted = sum(one.status == "accepted" for one in participation)
     needed = terms_of(plan).threshold if secure else plan.terms.quorum
-    others = [
-        f"{one.site} {one.status}"
-        + (f" ({one.reason})" if one.status == "refused" or secure else "")
-        for one in participation
-        if one.status != "accepted"
-    ]
+    told: dict[str, list[str]] = {}  # who, by reason: a secure sum fails for all alike
+    for one in participation:
+        if one.status != "accepted":
+            why = f" ({one.reason})" if one.status == "refused" or secure else ""
+            told.setdefault(why or f"{one.site} has none", []).append(f"{one.site} {one.status}")
+    named = "; ".join(
+        ", ".join(sites) + (why if why.startswith(" (") else "") for why, sites in told.items()
+    )
     return (
         f"{num_accepted} of {len(plan.sites)} deltas can be used, the quorum is {needed}: "
-        f"{'; '.join(others) or 'none is missing'}"
+        f"{named or 'none is missing'}"
     )
 
 

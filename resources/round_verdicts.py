@@ -1,8 +1,10 @@
 """What sites said of a round's candidate, verified, and the end of a round with everything that belongs to it."""
 
 import contextlib
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
@@ -11,6 +13,7 @@ from resources.ledger import Ledger
 from resources.round_files import (
     end_round,
     now_text,
+    read_round_plan,
     read_sent,
     released_clips,
     trial_waves,
@@ -19,7 +22,8 @@ from resources.round_samples import work_of_samples
 from resources.site_keys import public_key
 from resources.site_log import SiteLog
 from resources.site_store import SiteStore
-from worldloop.budgets import priced, total, work_of
+from worldloop import layout
+from worldloop.budgets import granted, priced, total, work_of
 from worldloop.errors import (
     AccessError,
     MalformedRecordError,
@@ -28,9 +32,13 @@ from worldloop.errors import (
 )
 from worldloop.federation.envelopes import open_record
 from worldloop.federation.evaluation import Evaluation, SiteScores
-from worldloop.federation.outbox import SCORES
+from worldloop.federation.outbox import DELTA, SCORES
 from worldloop.federation.outcomes import Ending, Outcome, Participation
 from worldloop.federation.rounds import RoundPlan
+
+MAX_GPUS = 8  # of one host, on which a site trains
+_CLOCKS_S = 60.0  # by which the clocks of a store and of the coordinator may differ
+_EQUAL_S = 1e-3  # what is less is rounding
 
 
 @dataclass(frozen=True)
@@ -90,12 +98,14 @@ def end(
     """End a round: outcome, log rows, budget.
 
     Settled in the ledger is what training, samples and measuring used; the verdict's own part is there
-    already, see `settle_verdict`.
+    already, see `settle_verdict`. What a site claims beyond what is possible or left of the round's
+    reservation is not counted, and its entry in the outcome says so.
 
     Returns:
         The outcome that stands; an earlier one stays.
     """
     clips = evaluation.clips if evaluation else ()
+    works = _works(store, ledger, plan, participation)
     ended = Outcome(
         round=plan.round,
         plan_id=plan.plan_id,
@@ -106,7 +116,7 @@ def end(
         failed_gates=tuple(failed_gates),
         loss_before=sum(row.before for row in clips) / len(clips) if clips else None,
         loss_after=sum(row.after for row in clips) / len(clips) if clips else None,
-        participation=tuple(participation),
+        participation=tuple(_remarked(one, works) for one in participation),
     )
     return finish(store, site_log, ledger, plan, ended, usd_per_gpu_hour=usd_per_gpu_hour)
 
@@ -126,12 +136,10 @@ def finish(
         The outcome that stands; an earlier one stays.
     """
     ended = end_round(store, site_log, outcome)
-    used = total(
-        *(work_of(one.took_s, one.gpu_s) for one in ended.participation),
-        *(work_of(one.wall_s, one.gpu_s) for one in _said(store, plan)),
-        work_of_samples(store, plan.round),
-    )
-    ledger.settle(plan.round, priced(used, usd_per_gpu_hour))
+    works = _works(store, ledger, plan, ended.participation)
+    counted = (work.counted for work in works.values())
+    used = total(*counted, work_of_samples(store, plan.round))
+    ledger.settle(plan.round, priced(used, usd_per_gpu_hour), once=True)
     return ended
 
 
@@ -154,6 +162,70 @@ def settle_verdict(
         *(work_of(one.get("wall_s", 0.0), one.get("gpu_s", 0.0)) for one in reports if one)
     )
     ledger.settle(f"{plan.round}/verdict", priced(used, usd_per_gpu_hour))
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Work that a site did for a round, by kind of the ledger: what it claims and what is counted of it."""
+
+    claim: Mapping[str, float]
+    counted: Mapping[str, float]
+
+
+def _works(
+    store: SiteStore, ledger: Ledger, plan: RoundPlan, participation: Iterable[Participation]
+) -> dict[tuple[str, str], _Work]:
+    """The work of sites, by site and by the file that tells of it; what was cut before is cut no further.
+
+    A claim is never longer than the time in which the work was done, on all GPUs of a host, and together they
+    keep to what the round holds beside its samples.
+    """
+    took_s = {
+        (one.site, DELTA): _took_s(store, plan, one.site, DELTA, one.staleness)
+        for one in participation
+    }
+    claims = {(one.site, DELTA): work_of(one.took_s, one.gpu_s) for one in participation}
+    for one in _said(store, plan):
+        took_s[one.site, SCORES] = _took_s(store, plan, one.site, SCORES)
+        claims[one.site, SCORES] = work_of(one.wall_s, one.gpu_s)
+    held, own = ledger.held(plan.round), work_of_samples(store, plan.round)
+    counted: dict[tuple[str, str], dict[str, float]] = {who: {} for who in claims}
+    for kind, num_units in (("cpu_s", 1), ("gpu_s", MAX_GPUS)):
+        possible = {who: min(claims[who][kind], took_s[who] * num_units) for who in claims}
+        left = held.get(kind, math.inf) - own.get(kind, 0.0)
+        for who, amount in granted(possible, left).items():
+            counted[who][kind] = amount
+    return {who: _Work(claims[who], counted[who]) for who in claims}
+
+
+def _took_s(store: SiteStore, plan: RoundPlan, site: str, name: str, staleness: int = 0) -> float:
+    """Most seconds between a round's plan and a file of a site, which may be late; infinite if clocks do not tell."""
+    sent_in = f"r{int(plan.round[1:]) - staleness:04d}"
+    key = layout.sent_key(sent_in, site, name)
+    if not store.exists(key):
+        return math.inf
+    planned = plan if sent_in == plan.round else read_round_plan(store, sent_in)
+    opened_at = datetime.fromisoformat(planned.opened_at)
+    opened_at = opened_at if opened_at.tzinfo else opened_at.replace(tzinfo=UTC)
+    took_s = (store.modified_at(key) - opened_at).total_seconds() + _CLOCKS_S
+    return took_s if took_s > 0 else math.inf
+
+
+def _remarked(one: Participation, works: Mapping[tuple[str, str], _Work]) -> Participation:
+    """An entry with what is counted of its work, and in words what is not."""
+    words, trained = [one.reason] if one.reason else [], works[one.site, DELTA]
+    for name, verb in ((DELTA, "training"), (SCORES, "measuring")):
+        work = works.get((one.site, name))
+        for kind, amount in work.claim.items() if work else ():
+            if work and amount > work.counted[kind] + _EQUAL_S:
+                words.append(
+                    f"it claims {amount:.6g} {kind} of {verb}, of which {work.counted[kind]:.6g} are "
+                    "counted: no more passed between plan and delta, or is left of the round's reservation"
+                )
+    if not words or words == [one.reason]:
+        return one
+    took_s = trained.counted["cpu_s"] if trained.claim["cpu_s"] else one.took_s
+    return replace(one, reason="; ".join(words), took_s=took_s, gpu_s=trained.counted["gpu_s"])
 
 
 def _said(store: SiteStore, plan: RoundPlan) -> Iterator[SiteScores]:

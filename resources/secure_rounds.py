@@ -89,12 +89,14 @@ class SecureSum:
         weight: Sum of their weights.
         survivors: Whose deltas are in it.
         headers: What each said of its delta.
+        odd: In a line each, shares that were wrong or lacking, though others sufficed.
     """
 
     mean: dict[str, NDArray[np.float32]]
     weight: int
     survivors: tuple[str, ...]
     headers: Mapping[str, DeltaHeader]
+    odd: tuple[str, ...] = ()
 
 
 def terms_of(plan: RoundPlan) -> masking.Terms:
@@ -158,7 +160,8 @@ def coordinator_turn(
 ) -> SecureStanding:
     """End the open phase if all have sent, or if it is late and enough have; then look at the next.
 
-    A file that is unsigned, odd or of another round counts as not sent.
+    The last phase ends as soon as what was revealed unmasks the sum. A file that is unsigned, odd or of another
+    round counts as not sent.
 
     Args:
         outbox: Of the coordinator.
@@ -171,10 +174,12 @@ def coordinator_turn(
         is_late = is_late or (now is not None and now >= _deadline(outbox, plan, phase))
         expected = _expected(outbox, plan, phase)
         there = _there(outbox, plan, phase, expected)
-        may_end = is_late or phase == REVEALED or there == expected
-        if may_end:  # only then is it worth reading all of it
+        all_sent = there == expected
+        if is_late or phase == REVEALED or all_sent:  # only then is it worth reading all of it
             there = _whole(outbox, plan, there, phase)
         enough = len(there) >= terms.threshold
+        if enough and phase == REVEALED and not (is_late or all_sent):
+            enough = _unmasks(outbox, plan, there)
         if not enough or (there != expected and not (is_late or phase == REVEALED)):
             missing = tuple(site for site in expected if site not in there)
             problem = "" if enough or (missing and not is_late) else _too_few(phase, terms, there)
@@ -295,10 +300,28 @@ def secure_sum(outbox: Outbox, plan: RoundPlan) -> SecureSum:
             "Open a new round.",
         )
     rings = {site: each.ring for site, (_, each) in opened.items()}
-    total = masking.unmasked(terms_of(plan), rings, keys, revealed, rosters[SHARES])
+    secrets = masking.recovered(terms_of(plan), rosters[MASKED], keys, revealed, rosters[SHARES])
+    total = masking.unmasked_with(terms_of(plan), rings, keys, secrets)
     mean, weight = fixed_point(plan, keys).mean(total)
     headers = {site: header for site, (header, _) in opened.items()}
-    return SecureSum(masking.unflattened(mean, shapes), weight, rosters[MASKED], headers)
+    odd = tuple(
+        f"Of the shares of site {site!r}, {', '.join(wrong)} handed over wrong ones or none: one of them, or it, "
+        "does not follow secure aggregation. The others' sufficed."
+        for site, wrong in secrets.odd.items()
+    )
+    return SecureSum(masking.unflattened(mean, shapes), weight, rosters[MASKED], headers, odd)
+
+
+def _unmasks(outbox: Outbox, plan: RoundPlan, revealed: tuple[str, ...]) -> bool:
+    """Whether what these sites revealed is enough; of a site that revealed wrong shares it may not be."""
+    rosters = _rosters(outbox, plan.round)
+    keys = _messages(outbox, plan, rosters[KEYS], KEYS)
+    said = _messages(outbox, plan, revealed, REVEALED)
+    try:
+        masking.recovered(terms_of(plan), rosters[MASKED], keys, said, rosters[SHARES])
+    except MalformedRecordError:
+        return False
+    return True
 
 
 def _message(

@@ -51,7 +51,8 @@ def sweep(
         scratch: Root of the jobs' scratch (`Staging.root`).
         home: Folder of all local data, with the footage and the trainers of rounds.
         max_disk_gb: If given and exceeded, procedural packs of the oldest released waves go too. Their
-            rows stay, and they can be rendered again, bit for bit; packs of world models cannot, and stay.
+            rows stay, and they can be rendered again, bit for bit, on the kind of device that drew them;
+            packs of world models cannot, and stay.
         keep_waves: The newest released waves keep their packs in any case; so many of the newest rounds
             keep their samples, residuals and optimizers' states.
         keep_hours: Younger things stay: what refers to them may still be on its way.

@@ -1,12 +1,15 @@
 """Plans of waves and the atlases they pin, as they stand in a site's store."""
 
 import json
+from collections.abc import Iterable
 
 from resources.site_store import SiteStore
 from worldloop import layout
 from worldloop.errors import PlanConflictError, UnknownKeyError
 from worldloop.seeds import canonical_json
-from worldloop.waves import WavePlan
+from worldloop.waves import WavePlan, next_wave_key
+
+_CLAIM_VERSION = 1
 
 
 def read_plan(store: SiteStore, wave: str) -> WavePlan:
@@ -46,3 +49,31 @@ def publish_plan(store: SiteStore, plan: WavePlan) -> bool:
             "change. Open a new wave for the new plan."
         )
     return False
+
+
+def claim_wave(store: SiteStore, known: Iterable[str], *, cause: str) -> str:
+    """Take the next key of a wave for a cause; no other cause ever gets it, whoever asks at the same time.
+
+    A claim is created if absent, and whoever comes second takes the next key. A cause that asks again, as
+    after a kill, gets the key that it has, until that is known or planned; so a key may stay unused.
+
+    Args:
+        store: The coordinator's.
+        known: Keys that are taken, beside those that have a plan.
+        cause: What the wave is for, such as `regenerate:r0001`; asking twice for one cause opens one wave.
+    """
+    taken = {*known, *planned_waves(store)}
+    while not take_wave(store, wave := next_wave_key(taken), cause=cause):
+        taken.add(wave)
+    return wave
+
+
+def take_wave(store: SiteStore, wave: str, *, cause: str) -> bool:
+    """Take one key of a wave for a cause, where the key has a say in what is made.
+
+    Returns:
+        Whether the cause has it now; False if another one was quicker.
+    """
+    content = canonical_json({"cause": cause, "version": _CLAIM_VERSION})
+    key = layout.wave_claim_key(wave)
+    return store.create(key, content) or store.get(key) == content

@@ -13,15 +13,16 @@ from resources.checkpoint_lines import adapter_values, line_of
 from resources.checkpoint_registry import CheckpointRegistry
 from resources.ledger import Ledger
 from resources.site_store import SiteStore
+from resources.wave_plans import claim_wave
 from sensors.wave_conductor import open_waves
 from worldloop.budgets import estimate_wave
 from worldloop.conducting import reason_not_to_open
 from worldloop.errors import BudgetExceededError
 from worldloop.federation.triggers import wave_order
 from worldloop.sites import PROMOTED, Site
-from worldloop.waves import next_wave_key
 
 CURSOR_VERSION = 1
+_CAUSE = "continuous_generation"
 
 
 def build_continuous_generation(
@@ -68,7 +69,7 @@ def build_continuous_generation(
                 "partitions of the oldest released ones in the UI (their data and lineage stay).",
                 len(known),
             )
-        wave = next_wave_key(known)
+        wave = claim_wave(store, known, cause=_CAUSE)
         adapter: dict[str, Any] = {}
         if site.generation.adapter:
             model = site.generation.world_model

@@ -13,7 +13,7 @@ from assets.wave_plan import WavePlanConfig
 from resources.clip_tables import read_drafts
 from resources.ledger import Ledger
 from resources.site_store import SiteStore
-from resources.wave_plans import planned_waves, read_plan
+from resources.wave_plans import claim_wave, planned_waves, read_plan
 from sensors.continuous_generation import waves_name, why_no_wave
 from worldloop.cosmos.promotion import (
     can_promote,
@@ -23,7 +23,7 @@ from worldloop.cosmos.promotion import (
 )
 from worldloop.errors import BudgetExceededError, MalformedRecordError, UnknownKeyError
 from worldloop.sites import Site
-from worldloop.waves import WavePlan, next_wave_key
+from worldloop.waves import WavePlan
 
 CURSOR_VERSION = 1
 
@@ -67,7 +67,8 @@ def build_promoted_drafts(
                 cursor=json.dumps(state),
             )
         source, config = found
-        wave = next_wave_key(context.instance.get_dynamic_partitions(waves_name()))
+        known = context.instance.get_dynamic_partitions(waves_name())
+        wave = claim_wave(store, known, cause=f"promote:{source.wave}")
         try:
             ledger.reserve(wave, WavePlanConfig(**config).estimate(site.usd_per_gpu_hour))
         except (BudgetExceededError, MalformedRecordError, UnknownKeyError) as error:

@@ -18,7 +18,7 @@ from resources.ledger import Ledger
 from resources.round_files import read_evaluation_record
 from resources.site_log import SiteLog
 from resources.site_store import SiteStore
-from resources.wave_plans import read_plan
+from resources.wave_plans import planned_waves, read_plan, take_wave
 from sensors.continuous_generation import waves_name, why_no_wave
 from sensors.retraining import released_waves
 from worldloop.cosmos.tiers import SKETCH
@@ -38,7 +38,7 @@ from worldloop.federation.triggers import (
     wave_order,
 )
 from worldloop.logs import log_kind, payload
-from worldloop.sites import Site
+from worldloop.sites import Retraining, Site
 from worldloop.waves import WavePlan, next_wave_key
 
 CURSOR_VERSION = 1
@@ -80,8 +80,6 @@ def build_regeneration(plan_job: UnresolvedAssetJobDefinition, site: Site) -> dg
         reason = why_no_wave(context.instance, store, plan_job.name, site)
         if reason is not None:
             return dg.SkipReason(reason)
-        line = line_of(settings.model)
-        wave = next_wave_key(context.instance.get_dynamic_partitions(waves_name()))
         try:
             made = made_waves(store, site_log, settings.model)
         except UnreachableError as error:
@@ -90,25 +88,17 @@ def build_regeneration(plan_job: UnresolvedAssetJobDefinition, site: Site) -> dg
             **_asked_by_cursor(context.cursor),
             **_asked_by_runs(context.instance, plan_job.name),
         }
-        shadow = registry.shadow(line)
-        asked = {**_asked_by_plans(made, shadow), **asked}
-        is_new = bool(shadow) and f"regenerate:{shadow}" not in asked
-        promoted = shadow if is_new else registry.chosen(line, wave)  # a trial begins with a wave
-        asked = {**_asked_by_plans(made, promoted), **asked}
-        due = regeneration_plan(
-            made,
-            promoted=promoted,
-            asked=asked,
-            settings=settings,
-            weakest=_found_weak(store, promoted, made),
-        )
-        if isinstance(due, str):
-            return dg.SkipReason(due)
-        if is_new:
-            words = f"{shadow} is tried as shadow; the weakest places are made anew with it"
-            due = replace(due, reason=words)
+        taken = {*context.instance.get_dynamic_partitions(waves_name()), *planned_waves(store)}
+        while True:
+            wave = next_wave_key(taken)
+            due = _due(store, registry, settings, made, asked, wave)
+            if isinstance(due, str):
+                return dg.SkipReason(due)
+            if take_wave(store, wave, cause=due.cause):
+                break
+            taken.add(wave)  # another sensor was quicker; the next key may have another checkpoint
         weight = settings.regeneration.weight
-        adapter = adapter_values(store, registry, settings.model, promoted, weight=weight)
+        adapter = adapter_values(store, registry, settings.model, due.adapter, weight=weight)
         config = regeneration_config(due, site, adapter)
         try:
             ledger.reserve(wave, WavePlanConfig(**config).estimate(site.usd_per_gpu_hour))
@@ -129,6 +119,39 @@ def build_regeneration(plan_job: UnresolvedAssetJobDefinition, site: Site) -> dg
         )
 
     return regeneration
+
+
+def _due(
+    store: SiteStore,
+    registry: CheckpointRegistry,
+    settings: Retraining,
+    made: list[MadeWave],
+    asked: Mapping[str, str],
+    wave: str,
+) -> RegenerationPlan | str:
+    """What to make anew as this wave, or in words why nothing; its key says which checkpoint has a turn."""
+    line = line_of(settings.model)
+    shadow = registry.shadow(line)
+    is_new = bool(shadow) and f"regenerate:{shadow}" not in {
+        **_asked_by_plans(made, shadow),
+        **asked,
+    }
+    promoted = shadow if is_new else registry.chosen(line, wave)  # a trial begins with a wave
+    due = regeneration_plan(
+        made,
+        promoted=promoted,
+        asked={
+            **_asked_by_plans(made, shadow),
+            **_asked_by_plans(made, promoted),
+            **asked,
+        },
+        settings=settings,
+        weakest=_found_weak(store, promoted, made),
+    )
+    if is_new and not isinstance(due, str):
+        words = f"{shadow} is tried as shadow; the weakest places are made anew with it"
+        return replace(due, reason=words)
+    return due
 
 
 def regeneration_config(

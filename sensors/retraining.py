@@ -29,10 +29,12 @@ from worldloop.federation.triggers import (
     Attempt,
     ReleasedWave,
     estimate_round,
+    filmed_cities,
     news_since,
     trainable_clips,
     wave_order,
     why_again,
+    why_no_home,
     why_no_quorum,
     why_not,
     why_train,
@@ -134,15 +136,15 @@ def build_retraining(
         before = read_rounds(store, registry, settings.model)
         released = released_waves(store)
         sites = federation.sites
-        held_out, num_clips = _trainable(released, before, sites, settings)
         reason = why_not(
             settings=settings,
             open_rounds=before.open,
             last_opened_at=before.last_opened_at,
             now=datetime.now(UTC),
-        )
+        ) or why_no_home(_homeless(released, before, sites))
         if reason is not None:
             return dg.SkipReason(reason)
+        held_out, num_clips = _trainable(released, before, sites, settings)
         drift, unasked = None, list[dg.RunRequest]()
         if settings.max_drift and before.main:
             unasked = _drift_requests(context.instance, drift_job.name, released, before, num_clips)
@@ -168,7 +170,7 @@ def build_retraining(
         if not held_out:
             return dg.SkipReason(
                 "Clips of at least two cities are needed, so that one can be held out; released are "
-                f"clips of {len({place.split('/')[0] for w in released for place in w.clips_by_place})}."
+                f"clips of {len(filmed_cities(released))}."
             )
         key = unplanned[0] if unplanned else next_round_key({*known, *planned})
         estimate = estimate_round(
@@ -275,14 +277,18 @@ def _trainable(
     learned = before.learned
     waves = [one for one in released if one.wave not in learned]
     by_site: dict[str, set[str]] = defaultdict(set)
-    for one in waves:
-        for place in one.clips_by_place:
-            city = place.split("/")[0]
-            by_site[sites.site_of(city).name].add(city)
+    for city in filmed_cities(waves):
+        by_site[sites.site_of(city).name].add(city)
     home_of = {city: site for site, cities in by_site.items() for city in cities}
     earlier = {*before.held_out, *settings.trial.held_out_cities}
     held_out = pick_held_out(by_site, earlier=earlier, share=settings.held_out_share)
     return held_out, trainable_clips(waves, home_of, held_out=held_out)
+
+
+def _homeless(released: list[ReleasedWave], before: Rounds, sites: Sites) -> list[str]:
+    """Cities of footage to train on that no site is the home of."""
+    new = [one for one in released if one.wave not in before.learned]
+    return [city for city in filmed_cities(new) if not sites.has_home(city)]
 
 
 def _drift_requests(

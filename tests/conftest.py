@@ -46,6 +46,7 @@ class House:
         from resources.job_launcher import JobLauncher
         from resources.ledger import Ledger
         from resources.prompt_upsampler import PromptUpsampler
+        from resources.renderer import Renderer
         from resources.site_log import SiteLog
         from resources.site_store import SiteStore
         from resources.staging import Staging
@@ -66,6 +67,7 @@ class House:
             "ledger": Ledger(path=str(self.root / "ledger.sqlite")),
             "launcher": JobLauncher(),
             "embedder": Embedder(),
+            "renderer": Renderer(),
             "world_models": WorldModels(checkpoint_dir=str(self.root / "checkpoints")),
             "federation": federation,
             "prompt_upsampler": PromptUpsampler(),

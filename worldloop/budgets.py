@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from worldloop.cosmos.models import model
 from worldloop.cosmos.plans import WorldModelPlan
@@ -23,6 +24,7 @@ _START_S = 120.0
 # twenty times slower than the measured one.
 _PATIENCE_S, _TINY_PATIENCE_S, _SLOWEST_CARD = 1800.0, 120.0, 20.0
 _GENERATED_BYTES_PER_PIXEL = 0.25
+_Who = TypeVar("_Who")
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,26 @@ def estimate_wave(generation: Generation, *, usd_per_gpu_hour: float = 0.0) -> d
         plan, num_clips, num_cities=num_cities, usd_per_gpu_hour=usd_per_gpu_hour
     )
     return total(sketches, generated)
+
+
+def granted(claims: Mapping[_Who, float], limit: float) -> dict[_Who, float]:
+    """Claims cut so that together they keep to a limit: the largest ones, down to one level.
+
+    What is below the level is not touched, so a claim without measure costs the others nothing.
+
+    Args:
+        claims: Amount by who claims it.
+        limit: What there is for all of them.
+
+    Example:
+        >>> granted({"aws": 1e15, "gcp": 300.0, "local": 100.0}, 1000.0)
+        {'aws': 600.0, 'gcp': 300.0, 'local': 100.0}
+    """
+    given, left = dict(claims), max(limit, 0.0)
+    for number, who in enumerate(sorted(claims, key=lambda who: claims[who])):
+        given[who] = min(claims[who], left / (len(claims) - number))
+        left -= given[who]
+    return given
 
 
 def check_kinds(amounts: Mapping[str, float]) -> None:

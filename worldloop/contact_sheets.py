@@ -1,20 +1,21 @@
-"""Small sheets of posters for the Dagster UI: a few kilobytes, since they live in the event log."""
+"""Small sheets of posters for the Dagster UI: at most 28 kB, since they live in the event log."""
 
 import base64
 import io
 from collections.abc import Sequence
 
 import av
-from PIL import Image
+from PIL import Image, ImageOps
 
 from worldloop.curation.frames import undecodable
 
-_TILE_PX = (128, 72)
+_TILE_PX = (240, 135)  # 16:9; four fill the dialog of the UI, which is about 1,000 pixels wide
+_GROUND = (64, 64, 64)
 _QUALITIES = (70, 55, 40, 25)
 
 
-def contact_sheet(posters: Sequence[bytes], *, columns: int = 4, max_bytes: int = 12_000) -> bytes:
-    """Posters side by side as one JPEG.
+def contact_sheet(posters: Sequence[bytes], *, columns: int = 4, max_bytes: int = 28_000) -> bytes:
+    """Posters side by side as one JPEG; tiles are 240 x 135 pixels, and no poster is stretched.
 
     Args:
         posters: Encoded pictures of any format that Pillow reads, first at the top left.
@@ -26,9 +27,9 @@ def contact_sheet(posters: Sequence[bytes], *, columns: int = 4, max_bytes: int 
     """
     rows = max(1, -(-len(posters) // columns))
     width = min(columns, max(1, len(posters)))
-    sheet = Image.new("RGB", (width * _TILE_PX[0], rows * _TILE_PX[1]), (64, 64, 64))
+    sheet = Image.new("RGB", (width * _TILE_PX[0], rows * _TILE_PX[1]), _GROUND)
     for position, poster in enumerate(posters):
-        tile = Image.open(io.BytesIO(poster)).convert("RGB").resize(_TILE_PX)
+        tile = _tile(Image.open(io.BytesIO(poster)))
         row, column = divmod(position, columns)
         sheet.paste(tile, (column * _TILE_PX[0], row * _TILE_PX[1]))
     content = b""
@@ -68,7 +69,7 @@ def as_markdown(jpeg: bytes, *, alt: str) -> str:
 
 
 def first_and_last(video: bytes) -> tuple[bytes, bytes]:
-    """The first and the last frame of a clip as small JPEGs.
+    """The first and the last frame of a clip as JPEGs of a tile's size.
 
     Raises:
         MalformedRecordError: If the bytes are not a decodable video.
@@ -86,7 +87,12 @@ def first_and_last(video: bytes) -> tuple[bytes, bytes]:
     return _jpeg(first.to_image()), _jpeg(last.to_image())
 
 
+def _tile(picture: Image.Image) -> Image.Image:
+    """A picture in the size of a tile, with bars where its sides have another ratio."""
+    return ImageOps.pad(picture.convert("RGB"), _TILE_PX, color=_GROUND)
+
+
 def _jpeg(picture: Image.Image) -> bytes:
     sink = io.BytesIO()
-    picture.resize(_TILE_PX).save(sink, "JPEG", quality=85)
+    _tile(picture).save(sink, "JPEG", quality=85)
     return sink.getvalue()

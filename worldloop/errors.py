@@ -18,6 +18,7 @@ A message says what was found, what was expected and what to do; the values are 
 """
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 
@@ -28,17 +29,45 @@ class WorldloopError(Exception):
 class UnknownKeyError(WorldloopError):
     """A key that the table it was looked up in does not have.
 
+    Capitals, accents, spaces and hyphens of `key` do not keep it from being understood for the suggestion.
+
+    Attributes:
+        known: The keys of the table, sorted; aliases are not among them.
+        near: The key or alias that was probably meant, or empty.
+
     Example:
         >>> str(UnknownKeyError("place", "tokio", ["tokyo", "lima"]))
         "No place has the key 'tokio'. Did you mean 'tokyo'? (2 known)"
     """
 
-    def __init__(self, kind: str, key: str, known: Iterable[str]):
+    def __init__(self, kind: str, key: str, known: Iterable[str], *, aliases: Iterable[str] = ()):
         self.kind, self.key, self.known = kind, key, sorted(known)
-        near = difflib.get_close_matches(key, self.known, n=1)
+        self.near = _nearest(key, [*self.known, *aliases])
         listed = ", ".join(self.known[:8]) + (" ..." if len(self.known) > 8 else ".")
-        hint = f"Did you mean {near[0]!r}?" if near else f"Known: {listed}"
-        super().__init__(f"No {kind} has the key {key!r}. {hint} ({len(self.known)} known)")
+        hint = f"Did you mean {self.near!r}?" if self.near else f"Known: {listed}"
+        told = f"{hint} ({len(self.known)} known)" if self.known else "There is none yet."
+        super().__init__(f"No {kind} has the key {key!r}. {told}")
+
+
+def _nearest(key: str, names: Iterable[str]) -> str:
+    """The name that a key was probably meant to be; the first of those that are as near, or empty."""
+    by_plain: dict[str, str] = {}
+    for name in names:
+        by_plain.setdefault(_plain(name), name)
+    near = difflib.get_close_matches(_plain(key), by_plain, n=1)
+    return by_plain[near[0]] if near else ""
+
+
+def _plain(text: str) -> str:
+    """A name without capitals and accents, in one way of parting words.
+
+    Example:
+        >>> _plain("São Paulo")
+        'sao_paulo'
+    """
+    letters = unicodedata.normalize("NFKD", text.casefold())
+    kept = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return "_".join(kept.replace("-", " ").replace("_", " ").split())
 
 
 class MalformedRecordError(WorldloopError):

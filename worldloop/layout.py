@@ -52,6 +52,16 @@ def plan_key(wave: str) -> str:
     return f"plans/{_part(wave)}.json"
 
 
+def wave_claim_key(wave: str) -> str:
+    """What a key of a wave was taken for, before its plan stands.
+
+    Example:
+        >>> wave_claim_key("w0001")
+        'wave_keys/w0001.json'
+    """
+    return f"wave_keys/{_part(wave)}.json"
+
+
 def prompts_key(wave: str, city: str) -> str:
     """The prompts of one city in one wave."""
     return _shard("prompts", wave, city)

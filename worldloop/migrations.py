@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from worldloop.errors import MalformedRecordError, WorldloopError
-from worldloop.layout import COSMOS_CLIPS, LOGS, RELEASES
+from worldloop.layout import COSMOS_CLIPS, LOGS, PROJECTIONS, RELEASES, ROUNDS
 from worldloop.logs import KINDS, RETRACTIONS, Kind, read_batch
 from worldloop.records import TABLES, read_table, table_bytes, table_label
 from worldloop.releases import RELEASE_VERSION, read_release
 from worldloop.waves import PLAN_VERSION, WavePlan
+
+_PLANS = "plans"
 
 Action = Literal["current", "upgraded", "to upgrade", "kept", "damaged"]
 
@@ -70,7 +72,11 @@ def migrate(store: Files, *, dry_run: bool = False) -> list[FileReport]:
 
 
 def _is_ours(key: str) -> bool:
-    return key.split("/", 1)[0] in {LOGS, "plans", RELEASES, "superseded", COSMOS_CLIPS, *TABLES}
+    """Whether a file is a table, a batch, a plan or a release; folders may share a name with a kind of rows."""
+    folder, name = key.split("/", 1)[0], key.rsplit("/", 1)[-1]
+    if key.endswith(".json"):
+        return folder == _PLANS or (folder == RELEASES and name == "release.json")
+    return folder in {LOGS, RELEASES, COSMOS_CLIPS, *TABLES} - {PROJECTIONS, ROUNDS}
 
 
 def _report(store: Files, key: str, *, dry_run: bool) -> FileReport:
@@ -130,7 +136,7 @@ def _record(key: str, content: bytes) -> FileReport:
         record = json.loads(content)
     except ValueError as error:
         raise MalformedRecordError(key, str(error), "a JSON record", "Restore it.") from error
-    if key.startswith("plans/"):
+    if key.startswith(f"{_PLANS}/"):
         WavePlan.from_record(record)
         version = int(record["plan_version"])
         return FileReport(key, "plan", version, "current" if version == PLAN_VERSION else "kept")

@@ -7,7 +7,7 @@ from worldloop.errors import MalformedRecordError
 from worldloop.scenes.scene import Scene
 from worldloop.seeds import content_id
 
-PROCEDURAL_VERSION = "2"
+PROCEDURAL_VERSION = "3"
 
 
 @dataclass(frozen=True)

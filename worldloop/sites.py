@@ -380,6 +380,10 @@ class Sites:
             "city of any site", city, [name for site in self.all for name in site.cities]
         )
 
+    def has_home(self, city: str) -> bool:
+        """Whether a site is the home of a city."""
+        return any({city, EVERY_CITY} & {*site.cities} for site in self.all)
+
 
 def load_sites(path: Path) -> Sites:
     """Read a sites file.

@@ -15,6 +15,7 @@ from worldloop.scenes.coverage import CoveragePlanner, PlannedScene, accept_weig
 from worldloop.scenes.dimensions import Asked, check_asked
 from worldloop.scenes.scene import Scene
 from worldloop.seeds import derive_seed
+from worldloop.worlds.grammar import not_sketchable
 
 PLAN_VERSION = 3
 GENERATORS = ("procedural",)
@@ -159,10 +160,9 @@ def plan_wave(
         asked: Values of dimensions that every scene has, e.g. `{"season": "winter"}`.
 
     Raises:
-        UnknownKeyError: If a city, an institution, the generator, a dimension or its value is unknown,
-            or the wave needs sketches and no grammar builds the institution.
-        MalformedRecordError: If the wave key, the places, their number or the shape cannot be, what is
-            asked for is impossible at a place, or sketches of this shape cannot control the world model.
+        UnknownKeyError: If a city, an institution, the generator, a dimension or its value is unknown.
+        MalformedRecordError: If the wave key, the places, their number or the shape cannot be, the wave
+            needs sketches and no grammar builds a place, what is asked for is impossible there, or sketches of this shape cannot control the world model.
     """
     _check_wave(wave, shape, world_model)
     _check_places(atlas, places, sketch=needs_sketches(world_model))
@@ -283,8 +283,8 @@ def check_wishes(
         sketch: Whether the procedural renderer must be able to show the scenes.
 
     Raises:
-        UnknownKeyError: If a place or a category is unknown, or the place cannot be sketched.
-        MalformedRecordError: If a number cannot be, or too few places are left.
+        UnknownKeyError: If a place or a category is unknown.
+        MalformedRecordError: If a place cannot be sketched, a number cannot be, or too few places are left.
     """
     planner = CoveragePlanner(atlas, weights=weights, mix=mix, sketch=sketch)
     if not targets:
@@ -371,8 +371,8 @@ def plan_scenes(
         world_model: What a world model makes of the scenes.
 
     Raises:
-        UnknownKeyError: If a city or an institution is unknown, or no grammar builds it.
-        MalformedRecordError: If a scene cannot be read or comes twice, there are more or fewer
+        UnknownKeyError: If a city or an institution is unknown.
+        MalformedRecordError: If a scene cannot be read, sketched where it must be, or comes twice, there are more or fewer
             drafts than scenes, or the shape cannot be.
     """
     _check_wave(wave, shape, world_model)
@@ -538,12 +538,12 @@ def _check_places(atlas: Atlas, places: Sequence[str], *, sketch: bool) -> None:
     for place in places:
         _, institution = atlas.parse_place(place)
         if sketch and institution.key not in CASTABLE:
-            raise UnknownKeyError("institution with a world grammar", institution.key, CASTABLE)
+            raise not_sketchable(place)
     counts = Counter("/".join(_canonical(atlas, place)) for place in places)
     repeated = [place for place, count in counts.items() if count > 1]
     if repeated:
         raise MalformedRecordError(
-            "places of a wave", repeated, "each place once", "Raise clips_per_place instead."
+            "places of a wave", repeated, "each place once", "Ask for more clips a place instead."
         )
 
 

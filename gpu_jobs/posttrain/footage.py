@@ -16,6 +16,7 @@ floating-point tensors and cuts off, here pictures of 8 bits are resized, which 
 
 # T frames, H height, W width
 
+import contextlib
 import json
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -313,7 +314,11 @@ def _listed(folder: Path) -> Sequence[_Listed | ListedWindow]:
         if listing := dataset_file(folder):
             return listed_windows(listing)
         return [_Listed(FootageClip(video.stem, video.stem), video) for video in videos_of(folder)]
-    rows = [_facts(path, line) for line in _text_of(path).splitlines() if line.strip()]
+    rows = [
+        _facts(path, number, line)
+        for number, line in enumerate(_text_of(path).splitlines(), start=1)
+        if line.strip()
+    ]
     if not rows:
         return []
     videos = {video.stem: video for video in videos_of(folder)}
@@ -324,18 +329,21 @@ def _listed(folder: Path) -> Sequence[_Listed | ListedWindow]:
     ]
 
 
-def _facts(path: Path, line: str) -> FootageClip:
-    try:
+def _facts(path: Path, number: int, line: str) -> FootageClip:
+    """What a line says of a clip; the error quotes nothing of it, as it may tell of footage."""
+    facts = None
+    with contextlib.suppress(ValueError, TypeError, AttributeError):
         record: Mapping[str, Any] = json.loads(line)
         known = {each.name for each in fields(FootageClip)}
-        return FootageClip(**{key: str(record[key]) for key in known & record.keys()})
-    except (ValueError, TypeError, AttributeError) as error:
+        facts = FootageClip(**{key: str(record[key]) for key in known & record.keys()})
+    if facts is None:
         raise MalformedRecordError(
-            f"{path.name} of {path.parent.name}",
-            line[:80],
+            f"line {number} of {path.name} of {path.parent.name}",
+            f"{len(line)} characters that are none",
             "a JSON object with name and recipe_id, and perhaps city and institution, a line",
             "Write it again, or remove it: a folder needs none.",
-        ) from error
+        )
+    return facts
 
 
 def _check_texts(folder: Path, names: Sequence[str]) -> None:

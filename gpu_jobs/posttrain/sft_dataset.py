@@ -137,27 +137,47 @@ def _windows(path: Path, number: int, line: str) -> Iterator[ListedWindow]:
 
 
 def _record(path: Path, number: int, line: str) -> dict[str, Any]:
+    """A line's record; the error names line and field and quotes nothing, as captions stand in the line."""
     try:
         record = json.loads(line)
-        is_right = all(isinstance(record[name], kind) for name, kind in _NEEDED.items()) and all(
-            0 <= int(window["start_frame"]) <= int(window["end_frame"])
-            for window in record["t2w_windows"]
-        )
-    except (ValueError, TypeError, KeyError, AttributeError):
-        is_right = False
-    if not is_right:
+    except ValueError:
+        record = None
+    field, found = _fault(record)
+    if found:
+        where = f"{field} in " if field else ""
         raise MalformedRecordError(
-            f"line {number} of {path.name}", line[:80], _SHAPE, "Correct it, or remove it."
+            f"{where}line {number} of {path.name}", found, _SHAPE, "Correct it, or remove it."
         )
-    found: dict[str, Any] = record
-    return found
+    right: dict[str, Any] = record
+    return right
+
+
+def _fault(record: Any) -> tuple[str, str]:
+    """Which field of a record is odd, and what kind of thing it holds; nothing if none is."""
+    if not isinstance(record, dict):
+        return "", "no JSON object"
+    for name, kind in _NEEDED.items():
+        if not isinstance(record.get(name), kind):
+            return name, type(record[name]).__name__ if name in record else "nothing"
+    for index, window in enumerate(record["t2w_windows"]):
+        if not _is_window(window):
+            return f"t2w_windows, window {index}", "no first and last frame"
+    return "", ""
+
+
+def _is_window(window: Any) -> bool:
+    try:
+        int(window.get("temporal_interval", 1))
+        return 0 <= int(window["start_frame"]) <= int(window["end_frame"])
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+        return False
 
 
 def _video(path: Path, number: int, vision_path: str) -> Path:
     if "://" in vision_path:
         raise MalformedRecordError(
             f"vision_path in line {number} of {path.name}",
-            vision_path,
+            "an address",  # which may be signed
             "a file, from the folder of the list",
             "Bring the videos into the folder: footage is read where it lies.",
         )

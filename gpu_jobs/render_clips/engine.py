@@ -32,6 +32,9 @@ FIELD_PER_M = 2.0
 REGION_MARGIN_M = 75.0
 NO_DEPTH = 1.0e9
 LIGHT_CELL_M = 4.0
+BLOOM_ABOVE = 1.5  # exposed radiance: lamps, skies and the sun glow, sunlit cloth and paint do not
+BLOOM_GAIN = 0.24
+SHOULDER_FROM = 0.41  # exposed radiance where the straight part of the tone curve ends
 
 # Faces that nobody sees from behind: closed solids, and grounds. Their backs are not drawn.
 ONE_SIDED = (
@@ -537,7 +540,7 @@ class Engine:
         exposure = self._expose(frame_index)
         first, second = self.bloom
         n = small_width * small_height
-        threshold = 0.85 / max(exposure, 1e-3)
+        threshold = BLOOM_ABOVE / max(exposure, 1e-3)
         self._launch(kernels.bloom_source, n, self.mirrored, width, small_width, threshold, first)
         self._launch(kernels.bloom_blur, n, first, small_width, small_height, 1, 0, second)
         self._launch(kernels.bloom_blur, n, second, small_width, small_height, 0, 1, first)
@@ -554,7 +557,7 @@ class Engine:
             small_width,
             small_height,
             exposure,
-            0.30,
+            BLOOM_GAIN,
             air.rain if outdoors else 0.0,
             air.snow if outdoors else 0.0,
             time_s,
@@ -637,14 +640,27 @@ def _luminance(color: Any) -> float:
 
 
 def _tone_curve() -> NDArray[np.uint8]:
-    """Display bytes of v, at index 4095 v / (v + 1): a toe, a straight middle, a long shoulder."""
-    table = np.zeros(4096, np.uint8)
-    for i in range(4096):
-        t = (i + 0.5) / 4096
-        v = t / (1.0 - t) * 0.82
-        curved = v * (2.55 * v + 0.06) / (v * (2.40 * v + 0.62) + 0.16)
-        table[i] = int(255 * min(curved, 1.0) ** (1 / 2.2) + 0.5)
+    """Display bytes of v, at index 4095 v / (v + 1): a toe, a straight middle, a long shoulder.
+
+    The shoulder never ends: 2, 4 and 8 are three different whites, so that sunlit paint keeps the
+    texture which a clipped one loses.
+    """
+    t = (np.arange(4096) + 0.5) / 4096
+    v = t / (1.0 - t) * 0.82
+    straight = _film(np.minimum(v, SHOULDER_FROM))
+    step = 1e-4
+    slope = float(_film(np.array(SHOULDER_FROM)) - _film(np.array(SHOULDER_FROM - step))) / step
+    room = 1.0 - float(_film(np.array(SHOULDER_FROM)))
+    over = slope * np.maximum(v - SHOULDER_FROM, 0.0) / room
+    shown = straight + room * over / (1.0 + over)
+    table: NDArray[np.uint8] = (255 * shown ** (1 / 2.2) + 0.5).astype(np.uint8)
     return table
+
+
+def _film(v: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Toe and middle of the tone curve, linear in and out."""
+    result: NDArray[np.float64] = v * (2.55 * v + 0.06) / (v * (2.40 * v + 0.62) + 0.16)
+    return result
 
 
 def _box_blur(field: NDArray[np.float64], radius: int) -> NDArray[np.float64]:

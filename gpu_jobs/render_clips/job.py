@@ -31,7 +31,10 @@ from worldloop.packs import write_pack
 from worldloop.recipes import Recipe
 
 MAX_INSTANCES = 65535  # ids.mkv has 16 bits
+RECEIPT_NAME = ".receipt.json"  # hidden, so that no pack holds it
 VERSIONED = ("warp-lang", "av", "numpy", "polars", "pillow", "worldloop")
+
+_COSTS = ("cpu_s", "peak_rss_mb", "resumed", "device", "gpu_s")
 
 log = logging.getLogger(__name__)
 
@@ -48,25 +51,25 @@ def render_clips(spec: RenderClipsSpec, *, on_clip: OnClip | None = None) -> Ren
 
     Raises:
         MalformedRecordError: If a recipe cannot be read; nothing has been rendered then.
-        JobFailedError: If too many clips failed; those that did not stay in the staging folder.
+        JobFailedError: If the device is not there, before anything is rendered; or if too many clips
+            failed: those that did not stay in the staging folder.
         StoreError: If the disk is full.
     """
     recipes = [Recipe.from_record(record) for record in spec.recipes]
     staging = Path(spec.staging_dir)
-    report = RenderClipsReport([], [], [], _versions())
+    drawn_by = name_device(spec.device)
+    report = RenderClipsReport([], [], [], {"device": drawn_by, **_versions()})
     finished: list[tuple[str, Path]] = []
     with no_space_is_a_store_error(staging), only_job_in(staging):
         for recipe in recipes:
-            line = _finish_clip(recipe, staging, spec.device)
+            line = _finish_clip(recipe, staging, spec.device, drawn_by)
             if line["event"] == "clip_failed":
                 report.failures.append(
                     {k: line[k] for k in ("recipe_id", "scene_id", "stage", "reason")}
                 )
             else:
                 finished.append((recipe.recipe_id, staging / recipe.recipe_id))
-                report.receipts.append(
-                    {k: line[k] for k in ("recipe_id", "cpu_s", "peak_rss_mb", "resumed")}
-                )
+                report.receipts.append({k: line[k] for k in ("recipe_id", *_COSTS)})
             log.info(json.dumps(line))
             if on_clip is not None:
                 on_clip(line)
@@ -81,17 +84,42 @@ def main() -> None:
     sys.exit(run_job(RenderClipsSpec, render_clips))
 
 
-def _finish_clip(recipe: Recipe, staging: Path, device: str) -> dict[str, Any]:
+def name_device(device: str) -> str:
+    """What a device is called in reports: `cpu`, or the name and the architecture of a GPU.
+
+    Args:
+        device: Warp's name of it.
+
+    Raises:
+        JobFailedError: If this machine does not have it.
+    """
+    if device == "cpu":
+        return device
+    import warp
+
+    try:
+        found = warp.get_device(device)
+    except (ValueError, RuntimeError) as error:
+        there = ", ".join(repr(str(one)) for one in warp.get_devices())
+        raise JobFailedError(
+            f"The renderer is asked for the device {device!r}; expected one that Warp finds on this "
+            f"machine: {there}. Set WORLDLOOP_RENDER_DEVICE to one of them (by hand: `device` in the "
+            "spec); if a GPU is missing, see whether `nvidia-smi` lists it. Nothing was rendered."
+        ) from error
+    return f"{found.name} sm_{found.arch}" if found.is_cuda else str(found)
+
+
+def _finish_clip(recipe: Recipe, staging: Path, device: str, drawn_by: str) -> dict[str, Any]:
     """Render a clip, unless it stands there already; the line says what happened."""
     line = {"recipe_id": recipe.recipe_id, "scene_id": recipe.scene.scene_id}
     folder = staging / recipe.recipe_id
     start_s = time.process_time()
-    if is_whole(folder):
-        return {"event": "clip_done", **line, **_receipt(start_s, resumed=True)}
+    if _drawn_by(folder) == drawn_by and is_whole(folder):
+        return {"event": "clip_done", **line, **_receipt(folder, start_s, resumed=True)}
     shutil.rmtree(folder, ignore_errors=True)
     stage = ["build"]
     try:
-        _render(recipe, folder, device, stage)
+        _render(recipe, folder, device, drawn_by, stage)
     except ClipRejectedError as error:
         return {"event": "clip_failed", **line, "stage": error.stage, "reason": error.reason}
     except Exception as error:
@@ -99,10 +127,10 @@ def _finish_clip(recipe: Recipe, staging: Path, device: str) -> dict[str, Any]:
             raise
         reason = f"{type(error).__name__}: {error}"
         return {"event": "clip_failed", **line, "stage": stage[0], "reason": reason}
-    return {"event": "clip_done", **line, **_receipt(start_s, resumed=False)}
+    return {"event": "clip_done", **line, **_receipt(folder, start_s, resumed=False)}
 
 
-def _render(recipe: Recipe, folder: Path, device: str, stage: list[str]) -> None:
+def _render(recipe: Recipe, folder: Path, device: str, drawn_by: str, stage: list[str]) -> None:
     """Make all files of a clip beside their place, then rename; `stage[0]` says how far it got."""
     from gpu_jobs.render_clips.audit import check_frame
     from gpu_jobs.render_clips.encode import ClipWriter
@@ -126,6 +154,7 @@ def _render(recipe: Recipe, folder: Path, device: str, stage: list[str]) -> None
         )
     with new_clip(folder) as partial:
         stage[0] = "render"
+        start_s = time.monotonic()
         engine = Engine(world, recipe.shape, device=device)
         with ClipWriter(partial, recipe, world) as writer:
             for index in range(recipe.shape.num_frames):
@@ -134,6 +163,18 @@ def _render(recipe: Recipe, folder: Path, device: str, stage: list[str]) -> None
                 writer.add(frame)
             stage[0] = "encode"
             writer.finish(engine.intrinsics())
+        held_s = 0.0 if device == "cpu" else max(round(time.monotonic() - start_s, 3), 0.001)
+        receipt = {"device": drawn_by, "gpu_s": held_s}
+        (partial / RECEIPT_NAME).write_text(json.dumps(receipt), encoding="utf-8")
+
+
+def _drawn_by(folder: Path) -> str:
+    """Name of the device that drew a staged clip; empty if there is none, or nothing says so."""
+    try:
+        receipt = json.loads((folder / RECEIPT_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return str(receipt["device"])
 
 
 def _check_share(report: RenderClipsReport, total: int, spec: RenderClipsSpec) -> None:
@@ -160,12 +201,13 @@ def _facts(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _receipt(start_s: float, *, resumed: bool) -> dict[str, Any]:
+def _receipt(folder: Path, start_s: float, *, resumed: bool) -> dict[str, Any]:
     peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "cpu_s": round(time.process_time() - start_s, 3),
         "peak_rss_mb": round(peak_kb / 1024, 1),
         "resumed": resumed,
+        **json.loads((folder / RECEIPT_NAME).read_text(encoding="utf-8")),
     }
 
 

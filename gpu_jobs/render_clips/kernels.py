@@ -52,6 +52,7 @@ FACADE_CONCRETE = wp.constant(int(Material.FACADE_CONCRETE))
 NEAR_M = wp.constant(0.05)
 NO_HIT = wp.constant(wp.int64(0x7FFFFFFF00000000))
 LIGHTS_A_CELL = wp.constant(8)
+LAMP_SIZE_M2 = wp.constant(1.6)  # lanterns are no points: what is beside one is lit, not burnt
 BLOCK_PX = wp.constant(16)  # pixels of a row that one thread of a GPU draws in one go
 LARGE_BLOCKS = wp.constant(256)  # a triangle with more blocks, all samples together, is a large one
 # How a GPU draws the queues of small and of large triangles: groups of threads, threads a group.
@@ -290,15 +291,20 @@ def leaf_is_open(scene: Scene, p: vec3, n: vec3, eye: vec3, focal: float):
     distance = wp.length(to_eye)
     facing = wp.abs(wp.dot(wp.normalize(n), to_eye)) / distance
     footprint = distance / focal
+    close = wp.clamp(1.5 - 0.25 * distance, 0.0, 1.0)  # beside the lens even a flat hedge is dense
+    dense = 0.30 + 0.50 * wp.smoothstep(0.02, 0.85, facing + 0.5 * close)
     a = smooth_noise(scene.noise, p[0] * 2.3 + p[2] * 1.3, p[1] * 2.3 - p[2] * 1.9, 71)
-    b = smooth_noise(scene.noise, p[0] * 8.0 - p[2] * 5.1, p[1] * 8.0 + p[2] * 6.3, 72)
     fine = wp.clamp(1.4 - footprint * 7.0, 0.0, 1.0)
-    if fine > 0.0 and footprint < 0.05:
+    share = 0.74 * fine
+    rest = a * (1.0 - share)
+    if rest > dense or rest + share < dense:  # whatever the sprays are
+        return rest > dense
+    b = smooth_noise(scene.noise, p[0] * 8.0 - p[2] * 5.1, p[1] * 8.0 + p[2] * 6.3, 72)
+    if footprint < 0.05:
         b = 0.5 * b + 0.5 * smooth_noise(
             scene.noise, p[0] * 21.0 + p[2] * 13.0, p[1] * 21.0 - p[2] * 17.0, 73
         )
-    mixed = a + (b - a) * (0.74 * fine)
-    return mixed > 0.30 + 0.50 * wp.smoothstep(0.02, 0.85, facing)
+    return rest + b * share > dense
 
 
 @wp.func
@@ -1382,6 +1388,12 @@ def surface_at(
             s.albedo = color * (
                 0.93 + 0.14 * smooth_noise(table, wall_u * 0.9, p[2] * 0.9 + p[1] * 0.3, 15)
             )
+        else:  # cloth falls in folds
+            s.albedo = color * (
+                0.88
+                + 0.24
+                * smooth_noise(table, uv[0] * 17.0, uv[1] * 7.0, (scene.instance[t] & 63) + 31)
+            )
     elif m == ASPHALT or m == PAVING or m == GRASS or m == SAND or m == TILE or m == PARQUET:
         s = ground_surface(m, p, uv, color, n, fw, light, table)
     elif m == FACADE or m >= FACADE_BRICK:
@@ -1679,7 +1691,7 @@ def lamp_light(scene: Scene, light: Light, p: vec3, n: vec3, through: float):
             inv = 1.0 / wp.sqrt(r2 + 1.0e-4)
             facing = wp.dot(n, away) * inv
             lit = wp.max(facing, 0.0) + through * wp.max(-facing, 0.0) + 0.06
-            total = total + scene.lamp_color[k] * (lit * window * window / (r2 + 0.4))
+            total = total + scene.lamp_color[k] * (lit * window * window / (r2 + LAMP_SIZE_M2))
     return total
 
 
@@ -2164,21 +2176,26 @@ def finish(
     if snow > 0.0:
         white = float(0.0)
         for layer in range(4):
-            cells = 40.0 - 7.0 * float(layer)
-            drift = wp.sin(time_s * 0.8 + float(layer)) * 0.25
-            sx = (float(x) + heading * 140.0) / float(height) * cells + drift
-            sy = float(y) / float(height) * cells - time_s * (2.2 + 1.1 * float(layer))
-            ix2 = int(wp.floor(sx))
-            iy2 = int(wp.floor(sy))
-            if hash3(ix2, iy2, 51 + layer) < 0.08 + 0.17 * snow:
-                ox = sx - wp.floor(sx) - 0.25 - 0.5 * hash3(ix2, iy2, 61)
-                oy = sy - wp.floor(sy) - 0.25 - 0.5 * hash3(ix2, iy2, 62)
-                # never thinner than the pixels: a flake that is smaller is paler instead
-                size = 0.07 + 0.06 * hash3(ix2, iy2, 63)
-                radius = wp.max(size, 1.2 * cells / float(height))
-                soft = wp.clamp(1.0 - (ox * ox + oy * oy) / (radius * radius), 0.0, 1.0)
-                share = wp.min(2.6 * size / radius, 1.0)
-                white = wp.max(white, soft * soft * share * (0.55 + 0.12 * float(layer)))
+            # each layer falls at a distance of its own and not before what is nearer
+            if depth[i] == 0.0 or depth[i] > 9.0 - 2.5 * float(layer):
+                cells = 46.0 - 7.0 * float(layer)
+                drift = wp.sin(time_s * 0.8 + float(layer)) * 0.25
+                sx = (float(x) + heading * 140.0) / float(height) * cells + drift
+                sx = sx + float(y) / float(height) * (1.4 - 0.9 * float(layer))
+                sy = float(y) / float(height) * cells - time_s * (3.1 + 1.1 * float(layer))
+                ix2 = int(wp.floor(sx))
+                iy2 = int(wp.floor(sy))
+                if hash3(ix2, iy2, 51 + layer) < 0.06 + 0.10 * snow:
+                    ox = sx - wp.floor(sx) - 0.25 - 0.5 * hash3(ix2, iy2, 61)
+                    oy = sy - wp.floor(sy) - 0.30 - 0.4 * hash3(ix2, iy2, 62)
+                    # never thinner than the pixels: a flake that is smaller is paler instead
+                    size = 0.030 + 0.055 * hash3(ix2, iy2, 63)
+                    radius = wp.max(size, 1.0 * cells / float(height))
+                    share = wp.min(1.6 * size / radius, 1.0)
+                    oy = oy * 0.62  # a shutter's time of falling: longer than wide
+                    soft = wp.clamp(1.0 - (ox * ox + oy * oy) / (radius * radius), 0.0, 1.0)
+                    pale = 0.40 + 0.45 * hash3(ix2, iy2, 64)
+                    white = wp.max(white, soft * share * pale)
         c = mix(
             c,
             vec3(0.95, 0.97, 1.0) * (streak_light * 0.9 + 0.05),

@@ -14,7 +14,8 @@ class RenderClipsSpec:
             so that a killed job resumes; shared by jobs of one partition, which take its lock.
         pack_path: Local path of the pack to write (`worldloop.packs`), replaced atomically.
         max_failed_share: More failed clips than this share end the job with `JobFailedError`.
-        device: `cpu` or `cuda:0`; bytes are the same per device, not across devices.
+        device: Warp's name of what draws, `cpu` or `cuda:<n>`. Bytes are the same on every CPU, not across
+            devices: a staged clip that another device drew is drawn anew.
     """
 
     recipes: tuple[dict[str, Any], ...]
@@ -31,8 +32,10 @@ class RenderClipsReport:
     Attributes:
         clips: One row per finished clip, columns of `records.CLIPS` less those of the partition.
         failures: One row per failed clip: recipe_id, scene_id, stage, reason.
-        receipts: One row per finished clip: recipe_id, cpu_s, peak_rss_mb, resumed.
-        versions: Versions that the bytes depend on (warp, av, numpy, ...).
+        receipts: One row per finished clip: recipe_id, cpu_s, peak_rss_mb, resumed, device (that drew it,
+            as in `versions`) and gpu_s (that drawing and encoding it held a GPU; 0 on a CPU).
+        versions: What the bytes depend on: `device` (`cpu`, or a GPU's name and architecture), and the
+            versions of warp, av, numpy, ...
     """
 
     clips: list[dict[str, Any]]

@@ -3,12 +3,15 @@
 import io
 import json
 import tarfile
+from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 import polars as pl
 
 from assets.partitions import shard_key
 from resources.tables import read, read_record
 from worldloop import layout
+from worldloop.plots import readable
 from worldloop.records import CLIPS, DEDUP, MANIFEST, PROMPTS, SIGNALS, VECTORS
 
 WAVE, CITIES = "w0001", ("tokyo", "lima")
@@ -107,8 +110,39 @@ def test_materialisations_show_a_picture_counts_and_where_things_are(carried):
 
     assert metadata["dagster/row_count"].value == 2
     assert metadata["preview"].value.startswith("![")
-    assert len(metadata["preview"].value) < 20_000
+    assert len(metadata["preview"].value) < 40_000
     assert metadata["cpu_s"].value > 0
+
+
+def test_numbers_of_the_metadata_are_as_short_as_people_read_them(carried):
+    import dagster as dg
+
+    numbers = {
+        f"{key.to_user_string()}: {name}": value.value
+        for key in carried.instance.all_asset_keys()
+        if (event := carried.instance.get_latest_materialization_event(key))
+        for name, value in event.asset_materialization.metadata.items()
+        if isinstance(value, dg.FloatMetadataValue)
+    }
+
+    assert "wave_plan: duration_s" in numbers
+    assert {name: v for name, v in numbers.items() if v not in (round(v, 4), readable(v))} == {}
+
+
+def test_the_gallery_shows_its_newest_clips_and_how_to_open_the_page(carried):
+    import dagster as dg
+
+    event = carried.instance.get_latest_materialization_event(dg.AssetKey("gallery"))
+    facts = event.asset_materialization.metadata
+    manifest = read(carried.store, MANIFEST, layout.manifest_key(WAVE))
+
+    assert not any(isinstance(fact, dg.UrlMetadataValue) for fact in facts.values())
+    command, _, address = facts["open_with"].value.rpartition(" ")
+    assert command == "python3 -m webbrowser"
+    assert Path(unquote(urlparse(address).path)).read_text().startswith("<!doctype html>")
+    assert facts["location"].value in address
+    assert facts["preview"].value.startswith("![Newest clips of the gallery](data:image/jpeg;")
+    assert facts["duration_s"].value == round(float(manifest["duration_s"].sum()), 2)
 
 
 def test_the_wave_settles_its_budget_when_it_is_released(carried):

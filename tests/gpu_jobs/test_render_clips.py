@@ -157,6 +157,56 @@ def test_a_staged_clip_with_changed_bytes_is_rendered_again(tmp_path: Path) -> N
     assert hashes(again) == hashes(first)
 
 
+def test_a_receipt_names_the_device_that_drew_the_clip(tmp_path: Path) -> None:
+    spec = make_spec(tmp_path, RECIPES[:1])
+    first, again = render_clips(spec), render_clips(spec)
+    assert first.versions["device"] == "cpu"
+    drawn = [(r["device"], r["gpu_s"], r["resumed"]) for r in (*first.receipts, *again.receipts)]
+    assert drawn == [("cpu", 0.0, False), ("cpu", 0.0, True)]
+
+
+def test_a_staged_clip_of_another_device_is_drawn_anew(tmp_path: Path) -> None:
+    """So that a pack is of one device, and can be made again there byte for byte."""
+    spec = make_spec(tmp_path, RECIPES)
+    first = render_clips(spec)
+    receipt = tmp_path / "staging" / RECIPES[0].recipe_id / job.RECEIPT_NAME
+    receipt.write_text(json.dumps({"device": "NVIDIA H200 sm_90", "gpu_s": 0.4}))
+    again = render_clips(spec)
+    assert [row["resumed"] for row in again.receipts] == [False, True]
+    assert [row["device"] for row in again.receipts] == ["cpu", "cpu"]
+    assert hashes(again) == hashes(first)
+
+
+@pytest.mark.parametrize("left", ["", "{"])
+def test_a_staged_clip_whose_receipt_was_cut_off_is_drawn_anew(tmp_path: Path, left: str) -> None:
+    spec = make_spec(tmp_path, RECIPES[:1])
+    render_clips(spec)
+    (tmp_path / "staging" / RECIPES[0].recipe_id / job.RECEIPT_NAME).write_text(left)
+    assert not render_clips(spec).receipts[0]["resumed"]
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", ""])
+def test_a_device_that_is_not_there_stops_the_job_before_any_clip(
+    tmp_path: Path, device: str
+) -> None:
+    lines: list[dict[str, Any]] = []
+    with pytest.raises(JobFailedError) as raised:
+        render_clips(make_spec(tmp_path, RECIPES, device=device), on_clip=lines.append)
+    message = str(raised.value)
+    assert f"asked for the device {device!r}; expected one that Warp finds" in message
+    assert "'cpu'" in message
+    assert "Set WORLDLOOP_RENDER_DEVICE" in message
+    assert not lines
+    assert not (tmp_path / "staging").exists()
+
+
+def test_a_device_that_is_not_there_is_one_line_by_hand(tmp_path: Path) -> None:
+    with running(tmp_path, make_spec(tmp_path, RECIPES, device="gpu")) as process:
+        _, errors = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 1
+    assert errors.splitlines()[-1].startswith("JobFailedError: The renderer is asked for")
+
+
 def test_a_second_job_waits_and_finds_everything_done(tmp_path: Path) -> None:
     spec = make_spec(tmp_path, RECIPES[:1])
     render_clips(spec)

@@ -9,13 +9,16 @@ import pytest
 from numpy.typing import NDArray
 
 from gpu_jobs.render_clips.audit import check_frame
-from gpu_jobs.render_clips.engine import NO_DEPTH, Engine, Frame
+from gpu_jobs.render_clips.engine import NO_DEPTH, Engine, Frame, _tone_curve
+from tests.factories import make_scene
 from worldloop.errors import ClipRejectedError
-from worldloop.recipes import Shape
+from worldloop.recipes import Recipe, Shape
 from worldloop.worlds.geometry import Material, MeshBuilder, SemanticClass, box, quad, sphere
+from worldloop.worlds.grammar import build_world
 from worldloop.worlds.world import Air, Instance, Room, Track, World
 
 SHAPE = Shape(num_frames=2, width_px=64, height_px=36, num_samples=5)
+INSTITUTIONS = ("street", "hospital", "zoo", "museum", "amusement_park")
 WALL = [(5, 4, -3), (5, -4, -3), (5, -4, 5), (5, 4, 5)]  # 5 m ahead of the camera, facing it
 FORWARD = np.array([[0, 0, 1], [-1, 0, 0], [0, -1, 0]])  # columns: right, down, forward = +x
 AIR = Air(
@@ -297,3 +300,83 @@ def test_an_unusable_frame_is_rejected_with_its_reason(
 
 def test_a_usable_frame_passes() -> None:
     check_frame(0, frame_of(depth_m=5.0, instance=1, level=200), make_world(a_wall()).instances)
+
+
+def test_the_tone_curve_tells_bright_from_brighter() -> None:
+    curve = _tone_curve().astype(int)
+    middle, *bright = (curve[int(v / (v + 1) * 4095)] for v in (0.185, 1.0, 2.0, 4.0, 8.0))
+    assert middle == pytest.approx(128, abs=3)
+    assert (np.diff(bright) >= 4).all()
+    assert bright[-1] < 254
+    assert (np.diff(curve) >= 0).all()
+
+
+def test_sunlit_white_does_not_glow_but_a_lamp_does() -> None:
+    def glow(material: Material) -> float:
+        vertices, faces, uv = quad(
+            [(4.5, y, 1 + z) for y, z in ((1, -1), (-1, -1), (-1, 1), (1, 1))]
+        )
+        static = a_wall().add(
+            vertices, faces, material=material, instance=2, color=(0.8, 0.8, 0.8), uv=uv
+        )
+        engine = Engine(replace(make_world(static), air=replace(AIR, lamp_level=1.0)), SHAPE)
+        assert (engine.render(0).instance == 2).mean() > 0.05
+        return float(engine.bloom[0].numpy().reshape(9, 16, 3)[4, 8].max())
+
+    assert glow(Material.MATTE) == 0
+    assert glow(Material.LAMP) > 0.05
+
+
+def test_what_is_beside_a_lamp_is_not_burnt() -> None:
+    dark = replace(AIR, sun_color=(0, 0, 0), zenith_color=(0, 0, 0), horizon_color=(0, 0, 0))
+    lamps = np.array([[4.5, 0.0, 1.0, 8.0, 8.0, 8.0, 15.0]], np.float32)
+    night = replace(make_world(a_wall()), air=replace(dark, lamp_level=1.0), lamps=lamps)
+    engine = Engine(night, SHAPE)
+    engine.render(0)
+    light = engine.hdr.numpy()[:, 1].reshape(36, 64)
+    near, aside = light[18, 32], light[18, 38]  # half a metre from the lamp, and a metre
+    assert aside < near < 4 * aside
+
+
+@pytest.mark.parametrize("institution", INSTITUTIONS)
+def test_almost_nothing_in_a_frame_is_burnt_out(institution: str) -> None:
+    """White in all channels: no more than the cores of lamps."""
+    shape = Shape(num_frames=2, width_px=128, height_px=72, num_samples=1)
+    burnt = []
+    for seed, elevation_deg in ((1, 8.0), (2, 55.0), (3, -20.0)):
+        scene = make_scene(institution, seed=seed, sun_elevation_deg=elevation_deg)
+        rgb = Engine(build_world(Recipe(scene, shape)), shape).render(0).rgb
+        burnt.append((rgb.min(2) >= 250).mean())
+    assert np.mean(burnt) < 0.001
+
+
+def test_snow_falls_behind_what_is_nearer_than_it() -> None:
+    def flakes(away_m: float) -> float:
+        vertices, faces, uv = quad([(away_m, y, z) for _, y, z in WALL])
+        wall = MeshBuilder().add(
+            vertices, faces, material=Material.MATTE, instance=1, color=(0.2, 0.2, 0.2), uv=uv
+        )
+        shape = Shape(num_frames=2, width_px=256, height_px=144, num_samples=1)
+        engines = [
+            Engine(replace(make_world(wall), air=replace(AIR, snow=snow)), shape)
+            for snow in (0.0, 1.0)
+        ]
+        engines[1].light.snow = 0.0  # flakes in the air alone, without snow that lies
+        before, after = (engine.render(0).rgb.astype(int) for engine in engines)
+        return float((np.abs(after - before).max(2)[30:110, 100:156] > 12).mean())
+
+    assert flakes(1.2) == 0
+    assert 0 < flakes(3.0) < flakes(12.0)
+
+
+def test_no_snowflake_is_a_disc_in_large_frames() -> None:
+    shape = Shape(num_frames=2, width_px=320, height_px=704, num_samples=1)
+    still_air, snowing = (
+        Engine(replace(make_world(a_wall()), air=replace(AIR, snow=snow)), shape)
+        for snow in (0.0, 1.0)
+    )
+    snowing.light.snow = 0.0
+    change = np.abs(snowing.render(0).rgb.astype(int) - still_air.render(0).rgb).max(2) > 25
+    across = np.lib.stride_tricks.sliding_window_view(change, 5, axis=1).all(-1)
+    assert change.mean() > 0.001
+    assert across.mean() < 0.1 * change.mean()  # hardly anywhere five pixels wide

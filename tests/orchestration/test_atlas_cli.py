@@ -39,13 +39,35 @@ def test_facts_of_some_slots_come_as_json():
         (("show", "tokio/zoo"), "Did you mean 'tokyo'"),
         (("show", "tokyo/zooo"), "Did you mean 'zoo'"),
         (("show", "tokyo"), "<city>/<institution>"),
-        (("show", "tokyo/zoo", "--slot", "smell"), "begins with 'smell'"),
+        (("show", "TOKYO/ZOO"), "Did you mean 'tokyo/zoo'"),
+        (("show", "tokyo/zoo", "--slot", "smell"), "begins with 'smell'; they begin with city, "),
+        (("show", "tokyo/zoo", "--slot", "smell", "--json"), "begins with 'smell'"),
+        (("list", "towns"), "'cities', 'institutions'"),
     ],
 )
 def test_an_unknown_place_or_slot_is_answered_with_what_would_be_right(words, said):
     answer = ask(*words)
     assert answer.exit_code != 0
     assert said in answer.output
+
+
+def test_a_slot_is_found_in_capitals_too():
+    facts = json.loads(ask("show", "cairo/museum", "--slot", "Dress", "--json").output)
+    assert {fact["slot"].partition(":")[0] for fact in facts} == {"dress"}
+
+
+def test_every_city_is_listed_with_its_aliases():
+    lines = ask("list", "cities").output.splitlines()[1:]
+    assert [line.split()[0] for line in lines] == list(load_atlas().cities)
+    assert next(line for line in lines if line.startswith("jerusalem ")).split()[-1] == "al_quds"
+
+
+def test_every_institution_is_listed_with_what_is_sketched():
+    atlas, lines = load_atlas(), ask("list", "institutions").output.splitlines()[1:]
+    rows = {line.split()[0]: line.split() for line in lines}
+    assert list(rows) == list(atlas.institutions)
+    assert rows["zoo"][2:4] == [str(len(atlas.cities)), "yes"]
+    assert rows["harbour"][3:] == ["-", "harbor,", "port"]
 
 
 def test_a_sound_atlas_is_counted():

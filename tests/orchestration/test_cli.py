@@ -2,7 +2,7 @@ import av
 import pytest
 from click.testing import CliRunner
 
-from orchestration.cli import main
+from orchestration.cli import _nothing_found, main
 from resources.site_store import SiteStore
 
 COMMANDS = [
@@ -107,6 +107,61 @@ def test_an_unknown_place_is_one_clear_error_and_leaves_no_file(home, tmp_path, 
     assert not output.parent.exists()
 
 
+@pytest.mark.parametrize("command", [("preview",), ("run", "--place"), ("open-wave", "--place")])
+def test_a_place_that_no_sketch_shows_is_one_clear_error(home, command):
+    answer = worldloop(*command, "samarkand/library")
+
+    assert answer.exit_code == 1
+    assert "found 'samarkand/library', expected an institution that the sketch" in answer.output
+    assert "amusement_park, hospital, museum, street, zoo. " in answer.output
+    assert "--world-model" in answer.output
+    assert "starting" not in answer.output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--tier", "hero"), "--tier without --world-model"),
+        (("--control", "depth", "--allow-unguarded"), "--control, --allow-unguarded without"),
+        (("--clips", 0), "'--clips': 0 is not in the range"),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "open-wave"])
+def test_what_a_wave_would_not_heed_is_refused(home, command, words, said):
+    answer = worldloop(command, "--place", "tokyo/zoo", *words)
+
+    assert answer.exit_code == 2
+    assert said in answer.output
+    assert not (home / "sites").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--seed", -1), "-1 is not in the range"),
+        (("--seed", 2**63), "is not in the range"),
+        (("--frames", 0), "0 is not in the range"),
+        (("-o", "/"), "is a directory"),
+    ],
+)
+def test_a_clip_that_cannot_be_is_refused(home, words, said):
+    answer = worldloop("preview", "tokyo/zoo", *TINY, *words)
+
+    assert answer.exit_code == 2
+    assert said in answer.output
+
+
+def test_a_file_that_cannot_be_written_is_one_clear_error(home, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+
+    answer = worldloop("preview", "tokyo/zoo", *TINY, "-o", tmp_path / "file" / "clip.mp4")
+
+    assert answer.exit_code == 1
+    assert answer.output.count("Error:") == 1
+    assert "cannot be written" in answer.output
+    assert "--output" in answer.output
+
+
 @pytest.mark.parametrize("size", ["256", "256x", "axb", "-2x4"])
 def test_a_size_that_is_none_is_refused(home, tmp_path, size):
     answer = worldloop("preview", "tokyo/zoo", "-o", tmp_path / "clip.mp4", "--size", size)
@@ -162,6 +217,38 @@ def test_migrate_names_a_damaged_file(home, store):
     assert answer.exit_code == 1
     assert "prompts/w0001/tokyo.parquet" in answer.output
     assert "run their assets again" in answer.output
+
+
+@pytest.mark.parametrize(
+    ("where", "words", "said"),
+    [
+        (
+            None,
+            True,
+            "No clip has 'fog' in its caption. Leave out --words to search by what clips show.",
+        ),
+        ("city = 'lima'", False, "No clip is there with city = 'lima'. Leave out --where."),
+        (None, False, "No clip is there."),
+    ],
+)
+def test_a_search_without_an_answer_says_what_to_try(where, words, said):
+    assert _nothing_found("fog", where, words=words) == said
+
+
+def test_clips_are_extracted_into_a_folder_and_not_over_a_file(home, tmp_path):
+    (tmp_path / "clips.mp4").write_bytes(b"mine")
+
+    answer = worldloop("search", "fog", "--extract", tmp_path / "clips.mp4")
+
+    assert answer.exit_code == 2
+    assert "is a file" in answer.output
+
+
+def test_a_search_for_nothing_is_refused(home):
+    answer = worldloop("search", " ")
+
+    assert answer.exit_code == 2
+    assert "write what to look for" in answer.output
 
 
 def test_searching_an_empty_site_says_how_to_fill_it(home):

@@ -53,6 +53,14 @@ def test_emulated_sites_are_reached_at_the_addresses_that_are_given(
     assert "://" not in found.store("gcp").url
 
 
+def test_clips_are_drawn_on_a_cpu_unless_a_variable_names_another_device(home, monkeypatch):
+    monkeypatch.delenv("WORLDLOOP_RENDER_DEVICE", raising=False)
+    assert resources()["renderer"].device == "cpu"
+
+    monkeypatch.setenv("WORLDLOOP_RENDER_DEVICE", "cuda:0")
+    assert resources()["renderer"].device == "cuda:0"
+
+
 def test_an_unknown_deployment_is_one_clear_error(home, monkeypatch):
     monkeypatch.setenv("WORLDLOOP_DEPLOYMENT", "clowd")
 

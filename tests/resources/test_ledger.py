@@ -1,6 +1,6 @@
 import multiprocessing
 import sqlite3
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
@@ -120,3 +120,77 @@ def test_processes_never_reserve_more_than_the_limit_together(ledger):
 
     assert sum(answers) == 20
     assert cpu(ledger).reserved == 20.0
+
+
+LATE = datetime(2026, 5, 1, 23, 50, tzinfo=UTC)
+NEXT_DAY = datetime(2026, 5, 2, 0, 10, tzinfo=UTC)
+
+
+def used(ledger, now):
+    """What counts on a day, held and used."""
+    line = cpu(ledger, now)
+    return line.reserved + line.settled
+
+
+def test_a_run_over_midnight_counts_once_on_the_day_on_which_it_was_opened(ledger):
+    ledger.reserve("r0001", {"cpu_s": 60.0}, now=LATE)
+    assert (used(ledger, LATE), used(ledger, NEXT_DAY)) == (60.0, 0.0)
+
+    ledger.settle("r0001/verdict", {"cpu_s": 5.0}, now=NEXT_DAY)
+    assert (used(ledger, LATE), used(ledger, NEXT_DAY)) == (60.0, 0.0)
+
+    for _ in range(2):
+        ledger.settle("r0001", {"cpu_s": 40.0}, now=NEXT_DAY)
+    assert (used(ledger, LATE), used(ledger, NEXT_DAY)) == (45.0, 0.0)
+    assert ledger.settled_today("r0001", now=LATE)["cpu_s"] == 45.0
+    assert ledger.settled_today("r0001", now=NEXT_DAY) == {}
+
+
+def test_midnight_is_that_of_utc_whatever_the_clock_says(ledger):
+    tokyo = timezone(timedelta(hours=9))
+    ledger.reserve("w0001", {"cpu_s": 60.0}, now=datetime(2026, 5, 2, 8, 59, tzinfo=tokyo))
+
+    assert used(ledger, NOON) == 60.0
+    assert used(ledger, datetime(2026, 5, 2, 9, tzinfo=tokyo)) == 0.0
+
+
+def test_a_part_of_a_run_is_taken_out_of_what_the_run_holds(ledger):
+    ledger.reserve("r0001", {"cpu_s": 60.0}, now=NOON)
+    for _ in range(2):
+        ledger.settle("r0001/verdict", {"cpu_s": 25.0}, now=NOON)
+
+    assert (cpu(ledger).reserved, cpu(ledger).settled) == (35.0, 25.0)
+    assert ledger.held("r0001")["cpu_s"] == 35.0
+    ledger.settle("r00010/verdict", {"cpu_s": 5.0}, now=NOON)  # of another run
+    assert ledger.held("r0001")["cpu_s"] == 35.0
+    ledger.settle("r0001/verdict", {"cpu_s": 70.0}, now=NOON)
+    assert (cpu(ledger).reserved, ledger.held("r0001")["cpu_s"]) == (0.0, 0.0)
+
+
+def test_what_was_reserved_yesterday_and_never_begun_is_reserved_for_today(ledger):
+    ledger.reserve("w0001", {"cpu_s": 60.0}, now=LATE)
+
+    assert ledger.reserve("w0001", {"cpu_s": 50.0}, now=NEXT_DAY)
+    assert (used(ledger, LATE), used(ledger, NEXT_DAY)) == (0.0, 50.0)
+    assert not ledger.reserve("w0001", {"cpu_s": 50.0}, now=NEXT_DAY)
+
+    ledger.reserve("w0002", {"cpu_s": 90.0}, now=LATE)
+    with pytest.raises(BudgetExceededError, match="needs 90 cpu_s; today 50 are reserved"):
+        ledger.reserve("w0002", {"cpu_s": 90.0}, now=NEXT_DAY)
+    assert (used(ledger, LATE), used(ledger, NEXT_DAY)) == (90.0, 50.0)
+
+
+def test_what_was_settled_yesterday_is_never_reserved_again(ledger):
+    ledger.settle("w0001", {"cpu_s": 60.0}, now=LATE)
+
+    assert not ledger.reserve("w0001", {"cpu_s": 60.0}, now=NEXT_DAY)
+    assert (used(ledger, LATE), used(ledger, NEXT_DAY)) == (60.0, 0.0)
+
+
+def test_what_is_settled_once_stays_as_it_was_first(ledger):
+    ledger.reserve("r0001", {"cpu_s": 60.0}, now=NOON)
+    for amount in (40.0, 90.0):
+        ledger.settle("r0001", {"cpu_s": amount}, now=NOON, once=True)
+
+    assert (cpu(ledger).reserved, cpu(ledger).settled) == (0.0, 40.0)
+    assert ledger.held("r0001") == {}

@@ -88,6 +88,7 @@ def test_scores_are_replaced_until_the_evaluation(outbox):
 
 def test_nothing_of_secure_aggregation_is_ever_replaced(outbox):
     keys = {"encryption_key": "1" * 64, "mask_key": "2" * 64, "weight_bits": 4}
+    keys |= {"self_commitment": "4" * 64}
     outbox.send("r0001", "aws", DELTA, masked(1))
     outbox.send("r0001", "aws", SECURE_KEYS, report(**keys))
     other = report(**keys | {"mask_key": "3" * 64})

@@ -3,8 +3,10 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from resources.outbox import Outbox
+from resources.round_deltas import gather, why_no_quorum
 from resources.secure_rounds import (
     FILES,
     coordinator_turn,
@@ -16,17 +18,20 @@ from resources.secure_rounds import (
     read_standing,
     secure_sum,
     site_turn,
+    terms_of,
 )
 from resources.site_keys import SiteKeys
 from resources.site_store import SiteStore
 from worldloop import layout
 from worldloop.cosmos.families import ClipShape
 from worldloop.errors import MalformedRecordError, StoreError
+from worldloop.federation import masking
 from worldloop.federation.adapters import adapter_sha256, start_from_shapes
 from worldloop.federation.envelopes import (
     DeltaHeader,
     read_record,
     read_unverified,
+    seal,
     sign_record,
 )
 from worldloop.federation.outbox import DELTA
@@ -349,3 +354,129 @@ def test_a_masked_delta_of_another_shape_is_left_out_of_the_sum(federated, monke
 
     monkeypatch.undo()
     check_mean(federated.sum(), OTHERS)
+
+
+def seal_garbage(federated, holders, *, opens):
+    """Shares of `gcp` for some sites that are none: noise, or sealed as it should be with noise inside."""
+    keys = {
+        site: read_record(federated.outbox.sent("r0001", site, FILES[1]), what=site)
+        for site in SITES
+    }
+    own = federated.keys["gcp"]
+    masker = masking.MaskingSite(terms_of(PLAN), "gcp", own.round_secret("gcp", "r0001"))
+    shares = masker.shares(keys)["shares"]
+    for holder in holders:
+        noise = stream("garbage", holder).bytes(132)
+        if opens:
+            key = masker._pair_key(keys[holder], "gcp", holder, sorted(SITES))
+            shares[holder] = ChaCha20Poly1305(key).encrypt(bytes(12), noise, None).hex()
+        else:
+            shares[holder] = (noise + noise)[:148].hex()
+    send_around_the_outbox(federated, FILES[2], shares=shares)
+
+
+@pytest.mark.parametrize("opens", [False, True])
+@pytest.mark.parametrize("last", [2, 4])
+def test_one_sealed_share_that_is_garbage_costs_nobody_anything(federated, opens, last):
+    federated.phase()
+    for site in SITES:
+        federated.turn(site)
+    seal_garbage(federated, ["aws"], opens=opens)
+    coordinator_turn(federated.outbox, PLAN)
+    for phase in (3, 4):
+        for site in SITES if phase <= last else OTHERS:
+            federated.turn(site)
+        if last < 4 and phase == 3:
+            coordinator_turn(federated.outbox, PLAN, is_late=True)
+        else:
+            coordinator_turn(federated.outbox, PLAN)
+
+    if last < 4:  # its pairwise masks need three shares, and the other two hold one each
+        with pytest.raises(MalformedRecordError, match=r"site 'gcp'.*Plan the next round without"):
+            federated.sum()
+        return
+    found = federated.sum()
+    check_mean(found, SITES)
+    (line,) = found.odd
+    assert "shares of site 'gcp'" in line
+    assert "aws" in line
+
+
+@pytest.mark.parametrize("opens", [False, True])
+def test_a_site_that_seals_garbage_for_all_ends_the_round_with_its_name(federated, opens):
+    federated.phase()
+    for site in SITES:
+        federated.turn(site)
+    seal_garbage(federated, OTHERS, opens=opens)
+    coordinator_turn(federated.outbox, PLAN)
+    for _ in (3, 4):
+        standing = federated.phase()
+
+    assert standing.phase == 5
+    with pytest.raises(MalformedRecordError, match="site 'gcp'") as caught:
+        federated.sum()
+    assert "without it" in str(caught.value)
+    gathered = gather(federated.outbox.coordinator, PLAN)
+    why = why_no_quorum(PLAN, gathered.participation)
+    assert why.startswith("0 of 4 deltas can be used, the quorum is 3: aws refused, azure refused,")
+    assert why.count("site 'gcp'") == 1
+    assert "\n" not in why
+    assert not any(repr(site) in str(caught.value) for site in OTHERS)
+
+
+def reveal_garbage(federated, table="self_shares"):
+    """What `gcp` revealed, with noise in the place of the shares of all others."""
+    sent = federated.outbox.sent("r0001", "gcp", FILES[4])
+    shares = read_record(sent, what="revealed")[table]
+    noise = {site: ("00" + stream("revealed", site).bytes(64).hex() + "00") for site in shares}
+    send_around_the_outbox(federated, FILES[4], **{table: noise})
+
+
+def test_a_site_that_reveals_garbage_first_is_outvoted_by_those_that_come(federated):
+    for _ in range(3):
+        federated.phase()
+    federated.turn("gcp")
+    reveal_garbage(federated)
+    for site in ("aws", "azure"):
+        federated.turn(site)
+    standing = coordinator_turn(federated.outbox, PLAN)
+    assert (standing.phase, standing.waits_for, standing.problem) == (4, ("local",), "")
+
+    federated.turn("local")
+    assert coordinator_turn(federated.outbox, PLAN).phase == 5
+
+    found = federated.sum()
+    check_mean(found, SITES)
+    assert all("gcp" in line for line in found.odd)
+
+
+def test_garbage_that_was_revealed_and_nobody_else_in_time_end_the_round_in_one_line(federated):
+    for _ in range(3):
+        federated.phase()
+    federated.turn("gcp")
+    reveal_garbage(federated)
+    standing = federated.phase(("aws", "azure"), is_late=True)
+
+    assert standing.phase == 5
+    with pytest.raises(MalformedRecordError, match="which site is wrong cannot be told") as caught:
+        federated.sum()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_masked_delta_that_is_noise_is_noticed_in_the_sum(federated):
+    for _ in range(2):
+        federated.phase()
+    for site in SITES:
+        federated.turn(site)
+    content = federated.outbox.sent("r0001", "gcp", DELTA)
+    header, payload = read_unverified(content)
+    masked = masking.read_masked(payload)
+    noise = stream("noise").integers(0, 2**32, masked.ring.size, np.uint32)
+    own = federated.keys["gcp"].private_key("gcp")
+    noisy = seal(masking.masked_bytes(dataclasses.replace(masked, ring=noise)), header, own)
+    federated.outbox.coordinator.put(layout.sent_key("r0001", "gcp", DELTA), noisy)
+    coordinator_turn(federated.outbox, PLAN)
+    federated.phase()
+
+    with pytest.raises(MalformedRecordError, match="sum of masked deltas"):
+        federated.sum()

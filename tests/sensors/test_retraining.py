@@ -188,6 +188,44 @@ def test_sites_without_clips_make_no_quorum(house):
     assert "quorum of 2" in tick(house).skip_message
 
 
+HOMELESS = """
+[sites.local]
+cities = ["tokyo"]
+store = "site"
+[sites.aws]
+cities = ["lima", "cairo"]
+store = "aws"
+"""
+
+
+def test_a_released_city_that_is_at_home_nowhere_is_named_with_what_to_do(filmed):
+    (filmed.root / "sites.toml").write_text(HOMELESS)
+
+    message = tick(filmed).skip_message
+
+    assert "oslo" in message
+    assert "sites.toml" in message
+    assert "lima" not in message
+    assert "\n" not in message
+    assert not filmed.instance.get_dynamic_partitions("round")
+
+
+def test_a_city_that_is_at_home_nowhere_hides_no_other_reason(filmed):
+    (filmed.root / "sites.toml").write_text(HOMELESS)
+    open_round(filmed)
+
+    assert "r0001 is still open" in tick(filmed).skip_message
+    assert "name one under" in tick(filmed, settings=Retraining()).skip_message
+
+
+def test_footage_that_was_learned_needs_no_home(filmed):
+    promote(filmed, open_round(filmed))
+    (filmed.root / "sites.toml").write_text(HOMELESS)
+    release(filmed, "w0002", {"lima/zoo": 3, "cairo/zoo": 3, "tokyo/zoo": 3})
+
+    assert tick(filmed).run_requests[0].run_key == "r0002/plan"
+
+
 def test_one_city_alone_cannot_be_held_out(house):
     release(house, "w0001", {"tokyo/zoo": 3}, hours=9)
 

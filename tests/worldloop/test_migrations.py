@@ -9,7 +9,7 @@ import pytest
 
 from tests import rows
 from worldloop import migrations, records
-from worldloop.layout import batch_key, manifest_key, plan_key, release_key
+from worldloop.layout import batch_key, manifest_key, plan_key, projection_key, release_key
 from worldloop.logs import KINDS, RETRACTIONS, Kind, payload, read_batch
 from worldloop.migrations import migrate
 from worldloop.packs import read_member, read_pack_index
@@ -143,6 +143,23 @@ def test_a_site_of_today_has_nothing_to_migrate(site):
         "plan",
     }
     assert site.files == before
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        projection_key("lance"),
+        "projections/agreement.json",
+        "rounds/r0001/plan.json",
+        "rounds/r0001/sites/aws/scores.parquet",
+        "releases/w0001/redactions.json",
+    ],
+)
+def test_a_file_with_a_format_of_its_own_is_not_taken_for_damaged(site, key):
+    before = migrate(site)
+    site.put(key, b'{"version": 1, "leaves": {}}')
+
+    assert migrate(site) == before
 
 
 def test_an_old_plan_is_kept_as_it_is_and_old_receipts_are_upgraded(site):

@@ -112,7 +112,7 @@ FREELY = {"world_model": "Tiny-Cosmos3", "tier": "tiny"}
         ({"weights": {"tokyo": 2}}, r"generation weights: .*'tokyo/\*'"),
         ({"weights": {"*/*": 0}}, r"generation weights: .*some place with a weight"),
         ({"targets": {"tokyo/zooo": 2}}, r"generation targets: .*Did you mean 'zoo'\?"),
-        ({"targets": {"tokyo/library": 2}}, r"generation targets: .*world grammar"),
+        ({"targets": {"tokyo/library": 2}}, r"generation targets: .*the sketch renderer draws"),
         ({"targets": {"lima/zoo": 1}, "weights": {"lima/zoo": 1}}, "none beside targets"),
         ({"targets": {"tokyo/zoo": 1}, "mix": {"driving": 1}, **FREELY}, "generation: .*driving"),
     ],

@@ -108,7 +108,7 @@ class Atlas:
         """
         found = self.cities.get(key) or self.cities.get(self.aliases["city"].get(key, ""))
         if found is None:
-            raise UnknownKeyError("city", key, [*self.cities, *self.aliases["city"]])
+            raise UnknownKeyError("city", key, self.cities, aliases=self.aliases["city"])
         return found
 
     def country(self, city: str) -> Country:
@@ -131,7 +131,7 @@ class Atlas:
         aliases = self.aliases["institution"]
         found = self.institutions.get(key) or self.institutions.get(aliases.get(key, ""))
         if found is None:
-            raise UnknownKeyError("institution", key, [*self.institutions, *aliases])
+            raise UnknownKeyError("institution", key, self.institutions, aliases=aliases)
         return found
 
     def has(self, city: str, institution: str) -> bool:
@@ -143,7 +143,7 @@ class Atlas:
 
         Raises:
             MalformedRecordError: If there is not exactly one slash, or the city has none of these.
-            UnknownKeyError: If either half is unknown.
+            UnknownKeyError: If either half is unknown; if both are, a whole place is suggested.
 
         Example:
             >>> city, institution = load_atlas().parse_place("tokyo/zoo")
@@ -155,11 +155,35 @@ class Atlas:
             raise MalformedRecordError(
                 "place", place, "<city>/<institution>", "Write it like 'tokyo/zoo'."
             )
-        city, institution = self.city(parts[0]), self.institution(parts[1])
+        try:
+            city, institution = self.city(parts[0]), self.institution(parts[1])
+        except UnknownKeyError as error:
+            raise self._unknown_place(place, error) from None
         needed = _what_lacks(city, institution)
         if needed:
             raise MalformedRecordError("place", place, needed, "Choose another city.")
         return city, institution
+
+    def _unknown_place(self, place: str, error: UnknownKeyError) -> UnknownKeyError:
+        """The error of the unknown half, or one that suggests a place if both halves have something near."""
+        if error.kind == "institution" or not error.near:
+            return error
+        try:
+            self.institution(place.partition("/")[2])
+        except UnknownKeyError as other:
+            city, kind = error.near, other.near
+            if kind and self.has(city, kind):
+                return UnknownKeyError("place", place, self._places, aliases=[f"{city}/{kind}"])
+        return error
+
+    @property
+    def _places(self) -> list[str]:
+        return [
+            f"{city}/{kind}"
+            for city in self.cities
+            for kind in self.institutions
+            if self.has(city, kind)
+        ]
 
     # ------------------------------------------------------------------------- decorum
 

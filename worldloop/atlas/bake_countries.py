@@ -1,15 +1,16 @@
 """Bake `countries.csv` and `holidays.csv`: what packages know of the countries of the atlas's cities."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from worldloop.atlas.bake_cities import Row, roads_at, wanted_places
 from worldloop.atlas.bake_languages import street_languages
-from worldloop.errors import MalformedRecordError
+from worldloop.atlas.csv_tables import DATA, read_rows
+from worldloop.errors import MalformedRecordError, UnknownKeyError
 
-COUNTRY_COLUMNS = ("key", "name", "weekend", "speed_unit", "numbering")
+COUNTRY_COLUMNS = ("key", "name", "weekend", "weekend_source", "speed_unit", "numbering")
 HOLIDAY_COLUMNS = ("country", "date", "name", "source")
 YEAR = 2026
 LONGEST_NAME = 32
@@ -54,11 +55,14 @@ def bake_countries(npm_dir: Path) -> list[Row]:
     units: dict[str, set[str]] = {}
     for place, roads in zip(places, roads_at(npm_dir, places), strict=True):
         units.setdefault(place["countrycode"], set()).add(roads[1])
+    cited = cited_weekends()
+    if unknown := sorted(set(cited) - set(units)):
+        raise UnknownKeyError("country", unknown[0], units)
     return [
         {
             "key": country,
             "name": COUNTRY_NAMES.get(country, names[country]["name"]),
-            "weekend": ";".join(str(day) for day in weekend(country)),
+            **_days_off(country, cited),
             "speed_unit": _one_unit(country, units[country]),
             "numbering": numbering(country),
         }
@@ -75,8 +79,34 @@ def _one_unit(country: str, units: Collection[str]) -> str:
     return next(iter(units))
 
 
+def cited_weekends(folder: Path = DATA) -> dict[str, Row]:
+    """Rows of `inputs/weekends.csv` by country: where the packages are wrong or disagree, and a page says more.
+
+    Args:
+        folder: Folder of the tables, with `inputs/weekends.csv` and `pages.csv`.
+
+    Raises:
+        MalformedRecordError: If a row cites no page of `pages.csv`.
+    """
+    pages = {f"page:{row['id']}" for row in read_rows(folder / "pages.csv")}
+    rows = read_rows(folder / "inputs/weekends.csv")
+    for number, row in enumerate(rows, start=2):
+        if row["source"] not in pages:
+            where = f"inputs/weekends.csv, row {number}"
+            raise MalformedRecordError(where, row, "a page of pages.csv", "Cite one, or drop it.")
+    return {row["country"]: row for row in rows}
+
+
+def _days_off(country: str, cited: Mapping[str, Row]) -> Row:
+    """Cells of the weekend and of what says so."""
+    if country in cited:
+        return {"weekend": cited[country]["weekend"], "weekend_source": cited[country]["source"]}
+    days = ";".join(str(day) for day in weekend(country))
+    return {"weekend": days, "weekend_source": "weekends"}
+
+
 def weekend(country: str) -> list[int]:
-    """Days off, 0 is Monday: `[5, 6]` in Japan, `[4]` in Iran, `[4, 5]` in Egypt, `[4, 6]` in Brunei."""
+    """Days off by the packages, 0 is Monday: `[5, 6]` in Japan, `[4]` in Iran, `[4, 5]` in Egypt, `[4, 6]` in Brunei."""
     if country in NO_WEEKEND_IN_CLDR:
         import holidays
 

@@ -8,6 +8,8 @@ from worldloop.errors import MalformedRecordError
 
 MOST_LANGUAGES = 2
 SCRIPTS = {"zh": "zh-Hans"}  # CLDR's likely script, named because Chinese signs have two
+OWN_WORDS = {("en", "CA"), ("en", "GB"), ("es", "AR")}  # have signs of their own
+PARENTS = {"pt_PT": "pt-PT", "en_001": "en-001", "es_419": "es-419"}  # of CLDR's locales
 
 
 def street_languages(country: str, admin1: str) -> tuple[list[str], str]:
@@ -22,7 +24,8 @@ def street_languages(country: str, admin1: str) -> tuple[list[str], str]:
     rows = overrides()
     for scope, key in (("admin1", admin1), ("country", country)):
         if (scope, key) in rows:
-            return rows[scope, key], f"override:{scope}:{key}"
+            tags = [_variant(tag.replace("-", "_"), country) for tag in rows[scope, key]]
+            return tags, f"override:{scope}:{key}"
     return official_languages(country)[:MOST_LANGUAGES], "cldr-territories"
 
 
@@ -47,11 +50,11 @@ def _variant(name: str, country: str) -> str:
     """The tag that signs are kept under: `pt-PT` where CLDR's locale inherits from it, `zh-Hans` for `zh`."""
     from babel.core import get_global
 
-    parent = get_global("parent_exceptions").get(f"{name}_{country}", "")
-    if parent == "pt_PT" or (name, country) == ("pt", "PT"):
-        return "pt-PT"
-    tag = name.replace("_", "-")
-    return SCRIPTS.get(tag, tag)
+    tag, local = name.replace("_", "-"), f"{name}_{country}"
+    if (name, country) in OWN_WORDS:
+        return local.replace("_", "-")
+    parent = get_global("parent_exceptions").get(local, local)
+    return PARENTS.get(parent, SCRIPTS.get(tag, tag))
 
 
 @cache

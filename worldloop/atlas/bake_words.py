@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from worldloop.atlas.csv_tables import DATA, read_rows, write_rows
-from worldloop.atlas.records import FALLBACK_LANGUAGE
+from worldloop.atlas.records import is_english
 from worldloop.errors import MalformedRecordError
 
 Row = dict[str, str]
@@ -49,7 +49,11 @@ def main() -> None:
     write_rows(
         DATA / "signs.csv",
         ("language", "word", "text", "source"),
-        [sign for row in languages for sign in sign_rows(row["tag"], read_cells(modules, row))],
+        [
+            sign
+            for row in languages
+            for sign in sign_rows(row["tag"], read_cells(modules, row), like=row["like"])
+        ],
     )
 
 
@@ -116,34 +120,57 @@ def _plain(text: str) -> str:
 
 
 def read_cells(modules: Path, language: Row) -> Cells:
-    """Every cell of both packages in one language; a locale that nobody translated has none."""
+    """Every cell of both packages in one language; of several locales the first that has a cell wins."""
     labels: dict[str, str] = {}
     synonyms: dict[str, Sequence[str]] = {}
     for emoji, entry in _emojis(modules / "cldr-annotations-full", language["cldr_locale"]).items():
         labels[f"cldr:{emoji}"] = entry.get("tts", [""])[0]
         synonyms[f"cldr:{emoji}"] = entry.get("default", ())
-    schema = _schema(modules / "@openstreetmap/id-tagging-schema", language["osm_locale"])
-    for preset, entry in schema.get("presets", {}).items():
-        labels[f"osm:{preset}"] = entry.get("name", "")
-        synonyms[f"osm:{preset}"] = (*entry.get("aliases", ()), *entry.get("terms", ()))
-    for field, entry in schema.get("fields", {}).items():
-        for option, says in entry.get("options", {}).items():
-            labels[f"osm:{field}={option}"] = (
-                says if isinstance(says, str) else says.get("title", "")
-            )
+    for locale in reversed(language["osm_locale"].split()):
+        schema = _schema(modules / "@openstreetmap/id-tagging-schema", locale)
+        for preset, entry in schema.get("presets", {}).items():
+            key = f"osm:{preset}"
+            labels[key] = entry.get("name") or labels.get(key, "")
+            said = (*entry.get("aliases", ()), *entry.get("terms", ()))
+            synonyms[key] = (*said, *synonyms.get(key, ()))
+        for field, entry in schema.get("fields", {}).items():
+            for option, says in entry.get("options", {}).items():
+                key = f"osm:{field}={option}"
+                title = says if isinstance(says, str) else says.get("title", "")
+                labels[key] = title or labels.get(key, "")
     return Cells(labels, synonyms)
 
 
-def _emojis(package: Path, locale: str) -> dict[str, dict[str, list[str]]]:
+def _emojis(package: Path, locales: str) -> dict[str, dict[str, list[str]]]:
     """Names and keywords of emoji in a locale and, beneath them, in those that it inherits from."""
     entries: dict[str, dict[str, list[str]]] = {}
-    while locale:
+    for locale in reversed(inheritance(locales)):
         path = package / "annotations" / locale / "annotations.json"
         if path.exists():
             found = json.loads(path.read_text(encoding="utf-8"))["annotations"]["annotations"]
-            entries = {emoji: {**entry, **entries.get(emoji, {})} for emoji, entry in found.items()}
-        locale = locale.rpartition("-")[0]
+            for emoji, entry in found.items():
+                below = entries.get(emoji, {})
+                keywords = [*entry.get("default", ()), *below.get("default", ())]
+                entries[emoji] = {**below, **entry, "default": keywords}
     return entries
+
+
+def inheritance(locales: str) -> list[str]:
+    """Locales in the order in which they are asked: each before what its tag begins with.
+
+    Args:
+        locales: Names between blanks; CLDR's own parents stand there where the tag does not say them.
+
+    Example:
+        >>> inheritance("en-GB en-001"), inheritance("zh-Hant-HK")
+        (['en-GB', 'en-001', 'en'], ['zh-Hant-HK', 'zh-Hant', 'zh'])
+    """
+    named = [
+        "-".join(parts[:size])
+        for parts in (locale.split("-") for locale in locales.split())
+        for size in range(len(parts), 0, -1)
+    ]
+    return [name for place, name in enumerate(named) if name not in named[place + 1 :]]
 
 
 def _schema(package: Path, locale: str) -> dict[str, Any]:
@@ -155,18 +182,22 @@ def _schema(package: Path, locale: str) -> dict[str, Any]:
     return schema
 
 
-def sign_rows(tag: str, cells: Cells) -> Iterator[Row]:
+def sign_rows(tag: str, cells: Cells, *, like: str = "") -> Iterator[Row]:
     """The words of one language; a curated text comes first, and an empty one bars the packages'.
+
+    Args:
+        tag: BCP 47 tag.
+        cells: What the packages say in it.
+        like: Language whose curated rows and strips hold for this one too, where it has none of its own.
 
     Raises:
         MalformedRecordError: If a curated text is not in the package cell that it cites.
     """
-    curated = {
-        row["word"]: row
-        for row in read_rows(DATA / "inputs/curated_signs.csv")
-        if row["language"] == tag
-    }
-    strips = [row for row in read_rows(DATA / "inputs/sign_strips.csv") if row["language"] == tag]
+    rows = read_rows(DATA / "inputs/curated_signs.csv")
+    curated = {row["word"]: row for name in (like, tag) for row in rows if row["language"] == name}
+    strips = [
+        row for row in read_rows(DATA / "inputs/sign_strips.csv") if row["language"] in (like, tag)
+    ]
     for word in read_rows(DATA / "inputs/sign_words.csv"):
         if word["word"] in curated:
             row = curated[word["word"]]
@@ -175,7 +206,7 @@ def sign_rows(tag: str, cells: Cells) -> Iterator[Row]:
                 _check_cell(row, cells)
         else:
             text, source = _first_label(word["keys"].split(), cells, tag, strips)
-        if not text and tag == FALLBACK_LANGUAGE:
+        if not text and is_english(tag):
             text, source = sign_case(word["english"]), "english"
         if text:
             yield {"language": tag, "word": word["word"], "text": text, "source": source}

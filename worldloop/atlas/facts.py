@@ -16,6 +16,7 @@ from worldloop.atlas.records import (
 from worldloop.atlas.seasons import may_snow, seasons_of
 
 WEATHERS = ("clear", "cloudy", "rain", "fog", "snow")
+METRO = "metro"
 _NOT_FACTS = frozenset({"key"})
 _OWN_SOURCES = {  # columns of a city whose source stands beside them, and what decides their scope
     "languages": "languages_source",
@@ -114,10 +115,11 @@ def _country_facts(atlas: Atlas, country: Country) -> Iterator[Fact]:
     """Columns of the country, and its holidays."""
     scope = f"country {country.key}"
     for name in (field.name for field in fields(country)):
-        if name not in _NOT_FACTS:
+        if name not in _NOT_FACTS and not name.endswith("_source"):
             source = column_source(atlas, "countries", name)
             value = getattr(country, name)
             if name == "weekend":
+                source = country.weekend_source
                 value = tuple(WEEKDAYS[day] for day in value)
             yield _fact(atlas, f"country.{name}", _text(value), scope, source)
     for row in atlas.holidays:
@@ -151,6 +153,8 @@ def _scope(row: Decorum) -> str:
 def _sign_facts(atlas: Atlas, city: City, kind: Institution) -> Iterator[Fact]:
     """Signs with their language; a fallback says which languages lack the word."""
     words = dict.fromkeys([*filter(None, [kind.own_word]), *kind.sign_words])
+    if city.metro == "none":
+        words.pop(METRO, None)  # no sign points to a metro where there is none
     rows = {(sign.language, sign.word): sign for sign in atlas.signs if sign.word in words}
     for word in words:
         row = _sign_row(rows, city, word)

@@ -252,8 +252,8 @@ def _city(row: Cells) -> City:
 
 
 def _country(row: Cells) -> Country:
-    """A country from its cells; columns that name sources are for readers of the file."""
-    facts: dict[str, Any] = {k: v for k, v in row.items() if not k.endswith("_source")}
+    """A country from its cells."""
+    facts: dict[str, Any] = dict(row)
     return Country(**{**facts, "weekend": tuple(int(day) for day in _split(row["weekend"]))})
 
 

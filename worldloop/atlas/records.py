@@ -19,6 +19,16 @@ ANY_INSTITUTION = "*"
 FALLBACK_LANGUAGE = "en"
 
 
+def is_english(language: str) -> bool:
+    """Whether a BCP 47 tag is English, of whatever place.
+
+    Example:
+        >>> is_english("en-GB"), is_english("eo")
+        (True, False)
+    """
+    return language.split("-")[0] == FALLBACK_LANGUAGE
+
+
 @dataclass(frozen=True)
 class City:
     """A city and the facts of its place.
@@ -83,6 +93,7 @@ class Country:
         key: ISO 3166 code.
         name: English name, as prompts say it.
         weekend: Days off, 0 is Monday, e.g. `(5, 6)`.
+        weekend_source: Source id.
         speed_unit: `km/h` or `mph`; from country-coder.
         numbering: CLDR numbering system of its first language, e.g. `latn`, `arab`, `deva`.
     """
@@ -90,6 +101,7 @@ class Country:
     key: str
     name: str
     weekend: tuple[int, ...]
+    weekend_source: str
     speed_unit: Literal["km/h", "mph"]
     numbering: str
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from worldloop.atlas.atlas import Atlas, load_atlas
-from worldloop.atlas.records import FALLBACK_LANGUAGE
+from worldloop.atlas.records import is_english
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,9 @@ def _coverage(
             first[sources[languages[0], word]] += 1
             continue
         lacking[languages[0]] += 1
-        others = {tag for tag in languages[1:] if (tag, word) in sources}
-        second += bool(others - {FALLBACK_LANGUAGE})
-        english += not others - {FALLBACK_LANGUAGE}
+        others = [tag for tag in languages[1:] if (tag, word) in sources and not is_english(tag)]
+        second += bool(others)
+        english += not others
     return WordCoverage(word, dict(first), second, english, tuple(lacking.most_common()))
 
 

@@ -102,7 +102,7 @@ class FixedPoint:
         """The weighted mean of what was summed, shape (N,), and the sum of the weights.
 
         Raises:
-            MalformedRecordError: If the weights sum to nothing, or to more than sites can have.
+            MalformedRecordError: If the weights sum to nothing, or they or a number to more than sites can have.
         """
         weight = int(total[-1])
         if not 1 <= weight <= self.num_sites * self.max_weight:
@@ -111,6 +111,16 @@ class FixedPoint:
                 f"weights that sum to {weight}",
                 f"1 to {self.num_sites * self.max_weight}",
                 "A mask is left in it: a site followed another roster. Open a new round.",
+            )
+        signed = self._signed(total)
+        most = weight / self.max_weight * self.bound / self.step + self.num_sites  # and rounding
+        if max(int(signed.max(initial=0)), -int(signed.min(initial=0))) > most:
+            raise MalformedRecordError(
+                "sum of masked deltas",
+                f"a number beyond {most:.0f} units of the ring",
+                "none, as each site limits its own",
+                "A site sent noise, or a mask is left in it; which site cannot be told. Open a new round, and leave "
+                "out one site at a time if it ends so again.",
             )
         return self._numbers(total, weight), weight
 
@@ -121,12 +131,16 @@ class FixedPoint:
 
     def _numbers(self, ring: Ring, weight: int) -> NDArray[np.float32]:
         """What signed integers of the ring stand for, divided by a weight."""
-        signed: NDArray[Any] = ring[:-1].view(np.int16 if self.bits == 16 else np.int32)
+        signed = self._signed(ring)
         numbers = np.empty(signed.size, np.float32)
         factor = np.float64(self.step * self.max_weight / weight)
         for span in spans(signed.size):
             numbers[span] = signed[span] * factor
         return numbers
+
+    def _signed(self, ring: Ring) -> NDArray[Any]:
+        """The numbers of a ring as signed integers, without the weight behind them."""
+        return ring[:-1].view(np.int16 if self.bits == 16 else np.int32)
 
 
 def fixed_point(plan: RoundPlan, keys: Mapping[str, Mapping[str, Any]]) -> FixedPoint:

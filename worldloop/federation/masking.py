@@ -14,16 +14,18 @@ its delta, or its own mask if it did, and never both.
 
 Between phases the coordinator fixes who is in (a roster); no site that missed a phase is in the next.
 Everything that a site says follows from one secret of the round, so that a phase that runs again says
-the same. All of it is arithmetic on values: files are `resources.secure_rounds`' matter.
+the same. A share that opens to anything else than it should costs nothing while others suffice: with its keys
+a site publishes what its secrets are recognised by, so that wrong shares are told from right ones. All of it is arithmetic on values: files are `resources.secure_rounds`' matter.
 
 What it does not do: it does not hide the sum, nor a delta from `threshold` sites that collude with the
 coordinator, nor does it stop a coordinator that lies about rosters; robust strategies need single deltas
 and exclude it.
 """
 
+import itertools
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +48,7 @@ KEYS, SHARES, MASKED, REVEALED, DONE = 1, 2, 3, 4, 5
 PRIME = 2**521 - 1  # of the shares' field: a Mersenne prime, larger than any secret of 32 bytes
 SECRET_BYTES, SHARE_BYTES = 32, 66
 MIN_SITES = 3
+_MAX_CHOICES = 2000  # of shares; about a second with 100 sites
 _MAGIC = b"WLMASK1\n"
 _LENGTH_BYTES = 4
 _NONCE = bytes(12)  # every key seals one message
@@ -118,7 +121,7 @@ class MaskingSite:
         self._polynomials = _derived(secret, "polynomials", *context)
 
     def keys(self, weight: int) -> dict[str, Any]:
-        """Phase 1: the public keys, and how many bits the site's weight has.
+        """Phase 1: the public keys, a commitment to the own mask, and how many bits the site's weight has.
 
         Args:
             weight: Of the site; of it only the length in bits is told, so that all agree on a scale.
@@ -127,6 +130,7 @@ class MaskingSite:
             **self._head(),
             "encryption_key": _public(self._encryption_secret).hex(),
             "mask_key": _public(self._mask_secret).hex(),
+            "self_commitment": _commitment(self._self_secret),
             "weight_bits": weight.bit_length(),
         }
 
@@ -178,6 +182,8 @@ class MaskingSite:
     ) -> dict[str, Any]:
         """Phase 4: shares of the own masks of those who sent, and of the mask keys of those who did not.
 
+        Sealed shares that cannot be opened, or hold no number of the field, are left out.
+
         Args:
             keys: What each site of the first roster published.
             shares: What each site of the second roster sealed.
@@ -185,7 +191,7 @@ class MaskingSite:
             survivors: Sites whose masked delta is there (the third roster).
 
         Raises:
-            MalformedRecordError: If the survivors are too few or no part of the roster, or a sealed share cannot be read.
+            MalformedRecordError: If the survivors are too few or no part of the roster.
         """
         check_roster(self.terms, survivors)
         if not set(survivors) <= set(roster):
@@ -196,14 +202,14 @@ class MaskingSite:
                 "Open a new round.",
             )
         first = check_roster(self.terms, keys)
-        of_masks, of_selves = {}, {}
+        of_masks: dict[str, str] = {}
+        of_selves: dict[str, str] = {}
         for other in sorted(roster):
             key = self._pair_key(keys[other], other, self.site, first)
-            mask, own = _opened(key, shares[other]["shares"].get(self.site, ""), other)
-            if other in survivors:
-                of_selves[other] = own.hex()
-            else:
-                of_masks[other] = mask.hex()
+            mask, own = _opened(key, shares[other]["shares"].get(self.site, ""))
+            table, share = (of_selves, own) if other in survivors else (of_masks, mask)
+            if int.from_bytes(share, "little") < PRIME and share:
+                table[other] = share.hex()
         return {**self._head(), "mask_shares": of_masks, "self_shares": of_selves}
 
     def _head(self) -> dict[str, Any]:
@@ -234,6 +240,66 @@ def check_roster(terms: Terms, roster: Collection[str]) -> tuple[str, ...]:
     return tuple(sorted(roster))
 
 
+@dataclass(frozen=True)
+class Secrets:
+    """What unmasks the sum of a round.
+
+    Attributes:
+        own: Of each survivor, what its own mask comes from.
+        pairs: Of each site that went away, what its pairwise masks come from.
+        odd: Of each of them whose shares are not all right, the sites that handed over a wrong one, or none.
+    """
+
+    own: Mapping[str, bytes]
+    pairs: Mapping[str, bytes]
+    odd: Mapping[str, tuple[str, ...]]
+
+
+def recovered(
+    terms: Terms,
+    survivors: Collection[str],
+    keys: Mapping[str, Mapping[str, Any]],
+    revealed: Mapping[str, Mapping[str, Any]],
+    roster: Collection[str],
+) -> Secrets:
+    """The secrets out of what was revealed; wrong shares are left out while right ones suffice.
+
+    Args:
+        terms: Of the round.
+        survivors: Sites whose masked delta is there.
+        keys: What each site of the second roster published.
+        revealed: What sites revealed, at least `threshold` of them.
+        roster: The second roster.
+
+    Raises:
+        MalformedRecordError: If too few revealed, or of some site no `threshold` shares fit what it published.
+    """
+    check_roster(terms, survivors)
+    check_roster(terms, revealed)
+    gone = sorted(set(roster) - set(survivors))
+    found: dict[str, bytes] = {}
+    odd: dict[str, tuple[str, ...]] = {}
+    lost: list[str] = []
+    for site in (*sorted(survivors), *gone):
+        points = _points(terms, revealed, "mask_shares" if site in gone else "self_shares", site)
+        published = keys[site]["mask_key" if site in gone else "self_commitment"]
+        answer = _recovered(
+            points, terms.threshold, published, _public_hex if site in gone else _commitment
+        )
+        if answer is None:
+            lost.append(site)
+            continue
+        found[site], right = answer
+        wrong = tuple(one for one in sorted(revealed) if terms.sites.index(one) + 1 not in right)
+        if wrong:
+            odd[site] = wrong
+    if lost:
+        raise _unrecovered(terms, lost, len(survivors) + len(gone))
+    return Secrets(
+        {site: found[site] for site in survivors}, {site: found[site] for site in gone}, odd
+    )
+
+
 def unmasked(
     terms: Terms,
     masked: Mapping[str, Ring],
@@ -251,10 +317,24 @@ def unmasked(
         roster: The second roster.
 
     Raises:
-        MalformedRecordError: If too few revealed, sizes differ, or what was revealed does not fit the published keys.
+        MalformedRecordError: If sizes differ, or as `recovered` raises it.
     """
     survivors = check_roster(terms, masked)
-    check_roster(terms, revealed)
+    return unmasked_with(terms, masked, keys, recovered(terms, survivors, keys, revealed, roster))
+
+
+def unmasked_with(
+    terms: Terms,
+    masked: Mapping[str, Ring],
+    keys: Mapping[str, Mapping[str, Any]],
+    secrets: Secrets,
+) -> Ring:
+    """The same with secrets that were recovered before.
+
+    Raises:
+        MalformedRecordError: If sizes differ.
+    """
+    survivors = check_roster(terms, masked)
     if len({ring.size for ring in masked.values()}) != 1:
         raise MalformedRecordError(
             "masked deltas",
@@ -265,11 +345,8 @@ def unmasked(
     total = np.zeros_like(masked[survivors[0]])
     for site in survivors:
         total += masked[site]
-        add_mask(total, _recovered(terms, revealed, "self_shares", site), negative=True)
-    for gone in sorted(set(roster) - set(survivors)):
-        secret = _recovered(terms, revealed, "mask_shares", gone)
-        if _public(secret).hex() != keys[gone]["mask_key"]:
-            raise _unfit(gone, "shares of another key")
+        add_mask(total, secrets.own[site], negative=True)
+    for gone, secret in secrets.pairs.items():
         for site in survivors:
             seed = _pair_seed(secret, gone, keys[site], site, terms)
             add_mask(total, seed, negative=site < gone)
@@ -416,41 +493,86 @@ def _share(secret: bytes, coefficients: Sequence[int], point: int) -> bytes:
     return value.to_bytes(SHARE_BYTES, "little")
 
 
-def _opened(key: bytes, sealed: str, sender: str) -> tuple[bytes, bytes]:
+def _opened(key: bytes, sealed: str) -> tuple[bytes, bytes]:
+    """Both shares of a sealed message; empty if the key does not open it."""
     try:
         plain = ChaCha20Poly1305(key).decrypt(_NONCE, bytes.fromhex(sealed), None)
     except (InvalidTag, ValueError):
-        raise _unfit(sender, "sealed shares that its key does not open") from None
+        return b"", b""
     return plain[:SHARE_BYTES], plain[SHARE_BYTES:]
 
 
-def _recovered(
+def _commitment(secret: bytes) -> str:
+    """What a secret is recognised by; it tells nothing of it. A public key would not do: it forgets bits."""
+    return _derived(secret, "commitment").hex()
+
+
+def _public_hex(secret: bytes) -> str:
+    return _public(secret).hex()
+
+
+def _points(
     terms: Terms, revealed: Mapping[str, Mapping[str, Any]], table: str, site: str
-) -> bytes:
-    """A secret of a site, out of the first `threshold` shares of it."""
+) -> dict[int, int]:
+    """Shares of a site's secret that are numbers of the field, by the place of who held them."""
     points = {
         terms.sites.index(holder) + 1: int.from_bytes(bytes.fromhex(record[table][site]), "little")
         for holder, record in sorted(revealed.items())
         if site in record[table]
     }
-    if len(points) < terms.threshold:
-        raise _unfit(site, f"{len(points)} shares of its secret, of {terms.threshold}")
-    chosen = dict(list(points.items())[: terms.threshold])
-    secret = 0
-    for point, value in chosen.items():
-        others = [other for other in chosen if other != point]
-        above = math.prod(other for other in others)
+    return {point: value for point, value in points.items() if value < PRIME}
+
+
+def _recovered(
+    points: Mapping[int, int], threshold: int, published: str, publish: Callable[[bytes], str]
+) -> tuple[bytes, set[int]] | None:
+    """A secret that gives what its site published, and the shares that are right; None if no `threshold` of them do."""
+    for chosen in itertools.islice(_choices(tuple(points), threshold), _MAX_CHOICES):
+        right = {point: points[point] for point in chosen}
+        value = _interpolated(right, 0)
+        if value >= 1 << (8 * SECRET_BYTES):
+            continue
+        secret = value.to_bytes(SECRET_BYTES, "little")
+        if publish(secret) == published:
+            return secret, {at for at in points if _interpolated(right, at) == points[at]}
+    return None
+
+
+def _choices(points: Sequence[int], threshold: int) -> Iterator[tuple[int, ...]]:
+    """Choices of so many points; first neighbours, one of which leaves out any one point, then all."""
+    if len(points) < threshold:
+        return
+    if len(points) > threshold:
+        around = (*points, *points)
+        yield from (around[start : start + threshold] for start in range(len(points)))
+    yield from itertools.combinations(points, threshold)
+
+
+def _interpolated(points: Mapping[int, int], at: int) -> int:
+    """The polynomial through some points, at another one: Lagrange in the field."""
+    total = 0
+    for point, value in points.items():
+        others = [other for other in points if other != point]
+        above = math.prod(other - at for other in others)
         below = math.prod(other - point for other in others)
-        secret = (secret + value * above * pow(below, -1, PRIME)) % PRIME
-    if secret >= 1 << (8 * SECRET_BYTES):
-        raise _unfit(site, "shares that do not belong together")
-    return secret.to_bytes(SECRET_BYTES, "little")
+        total = (total + value * above * pow(below, -1, PRIME)) % PRIME
+    return total
 
 
-def _unfit(site: str, found: str) -> MalformedRecordError:
+def _unrecovered(terms: Terms, lost: Sequence[str], num_secrets: int) -> MalformedRecordError:
+    """Of whom too few shares fit; where it is all sites, one that reveals may be wrong as well as those that sealed."""
+    named = f"site {lost[0]!r}" if len(lost) == 1 else f"sites {', '.join(lost)}"
+    remedy = "It sealed wrong shares, or none. Plan the next round without it (`worldloop rounds plan --site` of each other site)."
+    if len(lost) > 1:
+        remedy = (
+            "They sealed wrong shares, or one of those that revealed hands over wrong ones; which site is wrong "
+            "cannot be told. Open a new round, and leave out one of them at a time if it ends so again."
+        )
+    if 1 < len(lost) < num_secrets:
+        remedy = "They sealed wrong shares, or none. Plan the next round without them (`worldloop rounds plan --site` of each other site)."
     return MalformedRecordError(
-        f"secure aggregation, site {site!r}",
-        found,
+        f"secure aggregation, {named}",
+        f"no {terms.threshold} shares of the secret that fit what was published with the keys",
         "shares as the site made them, from enough others",
-        "A site answered for another round or was altered; open a new round.",
+        remedy,
     )

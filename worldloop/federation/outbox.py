@@ -189,6 +189,7 @@ _DRIFT: _Fields = {
 _KEYS: _Fields = {
     "encryption_key": _public_key,
     "mask_key": _public_key,
+    "self_commitment": _SHA256,
     "weight_bits": _weight_bits,
 }
 # texts that an asset may show, by the name of the field; every other text must be an id

@@ -25,12 +25,12 @@ class Participation:
     Attributes:
         site: Its name.
         status: `accepted`; `empty`, it said that it has no clips to train on; `refused`; or `missing`.
-        reason: Why, in words; empty if accepted.
+        reason: Why, in words; of an accepted one what is not counted of the work that it claims, or nothing.
         weight: Share of the aggregate, 0 to 1; 0 where a strategy has no weights, and in secure mode.
         num_clips: Clips that it trained on.
         num_steps: Its optimizer steps.
         size_bytes: What it sent.
-        took_s: Seconds that training took.
+        took_s: Seconds that training took; in an outcome, what was counted of them.
         gpu_s: The same on a GPU; 0 on a CPU.
         loss_before: Mean loss of its first steps.
         loss_after: Mean loss of its last steps.
@@ -146,6 +146,12 @@ class Outcome:
             raise MalformedRecordError(
                 "outcome.json", self.outcome, f"one of {ENDINGS}", "Write one of them."
             )
+
+    @property
+    def not_counted(self) -> tuple[str, ...]:
+        """What is not counted of the work that sites claim, a line a site."""
+        told = (one for one in self.participation if one.status == "accepted" and one.reason)
+        return tuple(f"{one.site}: {one.reason}" for one in told)
 
     def to_record(self) -> dict[str, Any]:
         """The JSON record."""

@@ -13,6 +13,7 @@ from worldloop.sites import Retraining
 
 _S_PER_HOUR = 3600.0
 _REQUESTS_PER_SITE = 100.0
+_NAMED = 5  # cities in one line
 
 
 @dataclass(frozen=True)
@@ -207,6 +208,28 @@ def why_no_quorum(clips_by_site: Mapping[str, int], quorum: int) -> str | None:
     )
 
 
+def why_no_home(cities: Sequence[str]) -> str | None:
+    """Why no round may open while cities with new footage are at home nowhere; None if there are none.
+
+    Args:
+        cities: Those that no site names.
+
+    Example:
+        >>> print(why_no_home(["oslo"]))
+        There are released clips of oslo, and no site is its home: nobody could train on them. Name it in `cities` of the site in sites.toml that has the clips.
+    """
+    if not cities:
+        return None
+    named = ", ".join(cities[:_NAMED]) + (
+        f" and {len(cities) - _NAMED} more" if len(cities) > _NAMED else ""
+    )
+    their, them = ("their", "them") if len(cities) > 1 else ("its", "it")
+    return (
+        f"There are released clips of {named}, and no site is {their} home: nobody could train on them. "
+        f"Name {them} in `cities` of the site in sites.toml that has the clips."
+    )
+
+
 def trainable_clips(
     released: Iterable[ReleasedWave], home_of: Mapping[str, str], *, held_out: Collection[str]
 ) -> dict[str, int]:
@@ -234,6 +257,16 @@ def estimate_round(
         "usd": settings.max_gpu_s / _S_PER_HOUR * usd_per_gpu_hour,
         "requests": num_sites * _REQUESTS_PER_SITE,
     }
+
+
+def filmed_cities(released: Iterable[ReleasedWave]) -> list[str]:
+    """Cities of the accepted clips of some waves, in order.
+
+    Example:
+        >>> filmed_cities([ReleasedWave("w0001", 8.0, {"oslo/zoo": 1, "lima/zoo": 1, "lima/park": 1})])
+        ['lima', 'oslo']
+    """
+    return sorted({place.split("/")[0] for one in released for place in one.clips_by_place})
 
 
 def clips_by_place(released: Iterable[ReleasedWave]) -> Counter[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from worldloop.atlas.atlas import Atlas
-from worldloop.atlas.records import Sign
+from worldloop.atlas.records import Sign, is_english
 from worldloop.prompts.dice import Dice
 from worldloop.prompts.words import NAMES, joined
 from worldloop.scenes.scene import Scene
@@ -95,6 +95,6 @@ def _quote(sign: Sign, atlas: Atlas, *, glossed: bool) -> str:
     """A text in quotation marks, with its meaning after a foreign one."""
     english = atlas.words.get(sign.word, sign.word)
     english = NAMES.get(english, english)
-    if not glossed or sign.language == "en" or sign.text.lower() == english.lower():
+    if not glossed or is_english(sign.language) or sign.text.lower() == english.lower():
         return f"\u201c{sign.text}\u201d"
     return f"\u201c{sign.text}\u201d ({english})"

@@ -5,6 +5,7 @@ from worldloop.atlas.records import Institution
 from worldloop.prompts.dice import Dice, dice_of
 from worldloop.prompts.places import where, words_of
 from worldloop.prompts.roads import FULLNESS, open_road
+from worldloop.prompts.times import part_of_day
 from worldloop.prompts.words import KINDS as NOUNS
 from worldloop.prompts.words import (
     an,
@@ -31,7 +32,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 OUTDOORS = (
     "{a_weather} {kind} in {city} {time}, with {things}",
     "{a_weather} {part} {kind} in {place} with {things}, and {people}",
-    "{a_crowd} {kind} in {city} on {a_weather} {part}, with {things}",
+    "{a_crowd} {kind} in {city} {on_part}, with {things}",
     "{things} {at} {a_kind} in {place} {time}, {weather} weather",
     "{people}, and {things}, {at} {a_weather} {kind} in {city} {time}",
     "{a_weather} {part} {at} {a_kind} in {place}: {things}",
@@ -45,6 +46,7 @@ INDOORS = (
     "{a_kind} with {detail} in {place}, showing {things}",
     "{things} in {a_crowd} {kind} in {city}, with {detail}, and {people}",
 )
+_TWILIGHT = ("dawn", "dusk")
 UNSAID = ("curtain", "tree", "bench", "balloon")  # too common to name
 
 
@@ -94,10 +96,11 @@ def _facts(scene: Scene, atlas: Atlas, place: Institution, dice: Dice) -> dict[s
     city = atlas.city(scene.city)
     road = open_road(scene, atlas)
     kind = road.name if road else dice.pick(KINDS.get(scene.institution) or words_of(place).names)
-    weather, crowd = weather_word(scene), crowd_word(scene.crowd, is_staffed=bool(scene.roles))
+    part, crowd = part_of_day(scene), crowd_word(scene.crowd, is_staffed=bool(scene.roles))
+    is_low = part in _TWILIGHT  # of the sun, which makes nothing sunny then
+    weather = "clear" if is_low and scene.weather == "clear" else weather_word(scene)
     if road and scene.drive:
         crowd = FULLNESS[scene.drive.density]
-    time = _time(scene, dice)
     return {
         "kind": kind,
         "a_kind": an(kind),
@@ -108,20 +111,20 @@ def _facts(scene: Scene, atlas: Atlas, place: Institution, dice: Dice) -> dict[s
         "a_weather": an(weather),
         "crowd": crowd,
         "a_crowd": an(crowd),
-        "time": time,
-        "part": "night" if scene.is_night else time.split()[-1],
+        "time": _time(part, dice),
+        "part": part,
+        "on_part": f"at {part} in {weather} weather" if is_low else f"on {an(weather)} {part}",
         "at": "on" if scene.institution == "street" else "at",
         "people": _people(scene, dice),
         "detail": "road signs" if road else _detail(scene, atlas),
     }
 
 
-def _time(scene: Scene, dice: Dice) -> str:
-    """Night whenever the sun is down, else a part of the day."""
-    if scene.is_night:
+def _time(part: str, dice: Dice) -> str:
+    """When, by the sun as the index and the gallery have it: an evening in summer is afternoon."""
+    if part == "night":
         return dice.pick(("at night", "after dark", "at night"))
-    limits = ((11.0, "in the morning"), (13.5, "at midday"), (17.0, "in the afternoon"))
-    return next((name for limit, name in limits if scene.hour < limit), "in the evening")
+    return f"at {part}" if part in _TWILIGHT else f"in the {part}"
 
 
 def _things(scene: Scene, most: int, dice: Dice) -> str:

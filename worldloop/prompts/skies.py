@@ -248,7 +248,7 @@ _COVERED = (
         "rests on {ground}",
         "falls evenly on {ground}",
         "comes from all sides",
-        "leaves hardly a shadow",
+        "softens every edge",
         "dulls {ground}",
         "lies over {place}",
         "keeps colours quiet",

@@ -134,56 +134,64 @@ def _date_words(text: str) -> tuple[int, str, str, str]:
     return date.day, WEEKDAYS[date.weekday()], month, f"{third}{month}"
 
 
+_IN_TWILIGHT = (
+    "{moment} on {a_season} {weekday}",
+    "{moment}, {clock}, in {noun}",
+    "{moment} one {month} {weekday} in {noun}",
+    "{moment} in {noun}, around {clock}",
+)
+_AT_ANY_HOUR = (
+    "at {clock} on {a_season} {weekday}",
+    "on {a_season} {base} at {short}",
+    "one {adjective} {base} around {short}",
+    "on a {weekday} {base} in {noun}",
+    "at {clock} in {noun}",
+    "one {weekday} in {noun} at {clock}",
+    "on {day} {month}, {a_season} {weekday}, at {clock}",
+    "in {noun}, {clock} on a {weekday}",
+    "during {a_season} {base} in {when}",
+    "in {when}, at {clock} on {a_season} day",
+    "as {a_season} {base} {passes}",
+    "this {adjective} {weekday} at {clock}",
+    "one {part} in {noun}, a {weekday} in {month}",
+    "on the {base} of {day} {month}, in {noun}",
+    "at {clock} on {day} {month}, in {noun}",
+)
+
+
 def time_phrase(scene: Scene, dice: Dice) -> str:
     """Season and hour as an adverbial, such as `at 3:15 pm on a spring Tuesday`."""
+    words = _words_of(scene, dice)
+    moments = _MOMENTS.get(part_of_day(scene)) if scene.sun_elevation_deg < 0 else None
+    if moments and dice.chance(45):
+        moment = dice.pick(moments)
+        return dice.pick(_IN_TWILIGHT).format_map({**words, "moment": moment})
+    phrase = dice.pick(_AT_ANY_HOUR)
+    if "{passes}" in phrase:
+        words["passes"] = dice.pick(("passes", "goes by", "runs its course"))
+    return phrase.format_map(words)
+
+
+def _words_of(scene: Scene, dice: Dice) -> dict[str, str | int]:
+    """What a phrase may say of day, hour and season."""
     day, weekday, month, when = _date_words(scene.date)
     minutes = minutes_of(scene)
     clock, short = dice.pick(clock_forms(minutes)), dice.pick(short_clock_forms(minutes)[1:])
     adjective, noun = season_adjective(scene, dice), season_noun(scene, dice)
     part, base = part_noun(scene)
-    moments = _MOMENTS.get(part_of_day(scene)) if scene.sun_elevation_deg < 0 else None
-    if moments and dice.chance(45):
-        moment = dice.pick(moments)
-        match dice.below(4):
-            case 0:
-                return f"{moment} on {an(f'{adjective} {weekday}')}"
-            case 1:
-                return f"{moment}, {clock}, in {noun}"
-            case 2:
-                return f"{moment} one {month} {weekday} in {noun}"
-            case _:
-                return f"{moment} in {noun}, around {clock}"
-    match dice.below(15):
-        case 0:
-            return f"at {clock} on {an(f'{adjective} {weekday}')}"
-        case 1:
-            return f"on {an(f'{adjective} {base}')} at {short}"
-        case 2:
-            return f"one {adjective} {base} around {short}"
-        case 3:
-            return f"on a {weekday} {base} in {noun}"
-        case 4:
-            return f"at {clock} in {noun}"
-        case 5:
-            return f"one {weekday} in {noun} at {clock}"
-        case 6:
-            return f"on {day} {month}, {an(f'{adjective} {weekday}')}, at {clock}"
-        case 7:
-            return f"in {noun}, {clock} on a {weekday}"
-        case 8:
-            return f"during {an(f'{adjective} {base}')} in {when}"
-        case 9:
-            return f"in {when}, at {clock} on {an(f'{adjective} day')}"
-        case 10:
-            return f"as {an(f'{adjective} {base}')} {dice.pick(('passes', 'goes by', 'runs its course'))}"
-        case 11:
-            return f"this {adjective} {weekday} at {clock}"
-        case 12:
-            return f"one {part} in {noun}, a {weekday} in {month}"
-        case 13:
-            return f"on the {base} of {day} {month}, in {noun}"
-        case _:
-            return f"at {clock} on {day} {month}, in {noun}"
+    return {
+        "day": day,
+        "weekday": weekday,
+        "month": month,
+        "when": when,
+        "clock": clock,
+        "short": short,
+        "part": part,
+        "base": base,
+        "adjective": adjective,
+        "a_season": an(adjective),
+        "noun": noun,
+    }
 
 
 def holiday_clause(scene: Scene, dice: Dice) -> str:

@@ -13,14 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldloop.atlas.atlas import Atlas
-from worldloop.atlas.records import Activity
 from worldloop.atlas.seasons import SEASONS
 from worldloop.errors import MalformedRecordError, UnknownKeyError
 from worldloop.scenes.dimensions import (
     CAMERAS,
     CROWD_OF_LEVEL,
     CROWDS,
-    DAY_KINDS,
     DAYPARTS,
     FREE,
     QUARTERS,
@@ -28,33 +26,24 @@ from worldloop.scenes.dimensions import (
     YEAR,
     Asked,
     Space,
-    activity_cells,
     daypart_codes,
     impossible,
     names_of,
-    shown_activities,
     space_of,
 )
-from worldloop.scenes.draws import Words, below, draw, pick, pick_true, pick_weighted, purpose_key
-from worldloop.scenes.people import roles_of
-from worldloop.scenes.scene import SCENE_VERSION, SKETCH_CAMERAS, Scene
+from worldloop.scenes.draws import Words, below, draw, pick_true, pick_weighted, purpose_key
+from worldloop.scenes.maker import Choices, Maker
+from worldloop.scenes.scene import SKETCH_CAMERAS, Scene
 from worldloop.scenes.sun import sun_position, utc_offsets_h
-from worldloop.scenes.things import details_of, drive_of, signs_of, style_of, subjects_of
-from worldloop.worlds.grammar import GRAMMARS
+from worldloop.worlds.grammar import GRAMMARS, not_sketchable
 
 CASTABLE: tuple[str, ...] = tuple(GRAMMARS)
 """Institutions that have a world grammar, so that their scenes can be sketched."""
 SEED_BITS = 63
-NO_ACTIVITY = Activity("", "", "", "", ("", "", ""), ())
 _BATCH = 2048  # scenes whose tables fit into the processor's caches
 _ANY = -1
 _CAMERA_WEIGHTS = np.array([2 if camera == "stroll" else 1 for camera in CAMERAS], np.uint8)
 _CROWDS = np.array(CROWD_OF_LEVEL, np.uint8)
-_BLOCKS = {"people": 14, "subjects": 9, "signs": 2, "style": 4, "details": 8, "drive": 7}
-_NUM_EXTRAS = 1 + sum(_BLOCKS.values())  # the first one chooses the activity
-_EXTRAS = np.array(  # each gives two numbers of 32 bits
-    [purpose_key("casting", "extra", k) for k in range((_NUM_EXTRAS + 1) // 2)], np.uint64
-)
 
 
 def cast_scene(
@@ -81,9 +70,9 @@ def cast_scene(
         sketch: Whether the procedural renderer must be able to show it.
 
     Raises:
-        UnknownKeyError: If city, institution, a dimension or its value is unknown, or a sketch is asked
-            for and no grammar builds the institution.
-        MalformedRecordError: If what is asked for cannot be, there and then, or the atlas does not know
+        UnknownKeyError: If city, institution, a dimension or its value is unknown.
+        MalformedRecordError: If what is asked for cannot be, there and then, a sketch is asked for and
+            no grammar builds the institution, or the atlas does not know
             the holidays of the date's year.
         ValueError: If the seed has more than 63 bits or is negative.
 
@@ -183,7 +172,7 @@ def _cast(
     for first in range(0, len(places), _BATCH):
         rows = np.arange(first, min(first + _BATCH, len(places)))
         part = slice(first, first + _BATCH)
-        scenes += _assemble(atlas, space, columns.take(rows), seeds[part], asked[part])
+        scenes += _assemble(space, columns.take(rows), seeds[part], asked[part])
     return scenes
 
 
@@ -201,8 +190,7 @@ def _parse_places(
             city, kind = atlas.parse_place(place)
             codes[place] = space.city_codes[city.key], space.institution_codes[kind.key]
         if sketch and space.institutions[codes[place][1]] not in GRAMMARS:
-            key = space.institutions[codes[place][1]]
-            raise UnknownKeyError("institution with a world grammar", key, CASTABLE)
+            raise not_sketchable(place)
     return np.array([codes[place] for place in places], np.int64).reshape(-1, 2)
 
 
@@ -320,7 +308,7 @@ def _choose_days(
     if not fits.all():
         row = int(rows[np.argmin(fits)])
         raise _no_time(space, columns, row, asked[row])
-    columns.day[rows] = pick_true(numbers[rows], days)
+    columns.day[rows] = pick_weighted(numbers[rows], days * _likely_days(space, some))
     return {int(rows[row]): found for row, found in exact.items()}
 
 
@@ -329,9 +317,20 @@ def _keep_seasons(space: Space, columns: _Columns, days: NDArray[np.bool_]) -> N
     if "season" not in columns.pins and "weather" not in columns.pins:
         return
     allowed = _masks(space, columns, "season")
-    weather = (space.weather[columns.city] > 0) & _masks(space, columns, "weather")[:, None]
-    allowed &= weather.any(axis=2)
     days &= np.take_along_axis(allowed, space.seasons[columns.city].astype(np.int64), axis=1)
+    days &= _likely_days(space, columns) > 0
+
+
+def _likely_days(space: Space, columns: _Columns) -> NDArray[np.uint8]:
+    """How likely the weather that was asked for is on each day, per cent; 1 where none was."""
+    if "weather" not in columns.pins:
+        return np.ones((1, 1), np.uint8)
+    pinned = columns.pins["weather"]
+    months = np.take_along_axis(
+        space.weather[columns.city], np.maximum(pinned, 0)[:, None, None], axis=2
+    )[:, :, 0]
+    months[pinned == _ANY] = 1
+    return months[:, space.months]
 
 
 def _open_quarters(
@@ -395,7 +394,7 @@ def _no_time(space: Space, columns: _Columns, row: int, asked: Asked) -> Malform
         )
     if wish.date and "weather" in asked:
         season = int(space.seasons[city, wish.date.toordinal() - space.first_day])
-        weights = zip(WEATHERS, space.weather[city, season].tolist(), strict=True)
+        weights = zip(WEATHERS, space.weather[city, wish.date.month - 1].tolist(), strict=True)
         allowed = [name for name, weight in weights if weight]
         if asked["weather"] not in allowed:
             return MalformedRecordError(
@@ -411,51 +410,46 @@ def _no_time(space: Space, columns: _Columns, row: int, asked: Asked) -> Malform
 
 
 def _assemble(
-    atlas: Atlas, space: Space, columns: _Columns, seeds: Sequence[int], asked: Sequence[Asked]
+    space: Space, columns: _Columns, seeds: Sequence[int], asked: Sequence[Asked]
 ) -> list[Scene]:
-    """Scenes from their choices; Python touches each only here."""
+    """Scenes from their choices; Python touches each only there."""
     actions = _actions(space, columns)
     _choose_time(space, columns, actions, asked)
-    rows = np.arange(len(columns.city))
-    cell = (columns.daypart * len(CROWDS) + columns.crowd).astype(np.uint32)
+    cell = columns.daypart * len(CROWDS) + columns.crowd
+    camera, category = _choose_action(columns, actions, cell.astype(np.uint32))
+    season = space.seasons[columns.city, columns.day].astype(np.int64)
+    chances = space.weather[columns.city, space.months[columns.day]]
+    weights = chances * _masks(space, columns, "weather")
+    weather = pick_weighted(draw(columns.seeds, purpose_key("casting", "weather")), weights)
+    elevation, azimuth = _sun(space, columns)
+    choices = Choices(
+        seeds=seeds,
+        city=columns.city,
+        institution=columns.institution,
+        day=columns.day,
+        hour=columns.hour,
+        elevation_deg=elevation,
+        azimuth_deg=azimuth,
+        season=season,
+        weather=weather,
+        daypart=columns.daypart,
+        crowd=columns.crowd,
+        camera=camera,
+        category=category,
+    )
+    return Maker(space, choices, columns.seeds).scenes()
+
+
+def _choose_action(
+    columns: _Columns, actions: NDArray[np.uint32], cell: NDArray[np.uint32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Camera and category of each scene, among those that can be in its cell."""
     shown = (actions >> cell[:, None, None]) & 1 == 1
     cameras = shown.any(axis=2) * _CAMERA_WEIGHTS
     camera = pick_weighted(draw(columns.seeds, purpose_key("casting", "camera")), cameras)
-    category = pick_true(
-        draw(columns.seeds, purpose_key("casting", "category")), shown[rows, camera]
-    )
-    season = space.seasons[columns.city, columns.day].astype(np.int64)
-    weights = space.weather[columns.city, season] * _masks(space, columns, "weather")
-    weather = pick_weighted(draw(columns.seeds, purpose_key("casting", "weather")), weights)
-    elevation, azimuth = _sun(space, columns)
-    halves = draw(columns.seeds[:, None], _EXTRAS[None])
-    extras = np.concatenate([halves >> np.uint64(32), halves & np.uint64(0xFFFFFFFF)], axis=1)
-    situations = (columns.institution, category, camera, cell, weather)
-    making = zip(
-        seeds,
-        columns.city.tolist(),
-        columns.institution.tolist(),
-        columns.day.tolist(),
-        columns.hour.tolist(),
-        elevation.tolist(),
-        azimuth.tolist(),
-        season.tolist(),
-        weather.tolist(),
-        columns.daypart.tolist(),
-        columns.crowd.tolist(),
-        camera.tolist(),
-        np.ravel_multi_index(situations, _situations(space)).tolist(),
-        extras.tolist(),
-        strict=True,
-    )
-    maker = _Maker(atlas, space)
-    return [maker.scene(*choices) for choices in making]
-
-
-def _situations(space: Space) -> tuple[int, ...]:
-    """How many institutions, categories, cameras, cells and weathers there are."""
-    num_cells = len(DAYPARTS) * len(CROWDS)
-    return *space.action_cells.shape[::2], len(CAMERAS), num_cells, len(WEATHERS)
+    categories = shown[np.arange(len(shown)), camera]
+    category = pick_true(draw(columns.seeds, purpose_key("casting", "category")), categories)
+    return camera, category
 
 
 def _sun(space: Space, columns: _Columns) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -468,104 +462,3 @@ def _sun(space: Space, columns: _Columns) -> tuple[NDArray[np.float64], NDArray[
     return sun_position(
         days, columns.hour - offsets, space.latitudes[columns.city], space.longitudes[columns.city]
     )
-
-
-class _Maker:
-    """Puts the records of scenes together."""
-
-    def __init__(self, atlas: Atlas, space: Space):
-        self.atlas, self.space = atlas, space
-        self.dates = [day.isoformat() for day in space.days]
-        starts = np.cumsum([1, *_BLOCKS.values()]).tolist()
-        self.parts = {
-            name: slice(start, start + num)
-            for (name, num), start in zip(_BLOCKS.items(), starts, strict=False)
-        }
-
-    def scene(
-        self,
-        seed: int,
-        city: int,
-        institution: int,
-        day: int,
-        hour: float,
-        elevation: float,
-        azimuth: float,
-        season: int,
-        weather: int,
-        daypart: int,
-        crowd: int,
-        camera: int,
-        situation: int,
-        extras: Sequence[int],
-    ) -> Scene:
-        """The scene of these codes."""
-        space, parts = self.space, self.parts
-        facts = space.book.facts(self.atlas, space.cities[city], space.institutions[institution])
-        fullness, time_of_year, path = CROWDS[crowd], SEASONS[season], CAMERAS[camera]
-        temperature = facts.temperatures[time_of_year]
-        activity = pick(extras[0], self._activities(situation, temperature in ("warm", "hot")))
-        drive = drive_of(facts, fullness, extras[parts["drive"]]) if path == "drive" else None
-        road = facts.open_roads.get(drive.road) if drive else None
-        roles = (
-            ()
-            if road
-            else roles_of(
-                facts.company,
-                facts.dress,
-                fullness,
-                temperature,
-                activity.roles,
-                extras[parts["people"]],
-                is_night=DAYPARTS[daypart] == "night",
-            )
-        )
-        num_patients = roles[0].count if roles and roles[0].action == "lying" else 0
-        subjects = subjects_of(facts, fullness, num_patients, extras[parts["subjects"]], road)
-        part = DAYPARTS[daypart]
-        details = details_of(facts, time_of_year, part, fullness, extras[parts["details"]], road)
-        fields = {
-            "city": facts.city.key,
-            "institution": facts.kind.key,
-            "seed": int(seed),
-            "date": self.dates[day],
-            "hour": hour,
-            "sun_elevation_deg": elevation,
-            "sun_azimuth_deg": azimuth,
-            "season": time_of_year,
-            "weather": WEATHERS[weather],
-            "climate": facts.city.koeppen,
-            "driving_side": facts.city.driving_side,
-            "crowd": fullness,
-            "roles": roles,
-            "subjects": subjects,
-            "signs": signs_of(facts, subjects, extras[parts["signs"]], road),
-            "style": style_of(facts, details, time_of_year, extras[parts["style"]]),
-            "camera": path,
-            "day": DAY_KINDS[space.day_kinds[city, day]],
-            "holiday": space.holidays[city][day],
-            "daypart": part,
-            "category": activity.category,
-            "activity": activity.key,
-            "script": activity.beats if activity.key else (),
-            "details": details,
-            "drive": drive,
-            "scene_version": SCENE_VERSION,
-        }
-        made = object.__new__(Scene)  # the fields at once: a frozen record sets them one by one
-        object.__setattr__(made, "__dict__", fields)
-        return made
-
-    def _activities(self, situation: int, warm: bool) -> tuple[Activity, ...]:
-        """Activities of a category that can be there and then; a stand-in where the atlas has none."""
-        space, key = self.space, situation << 1 | warm
-        found = space.known_activities.get(key)
-        if found is None:
-            codes = np.unravel_index(situation, _situations(space))
-            institution, category, camera, cell, weather = map(int, codes)
-            everything = space.activities[institution][category]
-            shown = shown_activities(everything, CAMERAS[camera], WEATHERS[weather], warm=warm)
-            fits = tuple(one for one in shown if activity_cells(one) >> cell & 1) or (NO_ACTIVITY,)
-            found = space.activity_groups.setdefault(tuple(map(id, fits)), fits)
-            space.known_activities[key] = found
-        return found

@@ -28,10 +28,11 @@ from worldloop.atlas.records import (
     DayKind,
     Institution,
     RoadType,
+    Sign,
 )
 from worldloop.atlas.seasons import plant_class
 from worldloop.atlas.sign_checks import off_script
-from worldloop.scenes.scene import Scene
+from worldloop.scenes.scene import Dress, Scene
 from worldloop.scenes.things import VOCABULARY
 
 SUN_TOLERANCE_DEG = 0.3
@@ -50,6 +51,7 @@ _TOPS = {
     "warm": {"shirt", "jacket"},
     "hot": {"shirt"},
 }
+_HEAVY = ("coat", "jacket")
 _LEVELS = {"empty": "0", "sparse": "123", "lively": "456", "crowded": "789"}
 _WEATHERS = ("clear", "cloudy", "rain", "fog", "snow")
 _EYE_LEVEL = frozenset({"stroll", "tour", "wander", "still"})
@@ -62,6 +64,7 @@ _SHOWN_FROM: Mapping[str, frozenset[str]] = {
 }
 _ON_FOOT_OR_AIR = _EYE_LEVEL | {"drone", "birds_eye"}
 _MOST_PEOPLE, _MOST_THINGS = 30, 30
+_SPECIES = ("animals", "plants")
 _SLOTS_UNSAID = ("hours", "closed_on", "facade", "traffic", "road_markings")
 _DENSITIES = {"empty": "free", "sparse": "light", "lively": "dense", "crowded": "queueing"}
 _QUEUE_KMH = 20
@@ -75,12 +78,16 @@ _PALM = re.compile(r"\bpalms?\b")
 _NEEDLES = re.compile(
     r"\b(pine|spruce|fir|larch|cedar|cypress|juniper|yew|redwood|hemlock|sequoia)(e?s)?\b"
 )
-_NEEDS_PEOPLE = {
-    "queueing": "empty sparse",
-    "courtesy": "empty",
-}  # crowds in which a slot is unsaid
+_NEED_PEOPLE: Mapping[str, frozenset[str]] = {  # slots that a crowd leaves unsaid
+    "empty": frozenset({"queueing", "courtesy"}),
+    "sparse": frozenset({"queueing"}),
+    "lively": frozenset(),
+    "crowded": frozenset(),
+}
 
 Problem = tuple[str, object, object]  # rule, what was found, what was expected
+Add = Callable[[Problem], None]
+Month = tuple[str, set[str], str, str]  # season, weathers, how warm it is, for what people dress
 
 
 def scene_problems(atlas: Atlas, scenes: Sequence[Scene]) -> list[str]:
@@ -134,6 +141,9 @@ class _Place:
         self.closing = _closing(judge.ruled(city, kind.key, "closed_on")[0])
         self.weekend = atlas.countries[city.country].weekend
         self.levels = atlas.crowd_profiles[kind.crowd].levels
+        self.holidays = judge.holidays(city)
+        self.months = judge.months(city)
+        self.worn_for = "hot" if kind.needs_warmth else ""
         slots = [slot for slot in kind.decorum_slots if slot not in _SLOTS_UNSAID]
         said = [slot for slot in slots if not slot.startswith("dress:")]
         self.details = judge.details(
@@ -156,6 +166,16 @@ class _Judge:
     def __init__(self, atlas: Atlas):
         self.atlas: Atlas = weakref.proxy(atlas)
         self._places: dict[tuple[str, str], _Place] = {}
+        self._read_rules(atlas)
+        self._read_names(atlas)
+        self._signs: dict[tuple[str, ...], dict[str, Sign]] = {}
+        self._species: dict[tuple[str, ...], dict[str, frozenset[str]]] = {}
+        self._dress: dict[tuple[object, ...], dict[str, frozenset[tuple[str, ...]]]] = {}
+        self._details: dict[tuple[object, int], dict[str, Collection[str]]] = {}
+        self._months: dict[str, dict[str, Month]] = {}
+
+    def _read_rules(self, atlas: Atlas) -> None:
+        """Decorum by institution, slot and scope, and what institutions may show."""
         self._rows: dict[tuple[str, str], dict[tuple[str, str], tuple[str, ...]]] = {}
         for kind in atlas.institutions.values():
             opening = atlas.opening_classes[kind.hours]
@@ -164,34 +184,32 @@ class _Judge:
         for row in atlas.decorum_rows:
             by_scope = self._rows.setdefault((row.institution, row.slot), {})
             by_scope[row.scope, row.scope_key] = row.values
-        self._texts: dict[str, dict[str, str]] = {}
-        for sign in atlas.signs:
-            self._texts.setdefault(sign.word, {})[sign.language] = sign.text
-        self._signs: dict[tuple[str, ...], dict[str, tuple[str, str, bool]]] = {}
-        self._species: dict[tuple[str, ...], dict[str, frozenset[str]]] = {}
-        self._trees = {one.name for one in atlas.species_rows if one.kind == "tree"}
-        self._flowers = {one.name for one in atlas.species_rows if one.kind == "flower"}
-        self._needs: dict[str, list[tuple[str, ...]]] = {}
-        for one in atlas.species_rows:
-            self._needs.setdefault(one.name, []).append(one.needs)
-        self._dress: dict[tuple[object, ...], dict[str, frozenset[tuple[str, ...]]]] = {}
-        self._details: dict[tuple[object, int], dict[str, Collection[str]]] = {}
-        self._holidays: dict[str, dict[str, set[str]]] = {}
-        for holiday in atlas.holidays:
-            days = self._holidays.setdefault(holiday.country, {})
-            days.setdefault(holiday.date, set()).add(holiday.name)
         self._activities = {(one.institution, one.key): one for one in atlas.activity_rows}
+        self._busy = {one.institution for one in atlas.activity_rows}
         self._things = {
             key: VOCABULARY.get(key, frozenset(kind.props))
             for key, kind in atlas.institutions.items()
         }
+
+    def _read_names(self, atlas: Atlas) -> None:
+        """Texts and words of signs, species and what they need, and holidays."""
+        self._texts: dict[str, dict[str, str]] = {}
+        for sign in atlas.signs:
+            self._texts.setdefault(sign.word, {})[sign.language] = sign.text
         self._words = {
             (key, metro): frozenset({*kind.sign_words, kind.own_word}) - unsaid
             for key, kind in atlas.institutions.items()
             for metro, unsaid in (("yes", set()), ("none", {"metro"}))
         }
-        self._busy = {one.institution for one in atlas.activity_rows}
-        self._climates: dict[tuple[str, str], tuple[str, set[str], str]] = {}
+        self._trees = {one.name for one in atlas.species_rows if one.kind == "tree"}
+        self._flowers = {one.name for one in atlas.species_rows if one.kind == "flower"}
+        self._needs: dict[str, list[tuple[str, ...]]] = {}
+        for one in atlas.species_rows:
+            self._needs.setdefault(one.name, []).append(one.needs)
+        self._holidays: dict[str, dict[str, set[str]]] = {}
+        for holiday in atlas.holidays:
+            days = self._holidays.setdefault(holiday.country, {})
+            days.setdefault(holiday.date, set()).add(holiday.name)
 
     # -------------------------------------------------------------------- looking up
 
@@ -205,8 +223,8 @@ class _Judge:
                 return own.get(key) or common[key]
         return ("",)
 
-    def signs_of(self, city: City) -> dict[str, tuple[str, str, bool]]:
-        """Signs where a city's languages are spoken by word, as far as they were looked up."""
+    def signs_of(self, city: City) -> dict[str, Sign]:
+        """By word, the signs that were found right where a city's languages are spoken."""
         return self._signs.setdefault(city.languages, {})
 
     def things(self, kind: Institution) -> frozenset[str]:
@@ -259,22 +277,29 @@ class _Judge:
             self._species[key] = {"animals": animals, "plants": plants}
         return self._species[key]
 
-    def sign(self, place: _Place, word: str) -> tuple[str, str, bool]:
-        """Text, language and whether the script is right: the first language that has the word, then English."""
+    def sign(self, place: _Place, word: str) -> tuple[str, str]:
+        """Text and language: the first language that has the word, then English."""
         texts = self._texts.get(word, {})
         order = [tag for tag in place.city.languages if tag in texts] + [FALLBACK_LANGUAGE]
-        text = texts.get(order[0], "")
-        is_right = bool(text) and not off_script(text, self._script(order[0]))
-        place.signs[word] = text, order[0], is_right
-        return place.signs[word]
+        return texts.get(order[0], ""), order[0]
 
-    def climate(self, city: City, date: str) -> tuple[str, set[str], str]:
-        """Season, possible weathers and how warm it is in the month of a date."""
-        key = city.key, date[5:7]
-        if key not in self._climates:
-            season = _season(city, int(date[5:7]))
-            self._climates[key] = season, self._weathers(city, season), _warmth(city, season)
-        return self._climates[key]
+    def months(self, city: City) -> dict[str, Month]:
+        """Season, possible weathers, how warm it is and is dressed for, by the digits of the month."""
+        if city.key not in self._months:
+            seasons = {f"{month:02d}": _season(city, month) for month in range(1, 13)}
+            known = {
+                season: (
+                    *(season, self._weathers(city, season)),
+                    *(_warmth(city, season), _dress_warmth(city, season)),
+                )
+                for season in set(seasons.values())
+            }
+            self._months[city.key] = {month: known[season] for month, season in seasons.items()}
+        return self._months[city.key]
+
+    def holidays(self, city: City) -> Mapping[str, set[str]]:
+        """Names of the holidays of a city's country by date."""
+        return self._holidays.setdefault(city.country, {})
 
     def _weathers(self, city: City, season: str) -> set[str]:
         rules = (
@@ -284,7 +309,7 @@ class _Judge:
         )
         weights = next(rules).weights
         found = {name for name, weight in zip(_WEATHERS, weights, strict=True) if weight}
-        return found if _snow_is_possible(city, season) else found - {"snow"}
+        return found if _snows(city, season) else found - {"snow"}
 
     def place(self, scene: Scene) -> _Place | None:
         """The place of a scene, if there is such a one."""
@@ -305,21 +330,23 @@ class _Judge:
         if place is None:
             return [("place of the atlas", scene.place, "a city and an institution of it")]
         found: list[Problem] = []
-        add = found.append
+        add, road = found.append, self._open_road(scene) if scene.drive else None
+        month = place.months[scene.date[5:7]]
         self._judge_time(scene, place, add)
-        self._judge_air(scene, place, add)
-        self._judge_people(scene, place, add)
-        self._judge_things(scene, place, add)
-        self._judge_trees(scene, place, add)
-        self._judge_signs(scene, place, add)
-        self._judge_activity(scene, place, add)
+        self._judge_air(scene, place, month, add)
+        self._judge_people(scene, place, month, road, add)
+        self._judge_subjects(scene, place, road, add)
+        self._judge_details(scene, place, month, road, add)
+        self._judge_trees(scene, place, month, add)
+        self._judge_signs(scene, place, road, add)
+        self._judge_activity(scene, month, add)
         self._judge_camera(scene, place, add)
         return found
 
-    def _judge_time(self, scene: Scene, place: _Place, add: Callable[[Problem], None]) -> None:
+    def _judge_time(self, scene: Scene, place: _Place, add: Add) -> None:
         """Calendar, opening hours and crowd."""
         weekday = _weekday(scene.date)
-        names = self._holidays.get(place.city.country, {}).get(scene.date)
+        names = place.holidays.get(scene.date)
         day: DayKind = "weekend" if weekday in place.weekend else "workday"
         day = "holiday" if names else day
         if scene.day != day:
@@ -341,14 +368,14 @@ class _Judge:
         if scene.daypart != part:
             add(("daypart by the sun", scene.daypart, part))
 
-    def _judge_air(self, scene: Scene, place: _Place, add: Callable[[Problem], None]) -> None:
+    def _judge_air(self, scene: Scene, place: _Place, month: Month, add: Add) -> None:
         """Season, weather and climate."""
-        season, weathers, warmth = self.climate(place.city, scene.date)
+        season, weathers, warmth, _ = month
         if scene.season != season:
             add(("season of the hemisphere", scene.season, season))
         if scene.weather not in weathers:
             add(("weather of the month", scene.weather, f"one of {sorted(weathers)}"))
-        if scene.weather == "snow" and not _snow_is_possible(place.city, season):
+        if scene.weather == "snow" and not _snows(place.city, season):
             add(
                 (
                     "snow only in cold winters",
@@ -361,34 +388,37 @@ class _Judge:
         if place.kind.needs_warmth and warmth in ("cool", "cold"):
             add(("warm season at the water", season, "one in which people undress outdoors"))
 
-    def _judge_people(self, scene: Scene, place: _Place, add: Callable[[Problem], None]) -> None:
-        """Roles, their number and their dress."""
-        warmth = "hot" if place.kind.needs_warmth else self.climate(place.city, scene.date)[2]
-        tops = _TOPS[warmth]
+    def _judge_people(
+        self, scene: Scene, place: _Place, month: Month, road: RoadType | None, add: Add
+    ) -> None:
+        """Roles and their number."""
+        warmth, known, outdoor = place.worn_for or month[3], place.dress, place.outdoor
+        away = place.kind.day_roles if scene.daypart == "night" else ()
         num_people = num_public = 0
-        names = set()
         for role in scene.roles:
-            name, count, dress = role.name, role.count, role.dress
-            names.add(name)
+            name, count = role.name, role.count
             num_people += count
             is_public = _is_public(name)
             if is_public:
                 num_public += count
-            allowed = place.dress.get(name)
+            allowed = known.get(name)
             if allowed is None:
-                add(("roles of the institution", name, sorted(place.dress)))
-            elif is_public and place.outdoor:
-                if dress.top not in tops or (dress.bottom == "shorts" and warmth != "hot"):
-                    add(("public dress by temperature", dress.top, sorted(tops)))
-            elif (dress.top, dress.bottom, dress.head, dress.color) not in allowed:
-                add(("dress of decorum", astuple(dress), sorted(allowed)))
-            if scene.daypart == "night" and name in place.kind.day_roles:
+                add(("roles of the institution", name, sorted(known)))
+            elif is_public and outdoor:
+                _judge_outdoor_dress(role.dress, warmth, add)
+            else:
+                dress = role.dress
+                if (dress.top, dress.bottom, dress.head, dress.color) not in allowed:
+                    add(("dress of decorum", astuple(dress), sorted(allowed)))
+                if is_public and warmth == "hot" and dress.top in _HEAVY:
+                    _judge_heavy_dress(dress, allowed, add)
+            if name in away:
                 add(("people who work by day", name, "nobody of that role at night"))
             if count < 1:
                 add(("people of a role", count, "at least one"))
-        if len(names) < len(scene.roles):
+        if len({role.name for role in scene.roles}) < len(scene.roles):
             add(("each role once", [role.name for role in scene.roles], "no name twice"))
-        if self._open_road(scene) is not None:
+        if road is not None:
             if scene.roles:
                 found = [role.name for role in scene.roles]
                 add(("nobody beside a road without pavements", found, "no roles"))
@@ -402,18 +432,12 @@ class _Judge:
         road = self.atlas.roads.get(scene.drive.road) if scene.drive else None
         return road if road and not road.pavements else None
 
-    def _judge_things(self, scene: Scene, place: _Place, add: Callable[[Problem], None]) -> None:
-        """Subjects, style and details."""
-        road = self._open_road(scene)
+    def _judge_subjects(self, scene: Scene, place: _Place, road: RoadType | None, add: Add) -> None:
+        """Subjects and style."""
+        things = place.things
         for subject in scene.subjects:
-            if subject.kind not in place.things:
-                add(
-                    (
-                        "subjects of the institution",
-                        subject.kind,
-                        "a prop or what its grammar draws",
-                    )
-                )
+            if subject.kind not in things:
+                add(("subjects of the institution", subject.kind, "a prop or what is drawn there"))
             if not 1 <= subject.count <= _MOST_THINGS:
                 add(("number of a subject", subject.count, f"1 to {_MOST_THINGS}"))
         if place.kind.key == "hospital":
@@ -422,34 +446,32 @@ class _Judge:
             if lying > beds:
                 add(("a bed for every patient", lying, f"at most {beds}"))
         if place.vehicles:
-            pair = scene.subjects[0].kind, scene.subjects[1].kind
-            barred = road.barred if road else ()
-            mixes = {
-                tuple("" if kind in barred else kind for kind in mix) for mix in place.vehicles
-            }
-            if not any(_fits_mix(pair, mix) for mix in mixes):
-                add(("vehicle mix of the city", pair, sorted(place.vehicles)))
-            for kind in set(pair) & set(barred):
-                add(("vehicles that a road bars", kind, f"none of {sorted(barred)}"))
+            _judge_vehicles(scene, place, road.barred if road else (), add)
         if road and any(subject.kind == "bench" for subject in scene.subjects):
             add(("no furniture beside a road without pavements", "bench", "vehicles and trees"))
         if place.facades and scene.style.get("facade") not in place.facades:
             add(("facade of the city", scene.style.get("facade"), place.facades))
-        known = place.details if road is None else self._beside(road, place)
-        for detail in scene.details:
-            if scene.crowd in _NEEDS_PEOPLE.get(detail.slot, "").split():
-                add(("details that need people", detail.says, f"no {detail.slot} if {scene.crowd}"))
-            if detail.slot == "animals" and not self._shows(scene, place, detail.says):
-                add(("animals of season and hour", detail.says, "one that shows itself then"))
-            if detail.says not in known.get(detail.slot, ()):
-                is_species = detail.slot in ("plants", "animals")
-                rule = "species of the climate" if is_species else "decorum of the place"
-                add((rule, (detail.slot, detail.says), "a value that holds there"))
-            flowers = place.outdoor and detail.says in self._flowers
-            if flowers and _snow_is_possible(place.city, scene.season):
-                add(("no flowers in a snowy winter", detail.says, "another plant"))
 
-    def _judge_trees(self, scene: Scene, place: _Place, add: Callable[[Problem], None]) -> None:
+    def _judge_details(
+        self, scene: Scene, place: _Place, month: Month, road: RoadType | None, add: Add
+    ) -> None:
+        """What a prompt may state: decorum, plants and animals."""
+        known = place.details if road is None else self._beside(road, place)
+        unsaid = _NEED_PEOPLE[scene.crowd]
+        bare = self._flowers if place.outdoor and _snows(place.city, month[0]) else ()
+        for detail in scene.details:
+            slot, says = detail.slot, detail.says
+            if says not in known.get(slot, ()):
+                rule = "species of the climate" if slot in _SPECIES else "decorum of the place"
+                add((rule, (slot, says), "a value that holds there"))
+            if slot in unsaid:
+                add(("details that need people", says, f"no {slot} if {scene.crowd}"))
+            if slot == "animals" and not self._shows(scene, month[2], says):
+                add(("animals of season and hour", says, "one that shows itself then"))
+            if says in bare:
+                add(("no flowers in a snowy winter", says, "another plant"))
+
+    def _judge_trees(self, scene: Scene, place: _Place, month: Month, add: Add) -> None:
         """The kind of all trees: some places have them, and climate and season allow it."""
         shown, expected = scene.style.get("trees", ""), place.kind.key in _TREED
         if bool(shown) != expected:
@@ -457,8 +479,7 @@ class _Judge:
         if not shown:
             return
         named = next((one.says for one in scene.details if one.says in self._trees), "")
-        is_cold = self.climate(place.city, scene.date)[2] == "cold"
-        allowed = _trees_of(place.city.koeppen, named.lower(), is_cold)
+        allowed = _trees_of(place.city.koeppen, named.lower(), month[2] == "cold")
         if shown not in allowed:
             add(("trees of climate and season", shown, sorted(allowed)))
 
@@ -466,9 +487,8 @@ class _Judge:
         """What a prompt may state beside a road without pavements."""
         return {"roadside": road.roadside, "plants": place.details["plants"]}
 
-    def _shows(self, scene: Scene, place: _Place, name: str) -> bool:
+    def _shows(self, scene: Scene, warmth: str, name: str) -> bool:
         """Whether some animal of a name shows itself in the season and at the hour of a scene."""
-        warmth = self.climate(place.city, scene.date)[2]
         holds = {
             "warm": warmth in ("warm", "hot"),
             "mild": warmth != "cold",
@@ -477,36 +497,39 @@ class _Judge:
         }
         return any(all(holds[need] for need in needs) for needs in self._needs.get(name, [()]))
 
-    def _judge_signs(self, scene: Scene, place: _Place, add: Callable[[Problem], None]) -> None:
+    def _judge_signs(self, scene: Scene, place: _Place, road: RoadType | None, add: Add) -> None:
         """Words, languages and scripts."""
-        own, road = place.kind.own_word, self._open_road(scene)
-        words = place.words if road is None else frozenset(road.sign_words)
+        own, right = place.kind.own_word, place.signs
+        words: Collection[str] = place.words if road is None else road.sign_words
         if own and (not scene.signs or scene.signs[0].word != own):
             add(("own sign first", scene.signs[:1], own))
         for sign in scene.signs:
-            word, text = sign.word, sign.text
+            word = sign.word
             if word not in words:
                 add(("sign words of the institution", word, sorted(words)))
                 continue
-            expected = place.signs.get(word) or self.sign(place, word)
-            if text != expected[0] or sign.language != expected[1]:
-                add(("language of signs", (text, sign.language), expected[:2]))
-                self._judge_script(text, sign.language, add)
-            elif not expected[2]:
-                self._judge_script(text, sign.language, add)
+            known = right.get(word)
+            if known is not sign and known != sign:
+                self._judge_sign(sign, place, add)
         if len({sign.word for sign in scene.signs}) != len(scene.signs):
             add(("each sign once", [sign.word for sign in scene.signs], "no word twice"))
 
-    def _judge_script(self, text: str, language: str, add: Callable[[Problem], None]) -> None:
-        script = self._script(language)
-        if not text or off_script(text, script):
-            add(("script of signs", text, f"letters of {script}"))
+    def _judge_sign(self, sign: Sign, place: _Place, add: Add) -> None:
+        """Language and script of a sign; one that is right is known from then on."""
+        expected, script = self.sign(place, sign.word), self._script(sign.language)
+        is_expected = (sign.text, sign.language) == expected
+        if not is_expected:
+            add(("language of signs", (sign.text, sign.language), expected))
+        if not sign.text or off_script(sign.text, script):
+            add(("script of signs", sign.text, f"letters of {script}"))
+        elif is_expected:
+            place.signs[sign.word] = sign
 
     def _script(self, language: str) -> str:
         known = self.atlas.languages
         return known[language].script if language in known else ""
 
-    def _judge_activity(self, scene: Scene, place: _Place, add: Callable[[Problem], None]) -> None:
+    def _judge_activity(self, scene: Scene, month: Month, add: Add) -> None:
         """What goes on, and whether those who do it are there."""
         if not scene.activity and scene.institution not in self._busy:
             return
@@ -518,9 +541,11 @@ class _Judge:
             add(("category of the activity", scene.category, activity.category))
         if scene.script is not activity.beats and tuple(scene.script) != activity.beats:
             add(("script of the activity", scene.script, activity.beats))
-        missing = activity.roles and set(activity.roles) - {role.name for role in scene.roles}
-        if missing:
-            add(("roles of the activity", sorted(missing), "people of these roles"))
+        if activity.roles:
+            names = [role.name for role in scene.roles]
+            missing = [name for name in activity.roles if name not in names]
+            if missing:
+                add(("roles of the activity", sorted(missing), "people of these roles"))
         if activity.dayparts and scene.daypart not in activity.dayparts:
             add(("daypart of the activity", scene.daypart, activity.dayparts))
         if activity.weathers and scene.weather not in activity.weathers:
@@ -529,14 +554,12 @@ class _Judge:
             add(("crowd of the activity", scene.crowd, activity.crowds))
         if activity.cameras and scene.camera not in activity.cameras:
             add(("camera of the activity", scene.camera, activity.cameras))
-        if activity.needs_warmth:
-            warmth = self.climate(place.city, scene.date)[2]
-            if warmth in ("cool", "cold"):
-                add(("season of the activity", warmth, "warm or hot"))
+        if activity.needs_warmth and month[2] in ("cool", "cold"):
+            add(("season of the activity", month[2], "warm or hot"))
         if scene.camera not in _SHOWN_FROM.get(activity.category, _ON_FOOT_OR_AIR):
             add(("camera of the category", (activity.category, scene.camera), "one that shows it"))
 
-    def _judge_camera(self, scene: Scene, place: _Place, add: Callable[[Problem], None]) -> None:
+    def _judge_camera(self, scene: Scene, place: _Place, add: Add) -> None:
         """Camera, driving side, the water and the road."""
         if scene.camera not in place.kind.cameras:
             add(("cameras of the institution", scene.camera, place.kind.cameras))
@@ -555,7 +578,7 @@ class _Judge:
         if scene.drive is not None:
             self._judge_drive(scene, place, add)
 
-    def _judge_drive(self, scene: Scene, place: _Place, add: Callable[[Problem], None]) -> None:
+    def _judge_drive(self, scene: Scene, place: _Place, add: Add) -> None:
         drive = scene.drive
         assert drive is not None
         road = self.atlas.roads.get(drive.road)
@@ -589,25 +612,26 @@ class _Judge:
         """Where the almanac has the sun elsewhere."""
         if not scenes:
             return
-        cities = [self.atlas.cities[scene.city] for scene in scenes]
+        by_key = self.atlas.cities
+        cities = [by_key[scene.city] for scene in scenes]
         utc_days = np.array(
             [_utc_days(c.time_zone, s.date, s.hour) for c, s in zip(cities, scenes, strict=True)]
         )
         latitudes = np.array([city.latitude_deg for city in cities])
         longitudes = np.array([city.longitude_deg for city in cities])
         elevations, azimuths = almanac_sun(utc_days, latitudes, longitudes)
-        told = np.array([(s.sun_elevation_deg, s.sun_azimuth_deg) for s in scenes])
+        told_elevations = np.array([scene.sun_elevation_deg for scene in scenes])
+        told_azimuths = np.array([scene.sun_azimuth_deg for scene in scenes])
         is_down = (elevations > -6) & (elevations < 0)
         tolerance = np.where(is_down, TWILIGHT_TOLERANCE_DEG, SUN_TOLERANCE_DEG)
-        too_high = np.abs(told[:, 0] - elevations) > tolerance
-        turned = np.abs((told[:, 1] - azimuths + 180) % 360 - 180) > AZIMUTH_TOLERANCE_DEG
+        too_high = np.abs(told_elevations - elevations) > tolerance
+        turned = np.abs((told_azimuths - azimuths + 180) % 360 - 180) > AZIMUTH_TOLERANCE_DEG
         for row in np.nonzero(too_high)[0].tolist():
-            yield (
-                row,
-                ("elevation of the sun", told[row, 0].item(), round(elevations[row].item(), 1)),
-            )
+            height = round(elevations[row].item(), 1)
+            yield row, ("elevation of the sun", told_elevations[row].item(), height)
         for row in np.nonzero(turned & (np.abs(elevations) < _STEEP_DEG))[0].tolist():
-            yield row, ("azimuth of the sun", told[row, 1].item(), round(azimuths[row].item(), 1))
+            direction = round(azimuths[row].item(), 1)
+            yield row, ("azimuth of the sun", told_azimuths[row].item(), direction)
 
 
 def almanac_sun(
@@ -663,6 +687,30 @@ def _judge_of(atlas: Atlas) -> _Judge:
         found = weakref.ref(atlas), _Judge(atlas)
         _JUDGES[id(atlas)] = found
     return found[1]
+
+
+def _judge_outdoor_dress(dress: Dress, warmth: str, add: Add) -> None:
+    """What the public wears outdoors."""
+    tops = _TOPS[warmth]
+    if dress.top not in tops or (dress.bottom == "shorts" and warmth != "hot"):
+        add(("public dress by temperature", dress.top, sorted(tops)))
+
+
+def _judge_heavy_dress(dress: Dress, allowed: Collection[tuple[str, ...]], add: Add) -> None:
+    """What the public wears indoors where it is hot: something light, if the place knows any."""
+    light = sorted(values for values in allowed if values[0] not in _HEAVY)
+    if light:
+        add(("light dress where it is hot", dress.top, light))
+
+
+def _judge_vehicles(scene: Scene, place: _Place, barred: Sequence[str], add: Add) -> None:
+    """The two kinds of vehicles of a street."""
+    pair = scene.subjects[0].kind, scene.subjects[1].kind
+    mixes = {tuple("" if kind in barred else kind for kind in mix) for mix in place.vehicles}
+    if not any(_fits_mix(pair, mix) for mix in mixes):
+        add(("vehicle mix of the city", pair, sorted(place.vehicles)))
+    for kind in set(pair) & set(barred):
+        add(("vehicles that a road bars", kind, f"none of {sorted(barred)}"))
 
 
 def _fits_mix(pair: tuple[str, str], mix: tuple[str, ...]) -> bool:
@@ -780,7 +828,7 @@ def _season(city: City, month: int) -> str:
     return _NORTHERN[own_month - 1]
 
 
-def _snow_is_possible(city: City, season: str) -> bool:
+def _snows(city: City, season: str) -> bool:
     if season != "winter":
         return False
     if city.koeppen[0] in "DE":
@@ -791,7 +839,7 @@ def _snow_is_possible(city: City, season: str) -> bool:
 
 
 def _warmth(city: City, season: str) -> str:
-    """How people dress outdoors: `cold`, `cool`, `warm` or `hot`."""
+    """How warm it is: `cold`, `cool`, `warm` or `hot`."""
     main, heat = city.koeppen[0], city.koeppen[-1] if len(city.koeppen) > 2 else ""
     if main == "A":
         return "hot"
@@ -805,3 +853,14 @@ def _warmth(city: City, season: str) -> str:
     }
     by_season["autumn"] = by_season["spring"]
     return by_season.get(season, "warm")
+
+
+def _dress_warmth(city: City, season: str) -> str:
+    """For what the public dresses: hot dry tropics know no jackets, save along South America's coast."""
+    north = abs(city.latitude_deg)
+    if city.koeppen[0] == "B" and city.koeppen[-1] == "h" and city.continent != "SA":
+        if north < 20 or (north < 22 and season != "winter"):
+            return "hot"
+        if north < 22:
+            return "warm"
+    return _warmth(city, season)

@@ -39,6 +39,8 @@ AXES = ("season", "daypart", "crowd", "weather", "camera", "category")
 """The free dimensions in the order of the axes of `Possible.joint`."""
 PAIRS = tuple(itertools.combinations(DIMENSIONS, 2))
 _AGAIN = 0.02  # what a pair is worth that is covered already, divided by how often
+_LIKELY = 4.0  # worth of weather that the climate always has, over how often it was planned then
+_MOST_LIKELY = 0.9  # less than a pair that is not covered
 _TIE = 1e-4  # random part of a score, so that equal ones do not always fall to the first
 _GOLDEN = 0.6180339887498949  # its multiples are spread evenly between 0 and 1
 _PRIOR = (1, 2)  # clips accepted and made that each place starts with
@@ -127,6 +129,7 @@ class CoveragePlanner:
             for pair in PAIRS
         }
         self._by_place = np.zeros(space.has.shape, np.int32)
+        self._by_weather = np.zeros(self.space.season_weather.shape, np.int32)
         self._by_category = np.zeros(len(space.categories), np.int32)
         self._continents = np.array(
             [
@@ -283,9 +286,20 @@ class CoveragePlanner:
             groups[key] = groups.get(key, np.zeros(1, np.float32)) + worth.reshape(shape)
         for part in groups.values():  # small sums first
             score += part
+        score += self._likely_weather(city)[:, None, None, :, None, None]
         luck = self._luck(score.shape[0] * score.shape[1] * score.shape[2])
         score += (luck.reshape(*score.shape[:3], 1, 1, 1) * _TIE).astype(np.float32)
         return score
+
+    def _likely_weather(self, city: int) -> NDArray[np.float32]:
+        """Worth of each weather in each season: what the climate has more often comes again sooner.
+
+        It is the highest-averages rule of d'Hondt, so that shares in a city's season tend to those of its climate.
+        """
+        chances = self.space.season_weather[city].astype(np.float32)
+        shares = chances / np.maximum(chances.sum(axis=1, keepdims=True), 1)
+        worth = _LIKELY * shares / (1 + self._by_weather[city])
+        return np.asarray(np.minimum(worth, _MOST_LIKELY))
 
     def _unary(self, city: int, institution: int) -> dict[str, NDArray[np.float32]]:
         """Worth of each value together with the city and with the institution."""
@@ -323,6 +337,8 @@ class CoveragePlanner:
                 self._counts[pair][found[pair[0]], found[pair[1]]] += 1
         if "city" in found and "institution" in found:
             self._by_place[found["city"], found["institution"]] += 1
+        if {"city", "season", "weather"} <= found.keys():
+            self._by_weather[found["city"], found["season"], found["weather"]] += 1
         if "category" in found:
             self._by_category[found["category"]] += 1
 
@@ -497,7 +513,7 @@ def valid_pairs(
     known: dict[tuple[bytes, bytes, int], dict[tuple[str, ...], NDArray[np.bool_]]] = {}
     for city, kind in np.argwhere(places).tolist():
         space.prepare(city)
-        key = space.season_cells[city, kind].tobytes(), space.weather[city].tobytes(), kind
+        key = space.season_cells[city, kind].tobytes(), space.season_weather[city].tobytes(), kind
         if key not in known:
             known[key] = _projections(Possible(space, city, kind, {}, sketch=sketch).joint())
         found = known[key]

@@ -10,7 +10,7 @@ import functools
 import itertools
 import math
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import get_args
 
 import numpy as np
@@ -18,15 +18,23 @@ from numpy.typing import NDArray
 
 from worldloop.atlas.atlas import Atlas
 from worldloop.atlas.opening import is_closed, parse_closing_days
-from worldloop.atlas.records import Activity, DayKind
-from worldloop.atlas.seasons import SEASONS, is_warm, may_snow, season_of, seasons_of
+from worldloop.atlas.records import Activity, City, DayKind
+from worldloop.atlas.seasons import (
+    SEASONS,
+    is_warm,
+    may_snow,
+    season_of,
+    temperature_of,
+)
 from worldloop.errors import MalformedRecordError, UnknownKeyError
 from worldloop.scenes.draws import purpose_key
-from worldloop.scenes.people import PUBLIC_ROLES
-from worldloop.scenes.places import PlaceBook
+from worldloop.scenes.people import PUBLIC_ROLES, dressed_for
+from worldloop.scenes.places import TEMPERATURES, PlaceBook
 from worldloop.scenes.scene import SKETCH_CAMERAS, Camera, Crowd, Daypart, Weather
 from worldloop.scenes.shared_rows import SharedRows
 from worldloop.scenes.sun import sun_elevations, utc_offsets_h
+from worldloop.scenes.things import VOCABULARY
+from worldloop.scenes.weather import MONTHS, weather_of_months
 
 YEAR = 2026
 QUARTERS = 96  # of an hour, a day
@@ -69,9 +77,17 @@ class Space:
         institutions: Keys of the institutions.
         categories: Keys of the content categories.
         has: bool (cities, institutions), whether the place exists and some season suits it.
-        weather: uint8 (cities, seasons, weathers), weights of the weathers that can be.
+        weather: uint8 (cities, months, weathers), chances of the weathers that can be, per cent.
+        season_weather: uint16 (cities, seasons, weathers), their sums over the months of a season.
+        may_snow: bool (cities, seasons), whether snow may lie.
+        temperatures: uint8 (cities, seasons), codes of how warm it is.
+        dress: uint8 (cities, seasons), codes of how warmly the public dresses.
+        needs_warmth: bool (institutions), whether people undress there.
+        is_drawn: bool (institutions), whether a grammar draws what is shown there.
         action_cells: uint32 (institutions, cameras, categories), a bit for each cell in which some
             activity of the category can be shown, whatever the weather and season.
+        dates: ISO dates of the days of the year.
+        months: Of the days of the year, 0 is January.
         seasons: uint8 (cities, days) of the year; filled by `prepare`.
         day_kinds: uint8 (cities, days); filled by `prepare`.
         holidays: Names of the holidays of a prepared city, by day of the year.
@@ -104,16 +120,52 @@ class Space:
             dt.date.fromordinal(day)
             for day in range(self.first_day, dt.date(year + 1, 1, 1).toordinal())
         )
+        self.months = np.array([day.month - 1 for day in self.days])
+        self.dates = tuple(day.isoformat() for day in self.days)
         self.cities, self.institutions = tuple(atlas.cities), tuple(atlas.institutions)
         self.city_codes = {key: code for code, key in enumerate(self.cities)}
         self.institution_codes = {key: code for code, key in enumerate(self.institutions)}
+        self.latitudes = np.array([city.latitude_deg for city in atlas.cities.values()])
+        self.longitudes = np.array([city.longitude_deg for city in atlas.cities.values()])
+        self._rule(atlas)
+        self._make_room()
+        self.book = PlaceBook(self.atlas, self.cities, self.institutions)
+        self.place_codes: dict[str, tuple[int, int]] = {}
+        self.known_activities: dict[int, tuple[Activity, ...]] = {}
+        self.activity_groups: dict[tuple[int, ...], tuple[Activity, ...]] = {}
+
+    def _rule(self, atlas: Atlas) -> None:
+        """What climates, institutions and crowd profiles decide."""
         without = [k for k, kind in atlas.institutions.items() if not atlas.activities(k)]
         self.categories = (*atlas.categories, *([""] if without else []))
-        places = len(self.cities), len(self.institutions)
-        num_days = len(self.days)
-        self.weather = self._weather()
+        self.weather = self._weather(atlas)
+        self.season_weather = self._season_weather()
+        self.may_snow = self._of_seasons(may_snow).astype(bool)
+        self.temperatures = self._of_seasons(
+            lambda city, season: TEMPERATURES.index(temperature_of(city, season))
+        )
+        self.dress = self._of_seasons(
+            lambda city, season: TEMPERATURES.index(dressed_for(city, season))
+        )
+        self.is_drawn = np.isin(self.institutions, list(VOCABULARY))
+        self.needs_warmth = np.array([kind.needs_warmth for kind in atlas.institutions.values()])
         self.has = self._has()
         self.activities, self.action_cells = self._actions()
+        profiles = list(atlas.crowd_profiles)
+        self.profile_of = np.array(
+            [profiles.index(kind.crowd) for kind in atlas.institutions.values()]
+        )
+        self.levels = np.array(
+            [
+                [[int(level) for level in profile.levels[kind]] for kind in DAY_KINDS]
+                for profile in atlas.crowd_profiles.values()
+            ],
+            np.uint8,
+        )
+
+    def _make_room(self) -> None:
+        """Tables that `prepare` fills."""
+        places, num_days = (len(self.cities), len(self.institutions)), len(self.days)
         self.seasons = np.zeros((places[0], num_days), np.uint8)
         self.day_kinds = np.zeros((places[0], num_days), np.uint8)
         self.holidays: dict[int, tuple[str, ...]] = {}
@@ -124,23 +176,7 @@ class Space:
         self.open_days = SharedRows(places, num_days, np.uint16)
         self.num_open = np.zeros(places, np.uint16)
         self.opens, self.closes = np.zeros(places, np.uint8), np.zeros(places, np.uint8)
-        profiles = list(atlas.crowd_profiles)
-        self.levels = np.array(
-            [
-                [[int(level) for level in profile.levels[kind]] for kind in DAY_KINDS]
-                for profile in atlas.crowd_profiles.values()
-            ],
-            np.uint8,
-        )
-        self.book = PlaceBook()
-        self.place_codes: dict[str, tuple[int, int]] = {}
         self.place_keys = np.zeros(places, np.uint64)
-        self.known_activities: dict[int, tuple[Activity, ...]] = {}
-        self.activity_groups: dict[tuple[int, ...], tuple[Activity, ...]] = {}
-        self.latitudes = np.array([city.latitude_deg for city in atlas.cities.values()])
-        self.longitudes = np.array([city.longitude_deg for city in atlas.cities.values()])
-        kinds = atlas.institutions.values()
-        self.profile_of = np.array([profiles.index(kind.crowd) for kind in kinds])
 
     def prepare(self, city: int) -> None:
         """Fill the tables of a city."""
@@ -228,15 +264,25 @@ class Space:
         warm = np.array([is_warm(place, season) for season in SEASONS])
         return np.asarray(warm[self.seasons[city]], bool)
 
-    def _weather(self) -> Codes:
-        weights = np.zeros((len(self.cities), len(SEASONS), len(WEATHERS)), np.uint8)
+    def _weather(self, atlas: Atlas) -> Codes:
+        """Weathers of each month; cities of equal climates, north or south, share the work."""
+        return np.array(
+            [weather_of_months(atlas, city) for city in atlas.cities.values()], np.uint8
+        )
+
+    def _season_weather(self) -> NDArray[np.uint16]:
+        """Weathers of each season: those of its months together."""
+        chances = np.zeros((len(self.cities), len(SEASONS), len(WEATHERS)), np.uint16)
         for code, place in enumerate(self.atlas.cities.values()):
-            for season in seasons_of(place):
-                row = self.atlas.weather_weights(place.koeppen, season)
-                weights[code, SEASONS.index(season)] = row
-                if not may_snow(place, season):
-                    weights[code, SEASONS.index(season), WEATHERS.index("snow")] = 0
-        return weights
+            for month, row in zip(MONTHS, self.weather[code], strict=True):
+                season = season_of(place, dt.date(self.year, month, 1))
+                chances[code, SEASONS.index(season)] += row
+        return chances
+
+    def _of_seasons(self, rule: Callable[[City, str], int]) -> Codes:
+        """What a rule says of each city in each season, shape (cities, seasons)."""
+        cities = self.atlas.cities.values()
+        return np.array([[rule(city, season) for season in SEASONS] for city in cities], np.uint8)
 
     def _actions(self) -> tuple[list[list[list[Activity]]], Bits]:
         """Activities by institution and category, and the cells in which each camera shows some in any weather."""
@@ -335,7 +381,7 @@ class Possible:
         self.time = (
             time & chosen["season"][:, None, None] & chosen["daypart"][:, None] & chosen["crowd"]
         )
-        self.weather = (space.weather[city] > 0) & chosen["weather"]
+        self.weather = (space.season_weather[city] > 0) & chosen["weather"]
         action = _unpacked(space.action_cells[institution]).reshape(
             len(CAMERAS), len(space.categories), *shape
         )

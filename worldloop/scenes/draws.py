@@ -111,6 +111,15 @@ def span(number: int, low: int, high: int) -> int:
     return low + ((number * (high - low + 1)) >> 32)
 
 
+def spans(
+    numbers: NDArray[np.unsignedinteger], low: ArrayLike, high: ArrayLike
+) -> NDArray[np.int64]:
+    """`span` of whole arrays."""
+    lowest = np.asarray(low)
+    sizes = np.asarray(high) - lowest + 1
+    return np.asarray(lowest + ((numbers.astype(np.int64) * sizes) >> 32))
+
+
 def chance(number: int, percent: int) -> bool:
     """True for some per cent of all numbers."""
     return number * 100 < percent << 32

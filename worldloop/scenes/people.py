@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from worldloop.atlas.records import Institution
-from worldloop.atlas.seasons import Temperature
+from worldloop.atlas.records import City, Institution
+from worldloop.atlas.seasons import Temperature, temperature_of
 from worldloop.scenes.draws import chance, pick, span
 from worldloop.scenes.scene import Crowd, Dress, Role
 
@@ -39,12 +39,16 @@ ELSEWHERE: Mapping[str, Mapping[Crowd, Span]] = {
     "indoor": {"sparse": (1, 3), "lively": (4, 9), "crowded": (11, 20)},
 }
 NOBODY: Span = (0, 0)
+_NOT_NEEDED: tuple[tuple[str, ...], tuple[str, ...]] = (), ()
 CLOTHES: Mapping[Temperature, tuple[Dress, ...]] = {  # everyone of a role wears the same kind
     "cold": (Dress("coat"),),
     "cool": (Dress("jacket"), Dress("jacket"), Dress("coat")),
     "warm": (Dress("shirt"), Dress("shirt"), Dress("jacket")),
     "hot": (Dress("shirt"), Dress("shirt"), Dress("shirt", "shorts")),
 }
+OUTERWEAR = frozenset({"coat", "jacket"})
+"""Tops that the public leaves at home where it is hot, indoors too."""
+_HOT_ALL_YEAR_DEG, _MILD_WINTER_DEG = 20.0, 22.0  # of latitude, in hot dry climates
 COMPANIONS: Mapping[str, tuple[str, ...]] = {  # who else is among the public, beside its roles
     "street": ("commuter", "shopper", "student", "tourist"),
     "zoo": ("child",),
@@ -108,6 +112,36 @@ class Company:
     night_staff: tuple[str, ...]
 
 
+def dressed_for(city: City, season: str) -> Temperature:
+    """How warmly the public dresses: after the temperature, and more lightly in hot dry tropics.
+
+    Steppes and deserts of class `h` have no winter in which one wears a jacket near the equator. Those of
+    South America do, as they lie along a cold current.
+    """
+    warmth, latitude_deg = temperature_of(city, season), abs(city.latitude_deg)
+    if city.koeppen not in ("BSh", "BWh") or city.continent == "SA":
+        return warmth
+    if latitude_deg < _HOT_ALL_YEAR_DEG:
+        return "hot"
+    if latitude_deg < _MILD_WINTER_DEG:
+        return "warm" if season == "winter" else "hot"
+    return warmth
+
+
+def lighter(wardrobe: Mapping[str, tuple[Dress, ...]]) -> dict[str, tuple[Dress, ...]]:
+    """A wardrobe without the public's coats and jackets, where something else is left.
+
+    Example:
+        >>> lighter({"visitor": (Dress("jacket"), Dress("shirt")), "guard": (Dress("jacket"),)})["visitor"]
+        (Dress(top='shirt', bottom='trousers', head='none', color=''),)
+    """
+    return {
+        role: tuple(one for one in dresses if role not in PUBLIC_ROLES or one.top not in OUTERWEAR)
+        or dresses
+        for role, dresses in wardrobe.items()
+    }
+
+
 def company_of(kind: Institution) -> Company:
     """Who may be at an institution: patients are the public of a hospital, else its first role is."""
     public = "patient" if "patient" in kind.roles else kind.roles[0]
@@ -139,23 +173,24 @@ def roles_of(
 
     Args:
         company: Who may be there.
-        wardrobe: What each role may wear there.
+        wardrobe: What each role may wear there, `lighter` where it is hot.
         crowd: How full it is.
-        temperature: How warmly the public dresses outdoors.
+        temperature: How warmly the public dresses outdoors, by `dressed_for`.
         needed: Roles that the activity needs.
         numbers: At least 14 random numbers below 2**32.
         is_night: Whether those who work by day have gone home.
     """
-    guests, workers = _split(needed)
+    guests, workers = _split(needed) if needed else _NOT_NEEDED
     cast = _public(company, crowd, guests, numbers)
     cast += _staff(company, crowd, workers, numbers, is_night=is_night)
-    roles, place = [], 7
-    for name, count, action in cast:
-        if company.outdoors and name in PUBLIC_ROLES:
-            dress = pick(numbers[place], CLOTHES[temperature])
+    clothes = CLOTHES[temperature] if company.outdoors else None
+    roles = []
+    for number, (name, count, action) in zip(numbers[7:], cast, strict=False):
+        if clothes and name in PUBLIC_ROLES:
+            choices: Sequence[Dress] = clothes
         else:
-            dress = pick(numbers[place], wardrobe.get(name) or wardrobe[company.public])
-        place += 1
+            choices = wardrobe.get(name) or wardrobe[company.public]
+        dress = choices[number * len(choices) >> 32]  # as `pick`, without a call for each role
         key = name, count, action, id(dress)
         role = _ROLES.get(key)
         if role is None or role.dress is not dress:

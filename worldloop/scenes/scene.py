@@ -172,19 +172,18 @@ class Scene:
     def to_record(self) -> dict[str, Any]:
         """The JSON record; one of version 1 has the fields of version 1, so its id stands."""
         # Written out, since this is several times as fast as `dataclasses.asdict`.
-        record: dict[str, Any] = {
-            **self.__dict__,
-            "roles": tuple([_role_record(role) for role in self.roles]),
-            "subjects": tuple(
-                [{"kind": s.kind, "count": s.count, "trait": s.trait} for s in self.subjects]
-            ),
-            "signs": tuple(
-                [{"word": s.word, "text": s.text, "language": s.language} for s in self.signs]
-            ),
-            "style": {**self.style},
-            "details": tuple([{"slot": d.slot, "says": d.says} for d in self.details]),
-            "drive": asdict(self.drive) if self.drive else None,
-        }
+        record: dict[str, Any] = self.__dict__.copy()
+        record["roles"] = tuple([_role_record(role) for role in self.roles])
+        record["subjects"] = tuple(
+            [{"kind": s.kind, "count": s.count, "trait": s.trait} for s in self.subjects]
+        )
+        record["signs"] = tuple(
+            [{"word": s.word, "text": s.text, "language": s.language} for s in self.signs]
+        )
+        record["style"] = self.style.copy()
+        record["details"] = tuple([{"slot": d.slot, "says": d.says} for d in self.details])
+        if self.drive:
+            record["drive"] = asdict(self.drive)
         if self.scene_version > 1:
             return record
         return {name: value for name, value in record.items() if name not in _SINCE_2}

@@ -124,22 +124,14 @@ def _directions(num_dimensions: int) -> NDArray[np.uint64]:
 def _decide(
     space: Space, points: NDArray[np.uint64], *, sketch: bool
 ) -> dict[str, NDArray[np.int64]]:
-    """The code of each dimension, evenly over the values that are possible given those before it."""
+    """The code of each dimension, evenly over the values that are possible given those before it.
+
+    Weathers alone are as likely as the climate has them in the season.
+    """
     at = dict(zip(ORDER, points.T, strict=True))
     city = below(at["city"], len(space.cities))
-    for code in np.unique(city).tolist():
-        space.prepare(code)
-    actions = space.action_cells
-    kinds = np.ones(len(space.institutions), bool)
-    if sketch:
-        kinds = np.isin(space.institutions, list(GRAMMARS))
-        actions = actions * np.isin(CAMERAS, SKETCH_CAMERAS).astype(np.uint32)[:, None]
-    reach = np.bitwise_or.reduce(actions.reshape(len(actions), -1), axis=1)
-    # (n, institutions, seasons): cells that a season has at a place, and that something can be shown in
-    cells = space.season_cells[city] & reach[:, None]
-    institution = _inverse(at["institution"], cells.any(axis=2) & kinds)
+    institution, cells, actions = _decide_institution(space, city, at["institution"], sketch=sketch)
     rows = np.arange(len(city))
-    cells, actions = cells[rows, institution], actions[institution]
     season = _inverse(at["season"], cells != 0)
     bits = np.arange(len(DAYPARTS) * len(CROWDS), dtype=np.uint32)
     open_cells = ((cells[rows, season][:, None] >> bits) & 1 == 1).reshape(
@@ -150,8 +142,6 @@ def _decide(
     cell = (daypart * len(CROWDS) + crowd).astype(np.uint32)
     shown = (actions >> cell[:, None, None]) & 1 == 1
     camera = _inverse(at["camera"], shown.any(axis=2))
-    category = _inverse(at["category"], shown[rows, camera])
-    weather = _inverse(at["weather"], space.weather[city, season] > 0)
     return {
         "city": city,
         "institution": institution,
@@ -159,13 +149,33 @@ def _decide(
         "daypart": daypart,
         "crowd": crowd,
         "camera": camera,
-        "category": category,
-        "weather": weather,
+        "category": _inverse(at["category"], shown[rows, camera]),
+        "weather": _inverse(at["weather"], space.season_weather[city, season]),
     }
 
 
-def _inverse(point: NDArray[np.uint64], allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The value at a point of the even distribution over the allowed ones, shape (n,)."""
-    sums = allowed.cumsum(axis=1)
+def _decide_institution(
+    space: Space, city: NDArray[np.int64], point: NDArray[np.uint64], *, sketch: bool
+) -> tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.uint32]]:
+    """Institutions, their cells that can be shown, shape (n, seasons), and the actions there."""
+    for code in np.unique(city).tolist():
+        space.prepare(code)
+    actions = space.action_cells
+    kinds = np.ones(len(space.institutions), bool)
+    if sketch:
+        kinds = np.isin(space.institutions, list(GRAMMARS))
+        actions = actions * np.isin(CAMERAS, SKETCH_CAMERAS).astype(np.uint32)[:, None]
+    reach = np.bitwise_or.reduce(actions.reshape(len(actions), -1), axis=1)
+    # (n, institutions, seasons): cells that a season has at a place, and that something can be shown in
+    cells = space.season_cells[city] & reach[:, None]
+    institution = _inverse(point, cells.any(axis=2) & kinds)
+    return institution, cells[np.arange(len(city)), institution], actions[institution]
+
+
+def _inverse(
+    point: NDArray[np.uint64], weights: NDArray[np.bool_] | NDArray[np.integer]
+) -> NDArray[np.int64]:
+    """The value at a point of the distribution by weights, shape (n,); bool for an even one."""
+    sums = weights.cumsum(axis=1)
     chosen = below(point, np.maximum(sums[:, -1], 1))
     return np.asarray((sums > chosen[:, None]).argmax(axis=1), np.int64)

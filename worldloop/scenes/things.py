@@ -1,12 +1,31 @@
-"""What is in a scene beside people: subjects, signs, style, details, and the road of a drive."""
+"""What is in a scene beside people: subjects, signs, style, details, and the road of a drive.
+
+What every place has is chosen for many scenes at once, from the menus of `places.PlaceBook`; what the
+grammars draw, and roads, for one after the other.
+"""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from worldloop.atlas.records import Sign
-from worldloop.atlas.seasons import may_snow
-from worldloop.scenes.draws import chance, pick, sample, span
-from worldloop.scenes.places import DENSITY_OF, LABELLED, OpenRoad, PlaceFacts
-from worldloop.scenes.scene import Crowd, Daypart, Detail, Drive, Subject
+from worldloop.scenes.draws import chance, pick, sample, span, spans
+from worldloop.scenes.menus import NONE, Rows
+from worldloop.scenes.places import (
+    ALIVE,
+    DENSITY_OF,
+    FIRST_SIGNS,
+    GROWING,
+    PROPS,
+    SIGNS,
+    SLOTS,
+    OpenRoad,
+    PlaceBook,
+    PlaceFacts,
+)
+from worldloop.scenes.scene import Crowd, Detail, Drive, Subject
 
 SPECIES = (
     *("elephant", "giraffe", "zebra", "lion", "tiger", "bear", "camel", "rhinoceros"),
@@ -58,6 +77,37 @@ SHARE_OF_SPEED: Mapping[str, tuple[int, int]] = {  # per cent of a road's range 
     "queueing": (0, 100),
 }
 QUEUE_KMH = 5, 20  # own speed in a queue, on any road
+Numbers = NDArray[np.unsignedinteger]
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What of decorum and of nature there is in some scenes, arrays of shape (n,).
+
+    Attributes:
+        crowds: Codes of how full it is.
+        temperatures: Codes of how warm it is.
+        is_snowy: Whether snow may lie.
+        is_night: Whether it is night.
+    """
+
+    crowds: Rows
+    temperatures: Rows
+    is_snowy: NDArray[np.bool_]
+    is_night: NDArray[np.bool_]
+
+
+def props_of(book: PlaceBook, places: Rows, numbers: Numbers) -> list[tuple[Subject, ...]]:
+    """What places without a grammar show: three to five of their props.
+
+    Args:
+        book: Where the menus are.
+        places: Their rows of the menus, shape (n, columns).
+        numbers: Random, below 2**32, shape (n, 9).
+    """
+    chosen = book.props.sample(places[:, PROPS], numbers[:, 0], spans(numbers[:, 1], 3, 5))
+    kinds = np.where(chosen == NONE, 0, book.props.items[chosen])
+    return book.subjects.tuples(book.subjects.pick(kinds, numbers[:, 2 : 2 + kinds.shape[1]]))
 
 
 def subjects_of(
@@ -67,7 +117,7 @@ def subjects_of(
     numbers: Sequence[int],
     road: OpenRoad | None = None,
 ) -> tuple[Subject, ...]:
-    """What the place shows: what its grammar knows, or props of the atlas.
+    """What a place shows, from what its grammar draws.
 
     Args:
         facts: Of the place.
@@ -81,11 +131,7 @@ def subjects_of(
             found = _traffic_and_trees(facts, crowd, numbers)
             return _along(road, found) if road else found
         case "hospital":
-            most = max(facts.company.spans[crowd][1], num_patients, 2)
-            beds = span(numbers[0], most, 8)
-            stands = span(numbers[1], 2, min(6, beds))
-            ward = Subject("bed", beds), Subject("infusion stand", stands), Subject("curtain", beds)
-            return *ward, Subject(pick(numbers[2], EQUIPMENT), span(numbers[3], 1, 2))
+            return _ward(max(facts.company.spans[crowd][1], num_patients, 2), numbers)
         case "zoo":
             return _animals(numbers)
         case "museum":
@@ -93,18 +139,27 @@ def subjects_of(
             exhibits = zip(kinds, numbers[3:], strict=False)
             shown = [Subject(kind, span(number, 1, 3)) for kind, number in exhibits]
             return Subject("painting", span(numbers[2], 8, 16)), *shown
-        case "amusement_park":
-            rides = sample(numbers[0], RIDES, span(numbers[1], 2, 3))
-            counts = (("stall", 3, 6), ("balloon", 4, 12), ("tree", 6, 14), ("bench", 2, 5))
-            counted = zip(counts, numbers[2:], strict=False)
-            return (
-                *(Subject(ride, 1) for ride in rides),
-                *(Subject(kind, span(number, low, high)) for (kind, low, high), number in counted),
-            )
         case _:
-            props = sample(numbers[0], facts.props, span(numbers[1], 3, 5))
-            things = zip(props, numbers[2:], strict=False)
-            return tuple([pick(number, counts) for counts, number in things])
+            return _fair(numbers)
+
+
+def _ward(most: int, numbers: Sequence[int]) -> tuple[Subject, ...]:
+    """Beds with their curtains, stands and one kind of equipment."""
+    beds = span(numbers[0], most, 8)
+    stands = span(numbers[1], 2, min(6, beds))
+    ward = Subject("bed", beds), Subject("infusion stand", stands), Subject("curtain", beds)
+    return *ward, Subject(pick(numbers[2], EQUIPMENT), span(numbers[3], 1, 2))
+
+
+def _fair(numbers: Sequence[int]) -> tuple[Subject, ...]:
+    """Two or three rides, and what stands between them."""
+    rides = sample(numbers[0], RIDES, span(numbers[1], 2, 3))
+    counts = (("stall", 3, 6), ("balloon", 4, 12), ("tree", 6, 14), ("bench", 2, 5))
+    counted = zip(counts, numbers[2:], strict=False)
+    return (
+        *(Subject(ride, 1) for ride in rides),
+        *(Subject(kind, span(number, low, high)) for (kind, low, high), number in counted),
+    )
 
 
 def _traffic_and_trees(
@@ -152,23 +207,35 @@ def _animals(numbers: Sequence[int]) -> tuple[Subject, ...]:
 
 
 def signs_of(
-    facts: PlaceFacts,
-    subjects: Sequence[Subject],
-    numbers: Sequence[int],
-    road: OpenRoad | None = None,
-) -> tuple[Sign, ...]:
-    """The institution's own sign, those that name what is shown, then some others; 2 numbers.
+    book: PlaceBook, places: Rows, fewest: Rows, roads: Mapping[int, OpenRoad], numbers: Numbers
+) -> list[tuple[Sign, ...]]:
+    """The institution's own sign and those that are always there, then some others.
 
-    A road without pavements has one or two of its own.
+    Roads without pavements have one or two of their own, and nothing else.
+
+    Args:
+        book: Where the menus are.
+        places: Rows of the menus, shape (n, columns).
+        fewest: How many others there are at least, shape (n,); one more is as likely.
+        roads: Those without pavements, by the number of the scene.
+        numbers: Random, below 2**32, shape (n, 2).
     """
-    if road:
-        return tuple(sample(numbers[1], road.signs, span(numbers[0], 1, 2)))
-    key, named = facts.kind.key, facts.signs_always
-    if key in LABELLED:
-        kinds = [subject.kind.replace(" ", "_") for subject in subjects]
-        named = tuple([facts.signs[kind] for kind in kinds if kind in facts.signs])
-    count = span(numbers[0], 4, 5) if key == "street" else span(numbers[0], 1, 2)
-    return (*facts.own_sign, *named, *sample(numbers[1], facts.signs_sometimes, count))
+    first, others, fewest = places[:, FIRST_SIGNS].copy(), places[:, SIGNS].copy(), fewest.copy()
+    for row, road in roads.items():
+        first[row], others[row], fewest[row] = 0, road.signs, 1
+    counts = spans(numbers[:, 0], fewest, fewest + 1)
+    some = book.signs.sample(others, numbers[:, 1], counts)
+    return book.signs.tuples(np.concatenate([book.signs.whole(first), some], axis=1))
+
+
+def labelled(
+    facts: PlaceFacts, signs: tuple[Sign, ...], subjects: Sequence[Subject]
+) -> tuple[Sign, ...]:
+    """Signs of a place, those that name what is shown after its own."""
+    words = [subject.kind.replace(" ", "_") for subject in subjects]
+    named = [facts.labels[word] for word in words if word in facts.labels]
+    num_own = 1 if facts.kind.own_word else 0
+    return (*signs[:num_own], *named, *signs[num_own:])
 
 
 def style_of(
@@ -189,29 +256,37 @@ def style_of(
 
 
 def details_of(
-    facts: PlaceFacts,
-    season: str,
-    daypart: Daypart,
-    crowd: Crowd,
-    numbers: Sequence[int],
-    road: OpenRoad | None = None,
-) -> tuple[Detail, ...]:
-    """One value each of some decorum slots, then plants and animals that live there; 8 numbers.
+    book: PlaceBook,
+    places: Rows,
+    situation: Situation,
+    roads: Mapping[int, OpenRoad],
+    numbers: Numbers,
+) -> list[tuple[Detail, ...]]:
+    """One value each of three or four slots of decorum, then plants and animals that live there.
 
     Beside a road without pavements two things of its own stand for decorum, and animals are not seen.
+
+    Args:
+        book: Where the menus are.
+        places: Rows of the menus, shape (n, columns).
+        situation: What of decorum and of nature there is.
+        roads: Those without pavements, by the number of the scene.
+        numbers: Random, below 2**32, shape (n, 8).
     """
-    plants = facts.hardy_plants if may_snow(facts.city, season) else facts.plants
-    animals = facts.animals[facts.temperatures[season], daypart == "night"]
-    if road:
-        details, animals = list(sample(numbers[0], road.roadside, 2)), ()
-    else:
-        slots = sample(numbers[0], facts.details[crowd], span(numbers[1], 3, 4))
-        details = [pick(number, values) for values, number in zip(slots, numbers[2:], strict=False)]
-    if plants:
-        details.append(pick(numbers[6], plants))
-    if animals and (not plants or numbers[7] & 1):
-        details.append(pick(numbers[7], animals))
-    return tuple(details)
+    every, counts = np.arange(len(places)), spans(numbers[:, 1], 3, 4)
+    slots = book.slots.sample(places[every, SLOTS + situation.crowds], numbers[:, 0], counts)
+    kinds = np.where(slots == NONE, 0, book.slots.items[slots])
+    values = book.details.pick(kinds, numbers[:, 2 : 2 + kinds.shape[1]])
+    plants = book.details.pick(places[every, GROWING + situation.is_snowy], numbers[:, 6])
+    alive = ALIVE + 2 * situation.temperatures + situation.is_night
+    animals = book.details.pick(places[every, alive], numbers[:, 7])
+    animals[(plants != NONE) & (numbers[:, 7] & 1 == 0)] = NONE
+    if roads:
+        rows = np.array(list(roads))
+        beside = np.array([road.roadside for road in roads.values()])
+        values[rows], animals[rows] = NONE, NONE
+        values[rows, :2] = book.details.sample(beside, numbers[rows, 0], np.full(len(rows), 2))
+    return book.details.tuples(np.column_stack([values, plants, animals]))
 
 
 def drive_of(facts: PlaceFacts, crowd: Crowd, numbers: Sequence[int]) -> Drive:

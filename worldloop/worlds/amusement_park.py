@@ -245,7 +245,16 @@ def _stall(
         [(-1.1, -w, 0), (-1.1, -w, 0), (-1.1, w - 0.1, 0)],
         [(-1.0, w, 2.6), (1.0, -w + 0.1, 2.6), (1.0, w, 2.6)],
     )
-    put(back, Material.MATTE, tuple(min(0.9, 0.5 + 0.4 * c) for c in color))  # type: ignore[arg-type]
+    put(back, Material.WOOD, tuple(0.26 + 0.34 * c for c in color))  # type: ignore[arg-type]
+    skirting = boxes(
+        [(-1.0, -w - 0.03, 0), (-1.0, w, 0), (-1.13, -w, 0)],
+        [(0.75, -w, 1.0), (0.75, w + 0.03, 1.0), (-1.1, w, 1.0)],
+    )
+    put(skirting, Material.STRIPE, color)
+    ledge = boxes(
+        [(-1.0, -w - 0.06, 1.0), (-1.0, w - 0.1, 1.0)], [(0.75, -w, 1.07), (0.75, w + 0.06, 1.07)]
+    )
+    put(ledge, Material.WOOD, palette.linear("#a9794c"))
     posts = boxes(
         [(1.05, s * w - 0.06, 0) for s in (-1, 1)], [(1.17, s * w + 0.06, 2.6) for s in (-1, 1)]
     )

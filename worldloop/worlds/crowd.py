@@ -14,7 +14,7 @@ from worldloop.worlds.world import Track
 
 CAMERA_GAP_M, WALKER_GAP_M, WALL_GAP_M = 1.3, 0.9, 0.3
 _SAMPLE_S = 0.125
-_DRAWS, _ROUNDS = 40, 6
+_DRAWS, _ROUNDS = 40, 24
 Route = Sequence[tuple[float, float]]
 
 

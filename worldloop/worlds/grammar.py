@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Callable
 from functools import partial
 
-from worldloop.errors import UnknownKeyError
+from worldloop.errors import MalformedRecordError, UnknownKeyError
 from worldloop.recipes import Recipe
 from worldloop.scenes.scene import SKETCH_CAMERAS, Scene
 from worldloop.worlds.world import World
@@ -25,6 +25,21 @@ GRAMMARS: dict[str, Callable[[Recipe], World]] = {
 def is_sketchable(scene: Scene) -> bool:
     """Whether the procedural renderer can show a scene: a grammar builds its place and plays its camera path."""
     return scene.institution in GRAMMARS and scene.camera in SKETCH_CAMERAS
+
+
+def not_sketchable(place: str) -> MalformedRecordError:
+    """The error for a place that is asked for as a sketch and that no grammar builds.
+
+    Args:
+        place: As it was asked for, e.g. `tokyo/library`.
+    """
+    return MalformedRecordError(
+        "place",
+        place,
+        f"an institution that the sketch renderer draws: {', '.join(sorted(GRAMMARS))}",
+        "Choose one of these; others need a world model that takes no control from sketches "
+        "(`worldloop run --world-model <name>` without --control; `worldloop models list` has the names).",
+    )
 
 
 def build_world(recipe: Recipe) -> World:

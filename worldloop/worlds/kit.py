@@ -29,6 +29,8 @@ from worldloop.worlds.shapes import (
 from worldloop.worlds.stage import Stage
 
 CROWN_LOW_M = 2.6
+CROWN_FROM = 0.42  # of the height of a tree, where that is above CROWN_LOW_M
+CROWN_REACH_M = 2.9  # no crown of a tree of the usual height reaches farther from its trunk
 LAMP_LIGHT: Color = (36.0, 25.0, 14.0)
 IRON = palette.linear("#23282b")
 _TRUNK = palette.linear("#5b4634")
@@ -111,28 +113,31 @@ def _broadleaf(
     if stage.scene.season == "autumn" and leaves[0] > 1.6 * leaves[1]:
         name = "a tree with red autumn leaves"
     tree = stage.instance(SemanticClass.VEGETATION, phrase or name)
-    spread = 0.26 * height
-    centre = max(CROWN_LOW_M + 0.50 * spread, height - spread)
+    spread = 0.27 * height
+    low = max(CROWN_LOW_M, CROWN_FROM * height)
+    centre, tall = (low + height) / 2, (height - low) / 2
     trunk = loft([(0, 0.20, 0.20), (0.5, 0.14, 0.14), (centre, 0.085, 0.085)], num_sides=7)
     stage.put(trunk, material=Material.BARK, color=_TRUNK, instance=tree, at=at)
     turn = rng.uniform(0, 2 * np.pi)
     for k in range(4):
-        a, rise = turn + k * np.pi / 2, float(rng.uniform(0.1, 0.6))
-        tip = (0.55 * spread * math.cos(a), 0.55 * spread * math.sin(a), centre + rise * spread)
-        limb = tube([(0, 0, centre - 0.9), tip], 0.05, num_sides=4)
+        a, rise = turn + k * np.pi / 2, float(rng.uniform(0.0, 0.4))
+        tip = (0.6 * spread * math.cos(a), 0.6 * spread * math.sin(a), centre + rise * tall)
+        limb = tube([(0, 0, low - 0.3), tip], 0.05, num_sides=4)
         stage.put(limb, material=Material.BARK, color=_TRUNK, instance=tree, at=at)
-    for k in range(11):
-        a, out = turn + k * 2.4, (0.0 if k == 0 else float(rng.uniform(0.5, 0.78)))
-        r = spread * float(rng.uniform(0.36, 0.54) if k else 0.66)
-        z = centre + spread * (0.34 if k == 0 else float(rng.uniform(-0.1, 0.8 - 0.5 * out)))
-        z = max(z, CROWN_LOW_M + 0.75 * r)
-        low = np.array([out * spread * math.cos(a), out * spread * math.sin(a), z])
+    for k in range(11):  # the middle, then ten around it from the lowest to the highest
+        a, level, out = turn + k * 2.4, 0.0, 0.0
+        if k:
+            level = (k - 5.5) / 5.0 + float(rng.uniform(-0.1, 0.1))
+            out = 0.72 * math.sqrt(max(0.1, 1.0 - level**2)) * float(rng.uniform(0.8, 1))
+        r = spread * float(rng.uniform(0.42, 0.56) if k else 0.72) * (1.0 - 0.22 * max(level, 0.0))
+        z = max(centre + level * (tall - 0.7 * r), CROWN_LOW_M + 0.75 * r)
+        middle = np.array([out * spread * math.cos(a), out * spread * math.sin(a), z])
         stage.put(
             _clump(rng, r),
             material=Material.FOLIAGE,
             color=tinted(leaves, rng, 0.14),
             instance=tree,
-            at=np.asarray(at) + low,
+            at=np.asarray(at) + middle,
         )
     return tree
 
@@ -219,21 +224,25 @@ def _spire(radius: float) -> Primitive:
 
 def _bare(stage: Stage, at: ArrayLike, rng: np.random.Generator, height: float, phrase: str) -> int:
     tree = stage.instance(SemanticClass.VEGETATION, phrase)
-    fork = 0.42 * height
-    limbs = [tube([(0, 0, 0), (0, 0, fork)], 0.13, num_sides=6)]
+    trunk = [
+        (0, 0.17, 0.17),
+        (0.5, 0.13, 0.13),
+        (0.5 * height, 0.10, 0.10),
+        (0.92 * height, 0.02, 0.02),
+    ]
+    limbs = [loft(trunk, num_sides=6)]
     turn = float(rng.uniform(0, 6.28))
-    for k in range(6):
-        a, out = turn + k * 1.05, float(rng.uniform(0.16, 0.26)) * height
-        elbow = np.array([0.5 * out * math.cos(a), 0.5 * out * math.sin(a), fork + 0.18 * height])
-        tip = np.array(
-            [out * math.cos(a), out * math.sin(a), fork + rng.uniform(0.4, 0.6) * height]
-        )
-        root = np.array([0, 0, fork - 0.1])
-        limbs.append(tube(np.stack([root, elbow, tip]), 0.055, num_sides=4))
-        for side in (-0.7, 0.7):
-            twig = tip + 0.16 * height * np.array([math.cos(a + side), math.sin(a + side), 0.7])
-            middle = 0.5 * (elbow + twig) + np.array([0, 0, 0.1])
-            limbs.append(tube(np.stack([elbow, middle, twig]), 0.028, num_sides=3))
+    for k in range(9):
+        level = 0.34 + 0.056 * k + float(rng.uniform(-0.02, 0.02))
+        a, long = turn + k * 2.4, float(rng.uniform(0.26, 0.34)) * (1.24 - level) * height
+        root, way = np.array([0, 0, level * height]), np.array([math.cos(a), math.sin(a), 0.62])
+        elbow = root + 0.45 * long * way
+        tip = root + long * (way + np.array([0, 0, float(rng.uniform(0.05, 0.3))]))
+        limbs.append(tube(np.stack([root, elbow, tip]), 0.035, num_sides=3))
+        for side in (-0.8, 0.7):
+            aside = np.array([math.cos(a + side), math.sin(a + side), float(rng.uniform(0.5, 1.0))])
+            limbs.append(tube(np.stack([elbow, elbow + 0.5 * long * aside]), 0.02, num_sides=3))
+            limbs.append(tube(np.stack([tip, tip + 0.3 * long * aside]), 0.014, num_sides=3))
     stage.put(joined(limbs), material=Material.BARK, color=_TRUNK, instance=tree, at=at)
     return tree
 

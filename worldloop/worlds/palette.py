@@ -71,11 +71,24 @@ CLOTHES: tuple[str, ...] = (
     *("orange", "amber", "green", "dark green", "mint", "teal", "pale blue", "sky blue", "blue"),
     *("navy", "purple", "lavender", "pink", "magenta"),
 )
+EVERYDAY: tuple[str, ...] = (  # what the public wears: plain shades more often than loud ones
+    *("white", "cream", "beige", "khaki", "olive", "brown", "black", "charcoal", "gray", "silver"),
+    *("navy", "navy", "charcoal", "gray", "pale blue", "blue", "sky blue", "maroon", "dark green"),
+    *("red", "orange", "amber", "green", "mint", "teal", "purple", "lavender", "pink", "white"),
+)
+OUTER: tuple[str, ...] = (  # jackets and coats
+    *("black", "charcoal", "charcoal", "navy", "navy", "olive", "khaki", "brown", "beige", "gray"),
+    *("maroon", "dark green", "blue", "red", "teal", "cream", "copper", "purple", "amber"),
+)
 TROUSERS: tuple[Color, ...] = tuple(
-    linear(c) for c in ("#23293a", "#2f3f5f", "#3a3a3c", "#4b4236", "#77705f", "#1f2023", "#52606d")
+    linear(c)
+    for c in (
+        *("#23293a", "#2f3f5f", "#3a3a3c", "#4b4236", "#77705f", "#1f2023", "#52606d", "#44597c"),
+        *("#8d8672", "#a89a7c", "#5d6247", "#5b2f30", "#6f8199", "#b5b3ab"),
+    )
 )
 SHOES: tuple[Color, ...] = tuple(
-    linear(c) for c in ("#1a1a1c", "#3a281c", "#d9d7d2", "#5a3a24", "#2b3242")
+    linear(c) for c in ("#1a1a1c", "#3a281c", "#c9c7c2", "#5a3a24", "#2b3242", "#8a3a34", "#6e6a62")
 )
 SKINS: tuple[Color, ...] = tuple(
     linear(c)

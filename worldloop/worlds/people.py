@@ -33,6 +33,17 @@ SEAT_TO_HIP_M, MATTRESS_TO_HIP_M = 0.08, 0.11
 _GARMENTS = {"scrubs": "{color} scrubs"}
 _LONG_SLEEVES = ("coat", "uniform", "jacket", "robe", "hi-vis vest")
 _CHILDREN = ("child", "pupil", "toddler", "kid")
+_CUTS: dict[str, tuple[str, ...]] = {  # what a garment of the public may be, by its kind
+    "shirt": ("plain", "loose", "striped", "yoke", "open", "print"),
+    "jacket": ("zip", "open", "hood", "blazer"),
+    "coat": ("long", "short", "belted", "hood"),
+}
+_BAGS = ("", "", "", "", "backpack", "backpack", "shoulder bag", "shoulder bag", "handbag")
+_PUBLIC_HATS: dict[str, tuple[str, ...]] = {  # with what they are worn
+    "shirt": ("", "", "", "", "", "", "", "cap", "cap", "straw hat", "bucket hat"),
+    "jacket": ("", "", "", "", "", "", "", "cap", "beanie", "bucket hat"),
+    "coat": ("", "", "", "", "beanie", "beanie", "cap"),
+}
 _IN_UNIFORM = {"hi-vis vest": ("lime", "orange"), "scrubs": ("teal", "sky blue", "navy", "mint")}
 
 
@@ -44,12 +55,19 @@ class Look:
     scale: float
     skin: Color
     hair: Color
-    hair_style: str  # short, long, bun, bald
+    hair_style: str  # short, long, bob, bun, tail, curly, bald
     top: Color
     bottom: Color
     shoes: Color
     long_sleeves: bool
-    backpack: Color | None = None
+    build: float = 1.0  # breadth of body and limbs for the height
+    cut: str = ""  # one of _CUTS; uniforms and robes have none
+    accent: Color = (0.5, 0.5, 0.5)  # of stripes, yoke, lining or what is worn under a jacket
+    hat: str = ""  # of one's own choice; `dress.head` goes before
+    hat_color: Color = (0.2, 0.2, 0.2)
+    bag: str = ""  # backpack, shoulder bag, handbag
+    bag_color: Color = (0.2, 0.2, 0.2)
+    beard: bool = False
     umbrella: Color | None = None
 
 
@@ -119,7 +137,7 @@ class Troupe:
         """
         x, y, z = (float(c) for c in np.asarray(at, np.float64))
         posture = posture or role.action
-        look = _look(role, self.stage, rng, umbrellas=False)
+        look = _look(role, self.stage, _wardrobe_of(rng), umbrellas=False, hats=not self.indoors)
         pose = _fixed_pose(posture, (x, y, z), heading_rad, seat_m, look, rng)
         if block:
             self.stage.plan.block_disc((x, y), 0.62, height_m=1.75)
@@ -129,7 +147,9 @@ class Troupe:
         self, role: Role, path: Path, *, rng: np.random.Generator, phrase: str | None = None
     ) -> int:
         """Put somebody who walks along a path; returns the instance id."""
-        look = _look(role, self.stage, rng, umbrellas=not self.indoors)
+        look = _look(
+            role, self.stage, _wardrobe_of(rng), umbrellas=not self.indoors, hats=not self.indoors
+        )
         pose = _Pose((0, 0, path.height_m), 0.0, None, 0.0, 0.0, (0.0, 0.0), (0.25, 0.25))
         if look.umbrella:
             pose = replace(pose, arm=(0.0, 0.45), elbow=(0.25, 1.75))
@@ -298,8 +318,11 @@ def describe(role: Role, look: Look) -> str:
     color = look.dress.color
     worn = garment.format(color=color) if garment else _an(f"{color} {look.dress.top}".strip())
     parts = [f"{_an(role.name)} in {worn}"]
-    if look.dress.head != "none":
-        parts.append(f"and {_an(look.dress.head)}")
+    hat = look.dress.head if look.dress.head != "none" else look.hat
+    if hat:
+        parts.append(f"and {_an(hat)}")
+    if look.bag:
+        parts.append(f"with {_an(look.bag)}")
     if look.umbrella:
         parts.append("under an umbrella")
     return " ".join(parts)
@@ -309,33 +332,79 @@ def _an(words: str) -> str:
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
-def _look(role: Role, stage: Stage, rng: np.random.Generator, *, umbrellas: bool) -> Look:
+def _wardrobe_of(rng: np.random.Generator) -> np.random.Generator:
+    """A stream for one person's looks, so that what somebody wears moves nobody else."""
+    return np.random.default_rng(int(rng.integers(2**62)))
+
+
+def _look(
+    role: Role, stage: Stage, rng: np.random.Generator, *, umbrellas: bool, hats: bool
+) -> Look:
     """Decide everything that the role leaves open."""
     dress = role.dress
-    name = dress.color or pick(rng, _IN_UNIFORM.get(dress.top, palette.CLOTHES))
+    plain = dress.top in _CUTS and role.name in _PUBLIC
+    name = dress.color or pick(rng, _IN_UNIFORM.get(dress.top, _wardrobe(dress.top, public=plain)))
     child = any(word in role.name for word in _CHILDREN)
-    top = palette.color(name)
+    top = _dyed(palette.color(name))
     whole = dress.top in ("scrubs", "robe") or (dress.top == "uniform" and rng.random() < 0.7)
     bottom = tinted(top, rng, 0.1) if whole else pick(rng, palette.TROUSERS)
-    plain = dress.top in ("shirt", "jacket", "coat") and role.name in _PUBLIC
     wet = stage.scene.weather == "rain" and umbrellas and plain
-    return Look(
+    look = Look(
         dress=replace(dress, color=name),
-        scale=float(rng.uniform(0.60, 0.78) if child else rng.uniform(0.93, 1.06)),
+        scale=float(rng.uniform(0.60, 0.78) if child else rng.uniform(0.90, 1.08)),
         skin=tinted(pick(rng, palette.SKINS), rng, 0.06),
         hair=pick(rng, palette.HAIRS),
-        hair_style=pick(rng, ("short", "short", "short", "long", "long", "bun", "bald")),
+        hair_style=pick(rng, _HAIR_STYLES),
         top=top,
         bottom=bottom,
         shoes=pick(rng, palette.SHOES),
         long_sleeves=dress.top in _LONG_SLEEVES or (dress.top == "shirt" and rng.random() < 0.45),
-        backpack=palette.color(pick(rng, palette.CLOTHES))
-        if plain and rng.random() < 0.3
+        build=float(rng.choice(_BUILDS)) * float(rng.uniform(0.96, 1.04)),
+        beard=not child and rng.random() < 0.16,
+        umbrella=_dyed(palette.color(pick(rng, palette.CLOTHES)))
+        if wet and rng.random() < 0.65
         else None,
-        umbrella=palette.color(pick(rng, palette.CLOTHES)) if wet and rng.random() < 0.65 else None,
+    )
+    if look.beard and look.hair_style not in ("short", "curly", "bald"):
+        look = replace(look, hair_style="short")
+    return _dressed(look, rng, hats=hats) if plain else look
+
+
+def _dressed(look: Look, rng: np.random.Generator, *, hats: bool) -> Look:
+    """What the public chooses for itself: the cut of what is worn, hat, bag, skirt or trousers."""
+    kind = look.dress.top
+    hat = pick(rng, _PUBLIC_HATS[kind])
+    skirt = look.dress.bottom == "trousers" and not look.beard and rng.random() < 0.2
+    accent = _dyed(palette.color(pick(rng, palette.EVERYDAY)))
+    return replace(
+        look,
+        cut=pick(rng, _CUTS[kind]),
+        accent=accent,
+        bottom=tinted(pick(rng, (accent, look.bottom)), rng, 0.1) if skirt else look.bottom,
+        dress=replace(look.dress, bottom="skirt") if skirt else look.dress,
+        hat=hat if hats and look.dress.head == "none" else "",
+        hat_color=_dyed(palette.color(pick(rng, palette.OUTER))),
+        bag="" if look.umbrella and rng.random() < 0.5 else pick(rng, _BAGS),
+        bag_color=_dyed(palette.color(pick(rng, palette.OUTER))),
     )
 
 
+def _wardrobe(kind: str, *, public: bool) -> tuple[str, ...]:
+    """Names of colours to choose from."""
+    if not public:
+        return palette.CLOTHES
+    return palette.EVERYDAY if kind == "shirt" else palette.OUTER
+
+
+def _dyed(shade: Color) -> Color:
+    """A colour as cloth has it: even white linen gives back no more than seven tenths."""
+    peak = max(shade)
+    red, green, blue = (c * min(1.0, 0.70 / peak) for c in shade)
+    return red, green, blue
+
+
+_BUILDS = (0.90, 0.96, 1.0, 1.0, 1.06, 1.13, 1.22)
+_HAIR_STYLES = ("short", "short", "short", "long", "bob", "bun", "tail", "curly", "bald")
 _PUBLIC = (
     "pedestrian",
     "visitor",
@@ -352,10 +421,17 @@ def _build(stage: Stage, look: Look, first: int, instance: int) -> None:
     """Put all primitives of a person into the moving mesh."""
     cloth, skin = Material.MATTE, Material.SKIN
 
+    limb = 0.35 + 0.65 * look.build
+    breadth = np.ones((NUM_PARTS, 3), np.float32)
+    breadth[:, :2] = limb
+    breadth[TORSO, :2] = look.build
+    breadth[HEAD] = 1.0 if look.scale > 0.85 else 1.16  # children have large heads
+    breadth[FOOT : FOOT + 2] = 1.0
+
     def put(part: int, primitive: Primitive, material: Material, color: ArrayLike) -> None:
         vertices, faces, uv = primitive
         stage.moving.add(
-            vertices * np.float32(look.scale),
+            vertices * breadth[part] * np.float32(look.scale),
             faces,
             material=material,
             instance=instance,
@@ -380,6 +456,8 @@ def _build(stage: Stage, look: Look, first: int, instance: int) -> None:
         sleeve = (cloth, arm_color) if look.long_sleeves else (skin, look.skin)
         put(FOREARM + side, _FOREARM if look.long_sleeves else _FOREARM_BARE, *sleeve)
         put(FOREARM + side, _HAND, skin, look.skin)
+    if look.bag == "handbag":
+        put(FOREARM, _HANDBAG, cloth, look.bag_color)
 
 
 _SLEEVE_OF_VEST = palette.COLORS["charcoal"]
@@ -457,6 +535,39 @@ _HAIR = {
         ]
     ),
 }
+_HAIR["bob"] = joined(
+    [
+        shifted(dome((0.107, 0.098, 0.126), from_deg=8, num_sides=9), (-0.004, 0, 0.130)),
+        loft([(0.02, 0.062, 0.104, -0.040, 0), (0.16, 0.074, 0.099, -0.036, 0)], num_sides=9),
+    ]
+)
+_HAIR["tail"] = joined(
+    [
+        _HAIR["short"],
+        loft(
+            [
+                (-0.14, 0.012, 0.018, -0.125, 0),
+                (0.02, 0.030, 0.036, -0.130, 0),
+                (0.19, 0.016, 0.02, -0.1, 0),
+            ],
+            num_sides=6,
+        ),
+    ]
+)
+_HAIR["curly"] = joined(
+    [
+        shifted(sphere((0.135, 0.130, 0.125), num_rings=5, num_sides=9), (-0.035, 0, 0.185)),
+        loft([(0.04, 0.050, 0.075, -0.058, 0), (0.15, 0.075, 0.112, -0.045, 0)], num_sides=8),
+    ]
+)
+_BEARD = loft(
+    [
+        (0.005, 0.030, 0.034, 0.062, 0),
+        (0.045, 0.052, 0.066, 0.050, 0),
+        (0.085, 0.050, 0.074, 0.044, 0),
+    ],
+    num_sides=8,
+)
 _HATS: dict[str, Primitive] = {
     "cap": joined(
         [
@@ -494,10 +605,28 @@ _HATS: dict[str, Primitive] = {
         [loft([(0.215, 0.060, 0.075, 0.02, 0), (0.285, 0.068, 0.088, 0.0, 0)], num_sides=8)]
     ),
 }
+_HATS["beanie"] = joined(
+    [
+        shifted(dome((0.112, 0.100, 0.125), from_deg=2, num_sides=9), (-0.002, 0, 0.155)),
+        loft([(0.140, 0.117, 0.105), (0.185, 0.119, 0.107)], num_sides=9, caps=False),
+    ]
+)
+_HATS["bucket hat"] = joined(
+    [
+        loft([(0.17, 0.112, 0.100), (0.245, 0.098, 0.088)], num_sides=9),
+        loft([(0.150, 0.165, 0.155), (0.185, 0.112, 0.100)], num_sides=10),
+    ]
+)
 _HAT_COLORS = {"straw hat": palette.COLORS["amber"], "nurse cap": palette.COLORS["white"]}
 _SKIRTS = {
     "skirt": loft(
-        [(-0.44, 0.205, 0.235), (-0.20, 0.165, 0.205), (0.06, 0.112, 0.160)], num_sides=10
+        [
+            (-0.44, 0.205, 0.235),
+            (-0.20, 0.165, 0.205),
+            (-0.045, 0.122, 0.182),
+            (0.06, 0.105, 0.150),
+        ],
+        num_sides=9,
     ),
     "robe": loft(
         [(-0.80, 0.250, 0.270), (-0.35, 0.190, 0.220), (0.08, 0.118, 0.165)], num_sides=10
@@ -506,6 +635,106 @@ _SKIRTS = {
         [(-0.46, 0.205, 0.235), (-0.15, 0.150, 0.200), (0.14, 0.115, 0.162)], num_sides=10
     ),
 }
+_SKIRTS["short coat"] = loft(
+    [(-0.24, 0.160, 0.205), (-0.08, 0.140, 0.196), (0.14, 0.116, 0.164)], num_sides=10
+)
+_SKIRTS["narrow skirt"] = loft(
+    [(-0.54, 0.165, 0.200), (-0.26, 0.135, 0.180), (0.06, 0.100, 0.150)], num_sides=10
+)
+_HEM = loft([(-0.15, 0.132, 0.186), (-0.04, 0.136, 0.194), (0.06, 0.120, 0.176)], num_sides=9)
+_STRIPES = joined(
+    [
+        loft([(z, rx, ry), (z + 0.045, rx, ry)], num_sides=9, caps=False)
+        for z, rx, ry in (
+            (0.04, 0.122, 0.180),
+            (0.14, 0.110, 0.161),
+            (0.24, 0.117, 0.173),
+            (0.34, 0.125, 0.188),
+        )
+    ]
+)
+_YOKE = loft(
+    [(0.27, 0.118, 0.174), (0.36, 0.126, 0.189), (0.47, 0.110, 0.193), (0.53, 0.076, 0.127)],
+    num_sides=9,
+    caps=False,
+)
+_PRINT = quad(
+    [(0.126, -0.075, 0.24), (0.126, 0.075, 0.24), (0.131, 0.075, 0.37), (0.131, -0.075, 0.37)]
+)
+_HOOD = shifted(sphere((0.085, 0.115, 0.075), num_rings=4, num_sides=8), (-0.085, 0, 0.50))
+_ZIP = quad(
+    [(0.135, -0.006, -0.05), (0.135, 0.006, -0.05), (0.116, 0.006, 0.50), (0.116, -0.006, 0.50)]
+)
+_FRONT = joined(
+    [
+        quad(
+            [
+                (0.140, -0.045, -0.13),
+                (0.140, 0.045, -0.13),
+                (0.122, 0.045, 0.14),
+                (0.122, -0.045, 0.14),
+            ]
+        ),
+        quad(
+            [(0.122, -0.045, 0.14), (0.122, 0.045, 0.14), (0.136, 0.05, 0.37), (0.136, -0.05, 0.37)]
+        ),
+        quad(
+            [(0.136, -0.05, 0.37), (0.136, 0.05, 0.37), (0.098, 0.045, 0.53), (0.098, -0.045, 0.53)]
+        ),
+    ]
+)
+_BLAZER = (
+    np.array([(0.126, 0.0, 0.20), (0.102, 0.065, 0.525), (0.102, -0.065, 0.525)], np.float32),
+    np.array([(0, 1, 2)], np.int32),
+    np.zeros((3, 2), np.float32),
+)
+_COLLAR = loft([(0.515, 0.084, 0.096), (0.60, 0.066, 0.074)], num_sides=8, caps=False)
+_SCARF = loft([(0.510, 0.078, 0.088), (0.545, 0.098, 0.104), (0.61, 0.070, 0.074)], num_sides=8)
+_STRAPS = joined(
+    [
+        quad(
+            [
+                (0.136, y - 0.022, 0.12),
+                (0.136, y + 0.022, 0.12),
+                (0.132, y + 0.022, 0.40),
+                (0.132, y - 0.022, 0.40),
+            ]
+        )
+        for y in (-0.10, 0.10)
+    ]
+    + [
+        quad(
+            [
+                (0.132, y - 0.022, 0.40),
+                (0.132, y + 0.022, 0.40),
+                (0.02, y + 0.022, 0.555),
+                (0.02, y - 0.022, 0.555),
+            ]
+        )
+        for y in (-0.10, 0.10)
+    ]
+)
+_SHOULDER_BAG = joined(
+    [
+        loft([(-0.20, 0.125, 0.045, 0.02, 0.235), (0.02, 0.105, 0.055, 0.02, 0.228)], num_sides=8),
+        tube(
+            [(0.125, 0.20, 0.02), (0.140, 0.05, 0.28), (0.105, -0.10, 0.47), (0.0, -0.13, 0.56)],
+            0.014,
+            num_sides=4,
+        ),
+        tube(
+            [(-0.10, 0.20, 0.02), (-0.140, 0.05, 0.28), (-0.110, -0.10, 0.47), (0.0, -0.13, 0.56)],
+            0.014,
+            num_sides=4,
+        ),
+    ]
+)
+_HANDBAG = joined(
+    [
+        boxes([(-0.15, -0.045, -0.66)], [(0.15, 0.045, -0.45)], sides=range(6)),
+        tube([(-0.07, 0, -0.46), (0.0, 0, -0.33), (0.07, 0, -0.46)], 0.010, num_sides=4),
+    ]
+)
 _BELT = loft([(0.03, 0.124, 0.181), (0.075, 0.119, 0.174)], num_sides=9)
 _BANDS = joined(
     [
@@ -544,8 +773,12 @@ def _put_torso(put: Callable[..., None], look: Look) -> None:
     put(TORSO, _HIPS, cloth, look.bottom)
     put(TORSO, _TRUNK, cloth, look.top)
     skirt = dress.top if dress.top in ("coat", "robe") else dress.bottom
+    if skirt == "coat" and look.cut in ("short", "hood"):
+        skirt = "short coat"
     if skirt in _SKIRTS:
-        put(TORSO, _SKIRTS[skirt], cloth, look.top if skirt in ("coat", "robe") else look.bottom)
+        put(TORSO, _SKIRTS[skirt], cloth, look.bottom if skirt == "skirt" else look.top)
+    if skirt in ("coat", "short coat") and dress.bottom == "skirt":
+        put(TORSO, _SKIRTS["narrow skirt"], cloth, look.bottom)
     if dress.top == "uniform":
         put(TORSO, _BELT, cloth, _DARK)
         put(TORSO, _BADGE, Material.METAL, palette.COLORS["gold"])
@@ -555,18 +788,58 @@ def _put_torso(put: Callable[..., None], look: Look) -> None:
         put(TORSO, _LAPELS, cloth, palette.COLORS["pale blue"])
     elif dress.top == "scrubs":
         put(TORSO, _NECKLINE, Material.SKIN, look.skin)
-    if look.backpack:
-        put(TORSO, _BACKPACK, cloth, look.backpack)
+    _put_cut(put, look)
+    if look.bag == "backpack":
+        put(TORSO, _BACKPACK, cloth, look.bag_color)
+        put(TORSO, _STRAPS, cloth, look.bag_color)
+    elif look.bag == "shoulder bag":
+        put(TORSO, _SHOULDER_BAG, cloth, look.bag_color)
     if look.umbrella:
         put(TORSO, _UMBRELLA, cloth, look.umbrella)
         put(TORSO, _UMBRELLA_SHAFT, Material.METAL, _DARK)
 
 
+def _put_cut(put: Callable[..., None], look: Look) -> None:
+    """What makes one shirt, jacket or coat unlike another."""
+    cloth, cut = Material.MATTE, look.cut
+    if not cut:
+        return
+    over = look.dress.top != "coat" and look.dress.bottom != "skirt"  # what is worn over trousers
+    if over and cut in ("loose", "open", "zip", "hood", "print"):
+        put(TORSO, _HEM, cloth, look.top)
+    if cut == "striped":
+        put(TORSO, _STRIPES, cloth, look.accent)
+    elif cut == "yoke":
+        put(TORSO, _YOKE, cloth, look.accent)
+    elif cut == "print":
+        put(TORSO, _PRINT, cloth, look.accent)
+    elif cut == "belted":
+        put(TORSO, _BELT, cloth, _DARK)
+    elif cut == "hood":
+        put(TORSO, _HOOD, cloth, look.top)
+    elif cut in ("zip", "long", "short"):
+        put(TORSO, _ZIP, Material.METAL, _SILVER if cut == "zip" else _DARK)
+    elif cut == "blazer":
+        put(TORSO, _BLAZER, cloth, look.accent)
+    elif cut == "open":
+        put(TORSO, _FRONT, cloth, look.accent)
+    if look.dress.top == "coat" and cut != "hood":
+        put(TORSO, _SCARF, cloth, look.accent)
+    elif look.dress.top != "shirt" and cut != "hood":
+        put(TORSO, _COLLAR, cloth, look.top)
+
+
 def _put_head(put: Callable[..., None], look: Look) -> None:
-    hat = look.dress.head
+    hat = look.dress.head if look.dress.head != "none" else look.hat
     put(HEAD, _SKULL, Material.SKIN, look.skin)
     put(HEAD, _EYES, Material.MATTE, _DARK)
-    if look.hair_style in _HAIR and hat != "headscarf":
-        put(HEAD, _HAIR[look.hair_style], Material.MATTE, look.hair)
+    style = look.hair_style
+    if hat in _HATS and style in ("bun", "curly"):
+        style = "short"  # there is no room under it
+    if style in _HAIR and hat != "headscarf":
+        put(HEAD, _HAIR[style], Material.MATTE, look.hair)
+    if look.beard:
+        put(HEAD, _BEARD, Material.MATTE, look.hair)
     if hat in _HATS:
-        put(HEAD, _HATS[hat], Material.MATTE, _HAT_COLORS.get(hat, look.top))
+        own = look.hat_color if hat == look.hat else look.top
+        put(HEAD, _HATS[hat], Material.MATTE, _HAT_COLORS.get(hat, own))

@@ -490,9 +490,10 @@ def _add_furniture(stage: Stage, layout: _Layout) -> None:
         )
         stage.plan.mark_pole((x, side * (layout.kerb + TRUNKS_M)))
     taken = [x for x, side in slots if side == layout.side]
-    for x in np.arange(-90.0, 91.0, 18.0):
-        for side in (-1, 1):
-            at = float(x) + (9.0 if side < 0 else 0.0)
+    for side in (-1, 1):
+        trunks = [x for x, of in slots if of == side]
+        for x in np.arange(-90.0, 91.0, 18.0):
+            at = _between(trunks, float(x) + (9.0 if side < 0 else 0.0))
             towards = -math.pi / 2 if side > 0 else math.pi / 2
             kit.add_lamp_post(stage, (at, side * (layout.kerb + 0.5), KERB_M), arm_rad=towards)
             stage.plan.mark_pole((at, side * (layout.kerb + 0.5)))
@@ -510,6 +511,14 @@ def _add_furniture(stage: Stage, layout: _Layout) -> None:
         for x in (clear - 3.1, clear - 1.9, clear + 1.9, clear + 3.1):
             kit.add_bollard(stage, (x, side * (layout.kerb + 0.22), KERB_M))
     _add_sign_posts(stage, layout, [*taken, clear])
+
+
+def _between(trunks: list[float], x: float) -> float:
+    """The place nearest to x along a kerb at which no crown reaches a lantern."""
+    places = sorted(x + np.arange(-4.5, 4.6, 0.25), key=lambda place: abs(place - x))
+    gaps = [min((abs(place - trunk) for trunk in trunks), default=math.inf) for place in places]
+    clear = [place for place, gap in zip(places, gaps, strict=True) if gap > kit.CROWN_REACH_M]
+    return float(clear[0] if clear else places[int(np.argmax(gaps))])
 
 
 def _add_sign_posts(stage: Stage, layout: _Layout, taken: list[float]) -> None:

@@ -9,9 +9,12 @@ of its kind do; without one they do different things. Each kind has an enclosure
 each individual stays in it at all times. The path runs along x; one enters at its low end.
 """
 
-import numpy as np
+import math
+from dataclasses import dataclass
 
-from worldloop.atlas.records import Sign
+import numpy as np
+from numpy.typing import NDArray
+
 from worldloop.errors import UnknownKeyError
 from worldloop.recipes import Recipe
 from worldloop.scenes.scene import Role, Scene
@@ -88,7 +91,7 @@ def build(recipe: Recipe) -> World:
     _put_lawns(stage, enclosures, begin, end)
     _put_entrance(stage, theme, begin, end)
     _put_furniture(stage, enclosures, begin)
-    _put_signs(stage, enclosures, begin, end)
+    _put_signs(stage, enclosures, animals, begin, end)
     _put_far_trees(stage, end)
     troupe = Troupe(stage)
     walkers = _place_people(stage, troupe, enclosures)
@@ -268,41 +271,106 @@ def _put_furniture(stage: Stage, enclosures: list[Enclosure], begin: float) -> N
             light_enclosure(stage, enclosure)
 
 
-def _put_signs(stage: Stage, enclosures: list[Enclosure], begin: float, end: float) -> None:
-    """Species' names at their enclosures; other words on posts along the path."""
-    others: list[Sign] = []
+@dataclass(frozen=True)
+class _Board:
+    """Where a board on posts may stand, and the heading of its front."""
+
+    x: float
+    y: float
+    half_m: float
+    facing_rad: float
+
+
+def _put_signs(
+    stage: Stage, enclosures: list[Enclosure], animals: tuple[Sight, ...], begin: float, end: float
+) -> None:
+    """Species' names at their enclosures; other words on posts along the path.
+
+    Every board stands where it hides the others and the animals least.
+    """
     homes = {e.kind: e for e in enclosures}
-    for sign in stage.scene.signs[1:]:
-        home = homes.pop(sign.word, None)
-        if home is None:
-            others.append(sign)
-            continue
-        start, along, inward = home.across()
-        ahead = home.front == "x"
-        share = 0.5 * home.wide_m + 3.0 if ahead else 0.5
-        x, y = start + along * share - inward * 0.4
-        turn = 0.0 if ahead else 0.6 if home.front == "+y" else -0.6
+    signs = stage.scene.signs[1:]
+    at_home = [homes.pop(sign.word, None) for sign in signs]
+    choices = [_before(home) if home else _along_path(begin, end) for home in at_home]
+    for sign, home, board in zip(signs, at_home, _clearest(choices, animals, begin), strict=True):
         add_sign_post(
             stage,
             sign,
-            at=(x, y, 0),
-            facing_rad=np.pi + turn,
-            width_m=1.3,
-            height_m=1.5,
-            two_sided=False,
+            at=(board.x, board.y, 0),
+            facing_rad=board.facing_rad,
+            width_m=2 * board.half_m,
+            height_m=1.5 if home else 1.6,  # below the eyes: what is taller turns the gaze away
+            two_sided=home is None,
         )
-    rng = stage.random("posts")
-    for k, sign in enumerate(others):
-        side = 1.0 if (k + int(rng.integers(2))) % 2 else -1.0
-        x = min(begin + 8.5 + 1.8 * k, end - 2.0)
-        add_sign_post(
-            stage,
-            sign,
-            at=(x, side * (PATH_HALF_M - 0.25), 0),
-            facing_rad=np.pi + side * 0.35,
-            width_m=0.95,
-            height_m=1.6,  # below the eyes: what is taller turns the gaze away
-        )
+
+
+def _clearest(
+    choices: list[list[_Board]], animals: tuple[Sight, ...], begin: float
+) -> list[_Board]:
+    """One place of each list; all are chosen in turn, and twice, as the first knew no others."""
+    chosen: dict[int, _Board] = {}
+    for _ in range(2):
+        for k, places in enumerate(choices):
+            others = [board for j, board in chosen.items() if j != k]
+            costs = [_hides(place, others, animals, begin) for place in places]
+            chosen[k] = places[int(np.argmin(costs))]
+    return [chosen[k] for k in range(len(choices))]
+
+
+def _before(home: Enclosure) -> list[_Board]:
+    """Places for the name of an animal at the fence of its enclosure."""
+    start, along, inward = home.across()
+    ahead = home.front == "x"
+    middle = 0.5 * home.wide_m
+    offsets = (3.0, -3.0, 4.0, -4.0, 2.2, -2.2) if ahead else (0.0, 1.2, -1.2, 2.4, -2.4, 3.4, -3.4)
+    turn = 0.0 if ahead else 0.6 if home.front == "+y" else -0.6
+    places = []
+    for offset in offsets:
+        if abs(offset) <= middle - 0.75 or offset == offsets[0]:
+            x, y = start + along * (middle + offset) - inward * 0.4
+            places.append(_Board(float(x), float(y), 0.65, math.pi + turn))
+    return places
+
+
+def _along_path(begin: float, end: float) -> list[_Board]:
+    """Places for other words, beside the path and before its end."""
+    return [
+        _Board(x, side * (PATH_HALF_M - 0.25), 0.475, math.pi + side * 0.35)
+        for x in np.arange(begin + 6.5, end - 1.9, 0.9).tolist() or [end - 2.0]
+        for side in (1.0, -1.0)
+    ]
+
+
+def _hides(board: _Board, others: list[_Board], animals: tuple[Sight, ...], begin: float) -> float:
+    """How much a board would hide others and animals, or be hidden, on a walk along the path."""
+    eyes = np.array([(begin + x, y) for x in (-1.0, 1.5, 4.0, 6.5) for y in (-1.1, 0.0, 1.1)])
+    here = _bearings(eyes, board.x, board.y, board.half_m)
+    hidden = 0.0
+    for other in others:
+        share = _share(here, _bearings(eyes, other.x, other.y, other.half_m))
+        hidden += float(share.mean() + 0.5 * share.max())
+    for animal in animals:
+        there = _bearings(eyes, animal.at[0], animal.at[1], 0.9)
+        hidden += 0.3 * float((_share(here, there) * (here[2] < there[2])).mean())
+    return round(hidden, 3)
+
+
+_Seen = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+
+
+def _bearings(eyes: NDArray[np.float64], x: float, y: float, half_m: float) -> _Seen:
+    """Bearing and half the angle in radians, and distance in metres, from each of the eyes."""
+    dx, dy = x - eyes[:, 0], y - eyes[:, 1]
+    away = np.hypot(dx, dy)
+    return np.arctan2(dy, dx), np.arctan2(half_m + 0.05, away), away
+
+
+def _share(one: _Seen, other: _Seen) -> NDArray[np.float64]:
+    """Share of the narrower of two that lies behind or before the other, where both are ahead."""
+    overlap = one[1] + other[1] - np.abs(one[0] - other[0])
+    ahead = (np.abs(one[0]) < 1.0) & (np.abs(other[0]) < 1.0)
+    share: NDArray[np.float64] = np.clip(overlap / (2 * np.minimum(one[1], other[1])), 0, 1) * ahead
+    return share
 
 
 def _put_far_trees(stage: Stage, end: float) -> None:

@@ -87,6 +87,16 @@ def test_an_odd_line_of_clips_jsonl_is_refused(folder):
         read_folder(folder)
 
 
+@pytest.mark.parametrize("line", ["{{'caption': '{0}'", '["{0}"]', '{{"city": "{0}"}}'])
+def test_an_odd_line_of_clips_jsonl_is_named_and_never_quoted(folder, line):
+    secret = "The mayor of Springfield"
+    (folder / "clips.jsonl").write_text(f"\n{line.format(secret)}\n")
+    with pytest.raises(MalformedRecordError, match=r"line 2 of clips\.jsonl") as caught:
+        read_folder(folder)
+    assert "Springfield" not in f"{caught.value!s} {vars(caught.value)}"
+    assert caught.value.__context__ is None
+
+
 @pytest.mark.parametrize("damage", [lambda whole: b"no video", lambda whole: whole[:-900]])
 def test_one_corrupt_or_cut_video_is_left_out_and_said(folder, caplog, damage):
     broken = folder / "videos" / "b.mp4"

@@ -115,6 +115,44 @@ def test_odd_records_are_refused_by_line(tmp_path, change, found):
         read_folder(tmp_path)
 
 
+SECRET = "The mayor of Springfield walks her dog"
+
+
+def record_with(**changes):
+    """A line of a list whose caption and name must stand in no error."""
+    whole = {"uuid": "a", "vision_path": "a.mp4", "t2w_windows": [window(0, 9, caption=SECRET)]}
+    return json.dumps({"note": SECRET, **whole, **changes})
+
+
+@pytest.mark.parametrize(
+    ("line", "field"),
+    [
+        (f'{{"caption": "{SECRET}', "JSON"),
+        (json.dumps([SECRET]), "JSON object"),
+        (record_with(uuid=None), "uuid"),
+        (record_with(vision_path=[SECRET]), "vision_path"),
+        (record_with(t2w_windows=SECRET), "t2w_windows"),
+        (record_with(t2w_windows=[window(0, 9), SECRET]), "t2w_windows, window 1"),
+        (record_with(t2w_windows=[window(SECRET, 9)]), "t2w_windows, window 0"),
+        (record_with(t2w_windows=[window(9, 2)]), "t2w_windows, window 0"),
+        (record_with(t2w_windows=[window(0, 9, interval=SECRET)]), "t2w_windows, window 0"),
+        (record_with(t2w_windows=[window(0, float("inf"))]), "t2w_windows, window 0"),
+        (record_with(vision_path=f"https://host/a.mp4?token={SECRET}"), "vision_path"),
+    ],
+)
+def test_an_odd_line_is_named_by_number_and_field_and_never_quoted(tmp_path, line, field):
+    (tmp_path / "video_dataset_file.jsonl").write_text(f"\n{line}\n")
+    with pytest.raises(
+        MalformedRecordError, match=r"line 2 of video_dataset_file\.jsonl"
+    ) as caught:
+        read_folder(tmp_path)
+    assert field in str(caught.value)
+    shown = f"{caught.value!s} {caught.value.args} {vars(caught.value)}"
+    assert not any(word in shown for word in SECRET.split() if len(word) > 3)
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+
+
 def test_a_name_that_comes_twice_is_refused(tmp_path):
     path = write_list(tmp_path, ("a", [window(0, 9)])) / "video_dataset_file.jsonl"
     path.write_text(path.read_text() * 2)

@@ -38,12 +38,35 @@ def test_city_keys_are_append_only():
         ("montreal", "right", "fr", "Dfb"),
         ("hong_kong", "left", "zh-Hant-HK", "Cwa"),
         ("cairo", "right", "ar", "BWh"),
-        ("quito", "right", "es", "Cfb"),
+        ("quito", "right", "es-419", "Cfb"),
     ],
 )
 def test_a_city_has_the_facts_of_its_place(key, side, language, climate):
     city = ATLAS.city(key)
     assert (city.driving_side, city.languages[0], city.koeppen) == (side, language, climate)
+
+
+@pytest.mark.parametrize(
+    ("city", "word", "text"),
+    [
+        ("new_york", "metro", "Subway"),
+        ("los_angeles", "metro", "Metro"),
+        ("london", "metro", "Underground"),
+        ("toronto", "metro", "Subway"),
+        ("buenos_aires", "metro", "Subte"),
+        ("bogota", "lift", "Ascensor"),
+        ("oslo", "metro", "T-bane"),
+        ("taipei", "metro", "捷運"),
+        ("hong_kong", "metro", "地鐵"),
+        ("lusaka", "lift", "Lift"),
+        ("honolulu", "lift", "Elevator"),
+        ("madrid", "parking", "Aparcamiento"),
+        ("lima", "parking", "Estacionamiento"),
+        ("oslo", "exit", "Utgang"),
+    ],
+)
+def test_a_sign_has_the_word_that_people_there_use(city, word, text):
+    assert ATLAS.sign(city, word).text == text
 
 
 def test_a_misspelt_city_is_answered_with_a_suggestion():
@@ -168,6 +191,8 @@ def names_at(place):
         ("nairobi/park", {"beeches", "larches", "spruces", "heathers"}),
         ("quito/park", {"birches", "horse chestnuts", "London planes"}),
         ("reykjavik/harbour", {"kingfishers", "egrets", "oaks", "mulberry trees"}),
+        ("reykjavik/park", {"crows", "herons", "house sparrows"}),
+        ("perth/park", {"noisy miners", "sulphur-crested cockatoos"}),
         ("honolulu/park", {"turkey vultures"}),
         ("london/park", {"angel's trumpets"}),
     ],

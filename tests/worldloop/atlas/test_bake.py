@@ -15,7 +15,7 @@ from worldloop.atlas.bake_cities import (
     REGIONS,
     SUBWAYS,
 )
-from worldloop.atlas.bake_countries import LONGEST_NAME, holiday_name
+from worldloop.atlas.bake_countries import LONGEST_NAME, cited_weekends, holiday_name
 from worldloop.atlas.bake_languages import overrides
 from worldloop.atlas.csv_tables import DATA, read_rows, write_rows
 from worldloop.errors import MalformedRecordError
@@ -26,6 +26,7 @@ WANTED = read_rows(DATA / "inputs/cities.csv")
 CITIES = read_rows(DATA / "cities.csv")
 COUNTRIES = read_rows(DATA / "countries.csv")
 HOLIDAYS = read_rows(DATA / "holidays.csv")
+WEEKENDS = read_rows(DATA / "inputs/weekends.csv")
 OVERRIDES = read_rows(DATA / "inputs/language_overrides.csv")
 KOEPPEN_CLASSES = {  # all that have a city of 300,000, and Cfc
     *("Af", "Am", "As", "Aw", "BSh", "BSk", "BWh", "BWk"),
@@ -77,7 +78,14 @@ def test_the_numbers_of_a_city_are_possible():
     [
         ("hong_kong", "driving_side", "left"),
         ("macau", "languages", "zh-Hant-HK;pt-PT"),
-        ("montreal", "languages", "fr;en"),
+        ("montreal", "languages", "fr;en-CA"),
+        ("london", "languages", "en-GB"),
+        ("new_york", "languages", "en-US"),
+        ("los_angeles", "languages", "en"),
+        ("lusaka", "languages", "en-001"),
+        ("madrid", "languages", "es"),
+        ("bogota", "languages", "es-419"),
+        ("buenos_aires", "languages", "es-AR"),
         ("quito", "koeppen", "Cfb"),
         ("honolulu", "region", "pacific"),
         ("la_paz", "waterfront", "none"),
@@ -111,10 +119,32 @@ def test_a_country_has_a_row_holidays_and_a_weekend():
 
 @pytest.mark.parametrize(
     ("country", "weekend"),
-    [("BD", "4;5"), ("BN", "4;6"), ("DJ", "4;5"), ("SA", "4;5"), ("JP", "5;6")],
+    [
+        *(("BD", "4;5"), ("BN", "4;6"), ("DJ", "4;5"), ("SA", "4;5"), ("JP", "5;6")),
+        *(("NP", "5"), ("PS", "4;5"), ("SO", "4"), ("KP", "6"), ("UG", "5;6"), ("LY", "4;5")),
+        *(("AE", "5;6"), ("MY", "5;6"), ("MR", "5;6"), ("IR", "4"), ("YE", "4;5")),
+    ],
 )
 def test_people_have_their_own_days_off(country, weekend):
     assert next(row for row in COUNTRIES if row["key"] == country)["weekend"] == weekend
+
+
+def test_a_weekend_that_a_page_names_is_baked_with_that_page():
+    cited = {row["country"]: (row["weekend"], row["source"]) for row in WEEKENDS}
+    baked = {row["key"]: (row["weekend"], row["weekend_source"]) for row in COUNTRIES}
+    assert {key: baked[key] for key in cited} == cited
+    assert {source for key, (_, source) in baked.items() if key not in cited} == {"weekends"}
+
+
+def test_a_weekend_without_a_page_is_refused(tmp_path):
+    (tmp_path / "inputs").mkdir()
+    write_rows(tmp_path / "pages.csv", ("id",), [{"id": "w-somewhere"}])
+    row = {"country": "FR", "weekend": "0", "source": "page:w-somewhere"}
+    write_rows(tmp_path / "inputs/weekends.csv", tuple(row), [row])
+    assert cited_weekends(tmp_path) == {"FR": row}
+    write_rows(tmp_path / "inputs/weekends.csv", tuple(row), [{**row, "source": "hearsay"}])
+    with pytest.raises(MalformedRecordError, match=r"weekends\.csv, row 2"):
+        cited_weekends(tmp_path)
 
 
 def test_a_holiday_is_one_day_of_2026_with_a_short_english_name():

@@ -1,7 +1,10 @@
+import json
+
 import pytest
 
-from worldloop.atlas.bake_words import Cells, alternatives, sign_case, sign_rows
+from worldloop.atlas.bake_words import Cells, alternatives, read_cells, sign_case, sign_rows
 from worldloop.atlas.csv_tables import DATA, read_rows
+from worldloop.atlas.records import is_english
 from worldloop.errors import MalformedRecordError
 
 SIGNS = read_rows(DATA / "signs.csv")
@@ -31,15 +34,16 @@ def plan(monkeypatch, **rows):
 
 def test_every_text_names_its_cell_or_page():
     forms = ("cldr:", "osm:", "page:")
-    assert all(row["source"].startswith(forms) for row in SIGNS if row["language"] != "en")
-    assert {row["source"] for row in SIGNS if row["language"] == "en"} >= {"english"}
+    own = {row["language"] for row in SIGNS if row["source"] == "english"}
+    assert all(row["source"].startswith(forms) for row in SIGNS if row["source"] != "english")
+    assert own == {row["language"] for row in SIGNS if is_english(row["language"])}
 
 
 def test_curated_words_win_and_empty_ones_bar_the_packages():
     baked = {(row["language"], row["word"]): row["text"] for row in SIGNS}
     english = {row["word"]: sign_case(row["english"]) for row in WORDS}
     for row in CURATED:  # English is never without a text
-        text = row["text"] or (english[row["word"]] if row["language"] == "en" else "")
+        text = row["text"] or (english[row["word"]] if is_english(row["language"]) else "")
         assert baked.get((row["language"], row["word"]), "") == text
 
 
@@ -101,6 +105,41 @@ def test_a_curated_text_that_its_cell_does_not_hold_is_refused(monkeypatch, text
     plan(monkeypatch, curated_signs=[row])
     with pytest.raises(MalformedRecordError, match=message):
         texts("tlh")
+
+
+def test_a_language_of_a_place_has_the_curated_words_of_its_like_and_its_own_first(monkeypatch):
+    rows = [
+        {"language": "tlh", "word": "zoo", "text": "Wildlife", "source": "osm:tourism/zoo"},
+        {"language": "tlh", "word": "no_smoking", "text": "", "source": ""},
+        {"language": "tlh-QO", "word": "no_smoking", "text": "No smoke", "source": "cldr:🚭"},
+    ]
+    cells = Cells({**CELLS.labels, "osm:tourism/zoo": "zoo / wildlife"}, CELLS.synonyms)
+    plan(monkeypatch, curated_signs=rows)
+    found = {row["word"]: row["text"] for row in sign_rows("tlh-QO", cells, like="tlh")}
+    assert (found["zoo"], found["no_smoking"]) == ("Wildlife", "No smoke")
+    assert {row["word"]: row["text"] for row in sign_rows("tlh-QO", cells)}["zoo"] == "Zoo"
+
+
+def test_of_several_locales_the_first_that_has_a_cell_wins(tmp_path):
+    said = {
+        "en": {"🛗": {"tts": ["elevator"]}, "🚇": {"default": ["subway"], "tts": ["metro"]}},
+        "en-001": {"🛗": {"tts": ["lift"]}},
+        "en-GB": {"🚇": {"default": ["underground"]}},
+    }
+    for locale, entries in said.items():
+        path = tmp_path / "cldr-annotations-full/annotations" / locale / "annotations.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"annotations": {"annotations": entries}}), encoding="utf-8")
+    for locale, name in (("nb", ""), ("no", "utgang")):
+        path = tmp_path / "@openstreetmap/id-tagging-schema/dist/translations" / f"{locale}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        presets = {"presets": {"entrance": {"name": name}}}
+        path.write_text(json.dumps({locale: {"presets": presets}}), encoding="utf-8")
+    cells = read_cells(tmp_path, {"cldr_locale": "en-GB en-001", "osm_locale": "nb no"})
+    assert (cells.label("cldr:🛗"), cells.label("cldr:🚇")) == ("lift", "metro")
+    assert cells.hold("cldr:🚇", "Underground")
+    assert cells.hold("cldr:🚇", "Subway")
+    assert cells.label("osm:entrance") == "utgang"
 
 
 def test_a_curated_text_may_be_a_synonym_of_its_cell(monkeypatch):

@@ -124,6 +124,7 @@ PLANTED = {  # one error of every kind
     "every_continent_has_a_city": without(cities={"tokyo": ATLAS.cities["tokyo"]}),
     "no_country_outweighs_the_others": fourth_city(),
     "country_is_sound": country(weekend=(7,)),
+    "country_weekend_has_a_source": country(weekend_source="hearsay"),
     "holiday_date_parses": holiday(),
     "holiday_country_is_known": holiday(country="XX"),
     "holiday_has_a_name_and_a_source": holiday(source="hearsay"),

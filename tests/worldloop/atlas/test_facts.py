@@ -49,6 +49,13 @@ def test_weather_is_told_for_the_seasons_of_the_place_and_snow_where_it_may_fall
 
 def test_days_off_are_told_by_name():
     assert facts_of("dhaka/zoo")["country.weekend"][0].value == "friday | saturday"
+    nepal = facts_of("kathmandu/zoo")["country.weekend"][0]
+    assert (nepal.value, nepal.source, nepal.evidence) == ("saturday", "page:w-nepal", "curated")
+
+
+def test_no_sign_points_to_a_metro_where_there_is_none():
+    assert "sign:metro" in facts_of("berlin/train_station")
+    assert "sign:metro" not in facts_of("zurich/train_station")
 
 
 def test_a_fallback_of_a_sign_names_the_languages_that_lack_the_word():

@@ -25,7 +25,7 @@ def test_a_word_that_cldr_carries_stands_in_the_first_language_of_95_in_100_citi
 
 def test_what_stands_in_for_a_missing_word_is_the_next_language_and_then_english():
     city = replace(ATLAS.city("cairo"), languages=("tlh", "ar"))
-    other = replace(city, key="b", languages=("tlh", "en"))
+    other = replace(city, key="b", languages=("tlh", "en-GB"))
     atlas = replace(ATLAS, cities={"a": city, "b": other})
     row = next(row for row in word_coverage(atlas) if row.word == "hospital")
     assert (row.first, row.second, row.english, row.lacking) == ({}, 1, 1, (("tlh", 2),))

@@ -89,3 +89,18 @@ def test_the_sites_agree_on_a_scale_by_what_all_of_them_know():
 def test_no_weight_makes_sixteen_bits_overflow(length):
     numbers = fixed_point(plan(), {"aws": {"weight_bits": length}})
     assert numbers.max_weight * 3 < 1 << 16
+
+
+@pytest.mark.parametrize("bits", [16, 32])
+@pytest.mark.parametrize("weight", [1, 100])
+def test_a_number_that_no_sites_could_have_sent_is_noticed(bits, weight):
+    numbers = FixedPoint(bound=2.0, num_sites=5, max_weight=100, bits=bits)
+    most = np.full(9, numbers.bound, np.float32)
+    total = sum(numbers.quantised(most, weight) for _ in range(4))  # one is missing
+    mean, _ = numbers.mean(total)
+    np.testing.assert_allclose(mean, most, rtol=0.2 if weight == 1 and bits == 16 else 1e-2)
+    for sign in (1, -1):
+        beyond = total.copy()
+        beyond[3] = (sign * int(total[3]) + sign * 12) % (1 << bits)
+        with pytest.raises(MalformedRecordError, match="which site cannot be told"):
+            numbers.mean(beyond)

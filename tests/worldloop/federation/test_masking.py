@@ -126,10 +126,11 @@ def test_a_share_can_be_opened_by_the_one_it_is_for_alone():
     sites = sites_of()
     keys = {site: sites[site].keys(1) for site in SITES}
     shares = {site: sites[site].shares(keys) for site in SITES}
+    assert sites["aws"].revealed(keys, shares, SITES, SITES)["self_shares"].keys() == {*SITES}
     for record in shares.values():
         record["shares"]["aws"] = record["shares"]["gcp"]
-    with pytest.raises(MalformedRecordError, match="its key does not open"):
-        sites["aws"].revealed(keys, shares, SITES, SITES)
+    said = sites["aws"].revealed(keys, shares, SITES, SITES)
+    assert said["self_shares"] == said["mask_shares"] == {}
 
 
 def test_fewer_than_the_threshold_reveal_nothing():
@@ -170,8 +171,50 @@ def test_any_threshold_of_the_shares_give_the_secret_back(secret, chosen):
         site: {"table": {"x": masking._share(secret, coefficients, number + 1).hex()}}
         for number, site in enumerate(SITES)
     }
-    some = {site: shares[site] for site in chosen[:3]}
-    assert masking._recovered(TERMS, some, "table", "x") == secret
+    points = masking._points(TERMS, {site: shares[site] for site in chosen[:3]}, "table", "x")
+    found = masking._recovered(points, 3, masking._commitment(secret), masking._commitment)
+    assert found == (secret, set(points))
+
+
+@settings(max_examples=30)
+@given(
+    secret=st.binary(min_size=32, max_size=32),
+    num_sites=st.integers(3, 9),
+    noise=st.integers(0, masking.PRIME - 1),
+    data=st.data(),
+)
+def test_right_shares_are_told_from_wrong_ones_while_enough_are_right(
+    secret, num_sites, noise, data
+):
+    threshold = num_sites // 2 + 1
+    coefficients = masking._coefficients(secret[::-1], "self", SITES, threshold)
+    points = {
+        at: int.from_bytes(masking._share(secret, coefficients, at), "little")
+        for at in range(1, num_sites + 1)
+    }
+    wrong = data.draw(st.sets(st.sampled_from(sorted(points)), max_size=num_sites - threshold + 1))
+    told = points | {at: (points[at] + (noise + 1) * at**7) % masking.PRIME for at in wrong}
+    wrong = {at for at in wrong if told[at] != points[at]}
+    found = masking._recovered(told, threshold, masking._commitment(secret), masking._commitment)
+    enough = len(points) - len(wrong) >= threshold
+    assert found == ((secret, set(points) - wrong) if enough else None)
+
+
+@pytest.mark.parametrize("shift", [1, 4, 1 << 255])
+def test_a_share_that_shifts_the_secret_a_little_is_noticed(shift):
+    """The points are known to all, so who holds a share can shift the secret by any number."""
+    secret = bytes(31) + b"\x01"
+    coefficients = masking._coefficients(b"p" * 32, "self", SITES, 3)
+    points = {
+        at: int.from_bytes(masking._share(secret, coefficients, at), "little") for at in (1, 2, 3)
+    }
+    unit = masking._interpolated({1: 1, 2: 0, 3: 0}, 0)
+    told = points | {1: (points[1] + shift * pow(unit, -1, masking.PRIME)) % masking.PRIME}
+    moved = masking._interpolated(told, 0)
+    assert moved == int.from_bytes(secret, "little") + shift
+    published = masking._commitment(secret)
+    assert masking._recovered(told, 3, published, masking._commitment) is None
+    assert masking._recovered(points, 3, published, masking._commitment) is not None
 
 
 def test_a_mask_is_the_cipher_s_key_stream():

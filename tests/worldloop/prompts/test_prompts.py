@@ -11,6 +11,7 @@ from worldloop.prompts.cosmos3 import cosmos3_prompt
 from worldloop.prompts.negatives import cosmos3_negative_prompt, negative_prose
 from worldloop.prompts.prose import write_prose
 from worldloop.prompts.table import prompts_table
+from worldloop.prompts.times import part_of_day
 from worldloop.prompts.words import num_words
 from worldloop.recipes import Recipe, Shape
 from worldloop.records import PROMPTS
@@ -55,6 +56,35 @@ def test_captions_say_nothing_that_a_sketch_does_not_show():
             {**scene.to_record(), "script": (), "details": (), "drive": None, "activity": ""}
         )
         assert short_caption(scene, ATLAS) == short_caption(bare, ATLAS)
+
+
+def test_captions_tell_the_part_of_the_day_that_the_index_has():
+    """By the sun: neither the clock nor the lamps decide."""
+    said = re.compile(r"\b(night|after dark|dawn|morning|afternoon|dusk|midday|evening)\b")
+    told = 0
+    for scene in [*SCENES, *SKETCHED]:
+        for text in (short_caption(scene, ATLAS, variant=k) for k in range(4)):
+            parts = {"night" if part == "after dark" else part for part in said.findall(text)}
+            assert parts <= {part_of_day(scene)}, (text, scene.hour, scene.sun_elevation_deg)
+            told += bool(parts)
+    assert told > len(SCENES)
+
+
+@pytest.mark.parametrize(
+    ("hour", "sun_elevation_deg", "part"),
+    [
+        (17.0, -12.0, "night"),  # Helsinki in December
+        (17.0, -4.0, "dusk"),  # lamps are on, the sky is not dark
+        (21.0, 9.0, "afternoon"),  # Helsinki in June
+        (11.5, 5.0, "dawn"),  # a winter's noon in the north: the sun is low all day
+    ],
+)
+def test_a_caption_goes_by_the_sun_and_not_by_the_clock(hour, sun_elevation_deg, part):
+    scene = make_scene("street", hour=hour, sun_elevation_deg=sun_elevation_deg)
+    told = " ".join(short_caption(scene, ATLAS, variant=k) for k in range(20))
+    others = {"night", "dawn", "morning", "midday", "afternoon", "dusk", "evening"} - {part}
+    assert part in told
+    assert not others & set(told.split())
 
 
 def test_captions_vary():

@@ -12,7 +12,7 @@ import pytest
 from worldloop.atlas.atlas import load_atlas
 from worldloop.atlas.records import Holiday
 from worldloop.atlas.seasons import may_snow, season_of
-from worldloop.errors import MalformedRecordError, UnknownKeyError
+from worldloop.errors import MalformedRecordError
 from worldloop.scenes.casting import CASTABLE, cast_scene, cast_scenes
 from worldloop.scenes.checks import scene_problems
 from worldloop.scenes.people import PUBLIC_ROLES
@@ -250,9 +250,10 @@ def test_a_day_on_which_a_place_is_closed_is_refused():
 
 
 def test_a_sketch_without_a_grammar_is_refused_with_those_that_have_one():
-    with pytest.raises(UnknownKeyError, match="world grammar") as caught:
+    with pytest.raises(MalformedRecordError, match="found 'tokyo/library'") as caught:
         cast_scene(ATLAS, place="tokyo/library", seed=1, sketch=True)
-    assert caught.value.known == sorted(CASTABLE)
+    assert "draws: " + ", ".join(sorted(CASTABLE)) in caught.value.expected
+    assert "--world-model" in caught.value.remedy
 
 
 def test_nobody_walks_where_there_are_no_pavements():

@@ -65,6 +65,8 @@ SWEEPING = doing("street", "sweeping")
 ABOVE = doing("park", "over_lawns")
 BATH = scene("lima/water_park")
 NIGHT = scene("tokyo/park", asked={"daypart": "night"})
+HOT = scene("manila/library", asked={"crowd": "sparse"})
+STUDENT = Role("student", 1, Dress("jacket"))  # there may be students in shirts, too
 PLANTED = {
     "elevation of the sun": replace(ZOO, sun_elevation_deg=ZOO.sun_elevation_deg + 0.5),
     "azimuth of the sun": replace(LIBRARY, sun_azimuth_deg=(LIBRARY.sun_azimuth_deg + 20) % 360),
@@ -90,6 +92,9 @@ PLANTED = {
     "each role once": replace(ZOO, roles=(*ZOO.roles, ZOO.roles[0])),
     "people in a scene": first_role(ZOO, count=99),
     "public dress by temperature": first_role(STREET, dress=Dress("coat")),
+    "light dress where it is hot": replace(
+        HOT, roles=(*(one for one in HOT.roles if one.name != "student"), STUDENT)
+    ),
     "dress of decorum": first_role(WARD, dress=Dress("hi-vis vest", color="lime")),
     "subjects of the institution": replace(ZOO, subjects=(Subject("unicorn", 1),)),
     "number of a subject": replace(LIBRARY, subjects=(Subject("desk lamps", 0),)),
@@ -158,7 +163,21 @@ def waterless():
 
 
 def test_sound_scenes_have_no_problems():
-    sound = [ZOO, WARD, LIBRARY, STREET, SUMMER, drive(), ROAD, QUIET, SWEEPING, ABOVE, BATH, NIGHT]
+    sound = [
+        HOT,
+        ZOO,
+        WARD,
+        LIBRARY,
+        STREET,
+        SUMMER,
+        drive(),
+        ROAD,
+        QUIET,
+        SWEEPING,
+        ABOVE,
+        BATH,
+        NIGHT,
+    ]
     assert scene_problems(ATLAS, sound) == []
     assert scene_problems(ATLAS, []) == []
 

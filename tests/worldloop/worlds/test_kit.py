@@ -125,3 +125,24 @@ def test_panes_look_out_of_the_vehicle(kind: str) -> None:
     a, b, c = (mesh.vertices[mesh.faces[mesh.material == Material.GLASS]][:, k] for k in range(3))
     middle = np.array([0.0, 0.0, 1.0])
     assert (((a + b + c) / 3 - middle) * np.cross(b - a, c - a)).sum(1).min() > 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_crown_of_a_tree_is_half_of_it_and_keeps_its_reach(seed: int) -> None:
+    def leaves(height_m: float) -> np.ndarray:
+        stage = empty(season="summer", style={"trees": "broadleaf"})
+        kit.add_tree(stage, (0, 0, 0), stream(seed), height_m=height_m)
+        mesh = finished(stage).static
+        return mesh.vertices[np.unique(mesh.faces[mesh.material == Material.FOLIAGE])]
+
+    assert leaves(9.0)[:, 2].min() < 0.48 * 9.0
+    assert np.hypot(*leaves(7.6)[:, :2].T).max() < kit.CROWN_REACH_M
+
+
+def test_a_bare_tree_branches_all_along_its_trunk() -> None:
+    stage = empty(style={"trees": "bare"})
+    kit.add_tree(stage, (0, 0, 0), stream(5), height_m=8.0)
+    vertices = finished(stage).static.vertices
+    off = vertices[np.hypot(vertices[:, 0], vertices[:, 1]) > 0.6, 2]
+    assert off.min() < 0.5 * 8.0
+    assert np.histogram(off, bins=7, range=(3.5, 7.0))[0].min() > 0

@@ -11,6 +11,7 @@ from worldloop.worlds.geometry import SemanticClass
 from worldloop.worlds.paths import Path
 from worldloop.worlds.people import FOOT, HEAD, NUM_PARTS, TORSO, Troupe
 from worldloop.worlds.stage import Stage
+from worldloop.worlds.world import World
 
 NURSE = Role("nurse", 1, Dress("scrubs", color="teal", head="nurse cap"))
 
@@ -136,3 +137,58 @@ def test_umbrellas_open_in_the_rain_but_not_under_a_roof() -> None:
 
     assert open_umbrellas(indoors=False) > 2
     assert open_umbrellas(indoors=True) == 0
+
+
+def crowd_of(role: Role, count: int, **changes: object) -> World:
+    """So many people of a role who stand apart."""
+    troupe = troupe_on(**changes)
+    for k in range(count):
+        troupe.place(
+            role, at=(2.0 * k, 0, 0), heading_rad=0, posture="standing", rng=stream("crowd", k)
+        )
+    return finished(troupe.stage)
+
+
+@pytest.mark.parametrize("top", ["shirt", "jacket", "coat"])
+def test_the_public_chooses_hats_bags_and_skirts(top: str) -> None:
+    phrases = " ".join(x.phrase for x in crowd_of(Role("visitor", 60, Dress(top)), 60).instances)
+    hats = [hat for hat in ("cap", "straw hat", "bucket hat", "beanie") if hat in phrases]
+    assert len(hats) >= 2
+    assert all(bag in phrases for bag in ("backpack", "shoulder bag", "handbag"))
+
+
+@pytest.mark.parametrize("top", ["shirt", "jacket", "coat"])
+def test_bodies_and_garments_of_the_public_differ(top: str) -> None:
+    world = crowd_of(Role("visitor", 40, Dress(top)), 40)
+    mesh = world.moving
+    triangles, breadth = set(), []
+    for instance in range(1, len(world.instances)):
+        mine = mesh.faces[mesh.instance == instance]
+        triangles.add(len(mine))
+        arms = mesh.vertices[mine[np.isin(mesh.part[mine[:, 0]] % NUM_PARTS, (2, 3))]]
+        breadth.append(np.ptp(arms.reshape(-1, 3)[:, 1]) / np.ptp(arms.reshape(-1, 3)[:, 2]))
+    assert len(triangles) >= 22
+    assert max(breadth) > 1.15 * min(breadth)
+
+
+def test_a_uniform_stays_a_uniform() -> None:
+    role = Role("guard", 12, Dress("uniform", head="cap", color="navy"))
+    world = crowd_of(role, 12)
+    assert {x.phrase for x in world.instances[1:]} == {"a guard in a navy uniform and a cap"}
+
+
+def test_nobody_of_the_public_keeps_a_hat_on_under_a_roof() -> None:
+    stage = Stage(make_scene(), low=(-20, -20), high=(20, 20))
+    troupe = Troupe(stage, indoors=True)
+    for k in range(30):
+        at = (0.5 * k, 0, 0)
+        troupe.place(
+            Role("visitor", 1, Dress()), at=at, heading_rad=0, posture="standing", rng=stream(k)
+        )
+    assert not any("hat" in x.phrase or " cap" in x.phrase for x in finished(stage).instances)
+
+
+def test_white_cloth_gives_back_no_more_light_than_linen() -> None:
+    world = crowd_of(Role("visitor", 1, Dress("shirt", color="white")), 6)
+    torso = world.moving.part[world.moving.faces[:, 0]] % NUM_PARTS == TORSO
+    assert 0.6 < world.moving.color[torso].max() <= 0.71

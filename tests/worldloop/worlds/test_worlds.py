@@ -272,3 +272,23 @@ def test_scenes_of_version_1_can_still_be_built(place: str) -> None:
     del record["scene_id"]
     world = build_world(Recipe(Scene.from_record(record), Shape(num_frames=5)))
     assert world.static.num_faces > 1000
+
+
+@pytest.mark.parametrize("trees", ["broadleaf", "palm", "conifer"])
+def test_no_street_lamp_hangs_in_a_crown(trees: str) -> None:
+    for seed in range(4):
+        scene = make_scene("street", seed=seed, style={"trees": trees})
+        world = build_world(Recipe(replace(scene, subjects=(Subject("tree", 16),)), SHAPE))
+        leaves = world.static.faces[world.static.material == Material.FOLIAGE]
+        at = world.static.vertices[np.unique(leaves)]
+        for lamp in world.lamps[:, :3]:
+            assert np.linalg.norm(at - lamp, axis=1).min() > 0.5
+
+
+def test_the_walls_of_stalls_are_not_blank() -> None:
+    world = world_of("amusement_park", 1)
+    stalls = [i for i, x in enumerate(world.instances) if x.semantic == SemanticClass.STALL]
+    mesh = world.static
+    blank = np.isin(mesh.instance, stalls) & (mesh.material == Material.MATTE)
+    assert stalls
+    assert not blank.any()

@@ -8,12 +8,13 @@ import pytest
 
 from tests.factories import make_scene
 from tests.worldloop.worlds.test_worlds import digest, origins
+from worldloop.atlas.records import Sign
 from worldloop.errors import ClipRejectedError, UnknownKeyError
 from worldloop.recipes import Recipe, Shape
 from worldloop.scenes.scene import Scene, Subject
 from worldloop.worlds.animals import KINDS
 from worldloop.worlds.enclosures import lay_out_enclosures
-from worldloop.worlds.geometry import SemanticClass
+from worldloop.worlds.geometry import Material, SemanticClass
 from worldloop.worlds.grammar import build_world
 from worldloop.worlds.stage import MAX_TRIANGLES
 from worldloop.worlds.world import World
@@ -132,3 +133,42 @@ def test_an_animal_is_well_inside_the_first_picture(seed: int) -> None:
     ahead = away @ camera[:2, 2]
     aside = np.abs(away @ camera[:2, 0])
     assert ((ahead > 0) & (aside < np.tan(np.radians(32)) * ahead) & (ahead < 22)).any()
+
+
+def boards_in_view(world: World, frame: int) -> list[np.ndarray]:
+    """Boards that face the camera: distance, and low and high corner as tangents, (5,) each."""
+    mesh, camera = world.static, world.track.camera_to_world[frame]
+    found = []
+    for first in np.flatnonzero(mesh.material == Material.SIGN)[::2]:
+        corners = mesh.vertices[np.unique(mesh.faces[first : first + 2])].astype(np.float64)
+        a, b, c = mesh.vertices[mesh.faces[first]].astype(np.float64)
+        seen = (corners - camera[:3, 3]) @ camera[:3, :3]
+        if np.cross(b - a, c - a) @ (camera[:3, 3] - a) > 0 and seen[:, 2].min() > 0.5:
+            flat = seen[:, :2] / seen[:, 2:]
+            if (np.abs(flat).min(0) < (0.7, 0.4)).all():
+                found.append(np.concatenate([[seen[:, 2].mean()], flat.min(0), flat.max(0)]))
+    return found
+
+
+def hides(near: np.ndarray, far: np.ndarray) -> bool:
+    """Whether a board covers more than 15 % of one behind it."""
+    low, high = np.maximum(near[1:3], far[1:3]), np.minimum(near[3:], far[3:])
+    covered = np.prod(np.maximum(high - low, 0)) / np.prod(far[3:] - far[1:3])
+    return bool(near[0] < far[0] - 0.2 and covered > 0.15)
+
+
+def test_boards_seldom_hide_each_other() -> None:
+    signs = (
+        *make_scene("zoo").signs,
+        Sign("giraffe", "キリン", "ja"),
+        Sign("ticket", "きっぷ売り場", "ja"),
+        Sign("ice_cream", "アイスクリーム", "ja"),
+    )
+    hidden, frames = 0, range(0, SHAPE.num_frames, 10)
+    for seed in range(10):
+        scene = make_scene("zoo", seed=seed, signs=signs, camera=("stroll", "tour")[seed % 2])
+        world = build_world(Recipe(scene, SHAPE))
+        for frame in frames:
+            boards = boards_in_view(world, frame)
+            hidden += any(hides(near, far) for near in boards for far in boards)
+    assert hidden <= 0.2 * 10 * len(frames)

@@ -176,6 +176,14 @@ def country_is_sound(atlas: Atlas) -> Iterator[str]:
 
 
 @rule
+def country_weekend_has_a_source(atlas: Atlas) -> Iterator[str]:
+    """What says on which days people rest is a package or a page."""
+    for key, country in atlas.countries.items():
+        if not is_known_source(atlas, country.weekend_source):
+            yield source_sentence(country.weekend_source, f"countries.csv, row {key!r}")
+
+
+@rule
 def holiday_date_parses(atlas: Atlas) -> Iterator[str]:
     """Holidays lie on ISO dates."""
     for row in atlas.holidays:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from worldloop.atlas.atlas import Atlas
-from worldloop.atlas.records import FALLBACK_LANGUAGE, SignWord
+from worldloop.atlas.records import FALLBACK_LANGUAGE, SignWord, is_english
 from worldloop.atlas.rules.registry import doubled, is_known_source, rule, source_sentence
 from worldloop.atlas.sign_checks import SCRIPT_WORDS, SOURCE_FORMS, text_problems
 from worldloop.atlas.signs import sign_texts
@@ -47,9 +47,7 @@ def sign_source_is_known(atlas: Atlas) -> Iterator[str]:
         own = sign.source == OWN_ENGLISH
         if not is_known_source(atlas, sign.source):
             yield source_sentence(sign.source, where)
-        elif not SOURCE_FORMS.fullmatch(sign.source) or (
-            own and sign.language != FALLBACK_LANGUAGE
-        ):
+        elif not SOURCE_FORMS.fullmatch(sign.source) or (own and not is_english(sign.language)):
             yield (
                 f"{where} has source {sign.source!r}; expected cldr:<emoji>, osm:<key> or page:<id>, "
                 f"and {OWN_ENGLISH!r} for English alone."
