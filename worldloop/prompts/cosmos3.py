@@ -17,6 +17,7 @@ from worldloop.prompts.places import where, words_of
 from worldloop.prompts.prose import activity_of, told_details, write_prose
 from worldloop.prompts.roads import DENSITY_WORDS, FULLNESS, open_road, speed_text
 from worldloop.prompts.skies import HORIZON_DEG, is_dim
+from worldloop.prompts.times import is_nameless
 from worldloop.prompts.words import (
     KINDS,
     NAMES,
@@ -256,7 +257,8 @@ def _background(scene: Scene, kind: Institution, atlas: Atlas) -> str:
         f"{capital(an(_name(scene, kind, atlas)))} in {where(atlas, scene.city)}, {when(scene)} in {season}, at {clock(scene)}"
     ]
     if scene.holiday:
-        said.append(f"The day is a public holiday, {scene.holiday}")
+        name = "" if is_nameless(scene.holiday) else f", {scene.holiday}"
+        said.append(f"The day is a public holiday{name}")
     outside = "outside " if kind.setting == "indoor" else ""
     said.append(f"The weather {outside}is {weather_word(scene)}")
     if scene.institution == "street":

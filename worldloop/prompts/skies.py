@@ -230,7 +230,7 @@ _SUN_HIGH = (
         "beats on {ground}",
         "leaves small, dark shadows",
         "pours onto {ground}",
-        "fills {place} with hard light",
+        "floods {place}",
         "dazzles on {ground}",
     ),
 )

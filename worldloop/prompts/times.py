@@ -194,8 +194,23 @@ def _words_of(scene: Scene, dice: Dice) -> dict[str, str | int]:
     }
 
 
+_NAMELESS_DAYS = (
+    "the day is a public holiday",
+    "it is a public holiday",
+    "the calendar marks a public holiday",
+    "people have the day off for a public holiday",
+)
+
+
+def is_nameless(holiday: str) -> bool:
+    """Whether a calendar says of a day only that it is a public holiday."""
+    return holiday.lower() == "public holiday"
+
+
 def holiday_clause(scene: Scene, dice: Dice) -> str:
     """What day it is, as a finite clause, for public holidays."""
+    if is_nameless(scene.holiday):
+        return dice.pick(_NAMELESS_DAYS)
     name = (
         scene.holiday.replace("The ", "the ", 1)
         if scene.holiday.startswith("The ")

@@ -114,7 +114,7 @@ def test_cosmos3_prompts_have_the_fields_and_facts_of_the_scene():
         texts = [element["text"] for element in prompt["text_and_signage_elements"]]
         assert texts == [sign.text for sign in scene.signs]
         assert write_prose(scene, ATLAS) in prompt["temporal_caption"]
-        assert scene.holiday in prompt["background_setting"]
+        assert scene.holiday.lower() in prompt["background_setting"].lower()
         if outdoors(scene) and (scene.is_night or scene.weather != "clear"):
             assert "Sun " not in prompt["lighting"]["direction"]
 

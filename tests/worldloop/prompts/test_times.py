@@ -8,6 +8,7 @@ from worldloop.prompts.dice import Dice
 from worldloop.prompts.times import (
     SEASON_WORDS,
     clock_forms,
+    holiday_clause,
     minutes_of,
     short_clock_forms,
     time_phrase,
@@ -61,3 +62,11 @@ def test_clocks_are_those_of_the_scene():
 
 def test_the_same_dice_say_the_same():
     assert time_phrase(NOON, Dice(5)) == time_phrase(NOON, Dice(5))
+
+
+def test_a_holiday_without_a_name_is_not_said_twice():
+    nameless = replace(NOON, holiday="Public holiday")
+    clauses = {holiday_clause(nameless, Dice(seed * 7919)) for seed in range(40)}
+    assert len(clauses) > 2
+    assert all(clause.lower().count("public holiday") == 1 for clause in clauses)
+    assert any("Nowruz" in holiday_clause(replace(NOON, holiday="Nowruz"), Dice(n)) for n in (1, 2))
