@@ -580,12 +580,13 @@ def open_wave(plan: dict[str, Any]) -> None:
 
     Without --place the places are chosen that footage lacks most, one a city.
     """
+    from orchestration.deployments import resources
     from orchestration.instance import open_instance
 
     instance = open_instance()
     from orchestration.main_job import plan_next_wave
 
-    wave = plan_next_wave(instance, plan)
+    wave = plan_next_wave(instance, resources()["store"], plan)
     click.echo(f"{wave} is planned; `make dev` carries it.")
 
 

@@ -1,6 +1,9 @@
 """The main job: one wave from its plan to its release, through the definitions the daemon runs."""
 
+import os
+import platform
 import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +15,10 @@ from assets.site_catalogs import asset_name
 from assets.wave_plan import WavePlanConfig
 from orchestration.definitions import defs
 from resources.site_store import SiteStore
-from resources.wave_plans import read_plan
+from resources.wave_plans import claim_wave, read_plan
 from sensors.wave_conductor import open_waves
 from worldloop.atlas.atlas import load_atlas
-from worldloop.waves import next_wave_key, plan_wave
+from worldloop.waves import plan_wave
 
 SHOWCASE = (
     "hong_kong/street",
@@ -79,7 +82,7 @@ def carry_wave(
     check_plan(plan)
     known = instance.get_dynamic_partitions(waves.name)
     unfinished = open_waves(instance)
-    wave = unfinished[0] if unfinished else next_wave_key(known)
+    wave = unfinished[0] if unfinished else claim_wave(store, known, cause=_by_hand())
     instance.add_dynamic_partitions(waves.name, [wave])
     run_ids: dict[str, str] = {}
     failed: list[str] = []
@@ -148,7 +151,7 @@ def check_plan(plan: dict[str, Any]) -> None:
     )
 
 
-def plan_next_wave(instance: dg.DagsterInstance, plan: dict[str, Any]) -> str:
+def plan_next_wave(instance: dg.DagsterInstance, store: SiteStore, plan: dict[str, Any]) -> str:
     """Add the next wave's partition and plan it; sensors do the rest.
 
     Returns:
@@ -156,7 +159,7 @@ def plan_next_wave(instance: dg.DagsterInstance, plan: dict[str, Any]) -> str:
     """
     assert waves.name is not None
     check_plan(plan)
-    wave = next_wave_key(instance.get_dynamic_partitions(waves.name))
+    wave = claim_wave(store, instance.get_dynamic_partitions(waves.name), cause=_by_hand())
     instance.add_dynamic_partitions(waves.name, [wave])
     try:
         defs.resolve_job_def("plan_job").execute_in_process(
@@ -216,3 +219,8 @@ def _first_words(error: Any) -> str:
         return "failed"
     words = str(cause.message).strip().split("\n")[0]
     return re.sub(r"^[\w.]+(Failure|Error): ", "", words)  # the class, as Dagster writes it first
+
+
+def _by_hand() -> str:
+    """What a wave is for that somebody asked for: every asking is a cause of its own."""
+    return f"by hand {platform.node()} {os.getpid()} {time.time_ns()}"

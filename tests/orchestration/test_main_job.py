@@ -2,7 +2,8 @@ import dagster as dg
 import pytest
 from dagster._core.errors import DagsterExecutionInterruptedError
 
-from orchestration.main_job import check_plan, update_catalogs, was_interrupted
+from orchestration.main_job import check_plan, plan_next_wave, update_catalogs, was_interrupted
+from resources.wave_plans import take_wave
 from tests.assets.stand_ins import Federated, unplug
 from worldloop.errors import MalformedRecordError, UnknownKeyError
 
@@ -52,3 +53,13 @@ def test_why_a_catalog_could_not_follow_is_said_without_the_name_of_a_class(hous
 
     assert failed["gcp"].startswith("gcp: ")
     assert "did not answer" in failed["gcp"]
+
+
+def test_a_wave_by_hand_leaves_the_key_that_a_sensor_has_taken(house, monkeypatch):
+    monkeypatch.setattr("orchestration.main_job.defs", house.definitions())
+    assert take_wave(house.store, "w0001", cause="continuous_generation")
+    plan = {"places": ["tokyo/zoo"], "clips_per_place": 1, "num_frames": 9}
+
+    keys = [plan_next_wave(house.instance, house.store, plan) for _ in range(2)]
+
+    assert keys == ["w0002", "w0003"]
