@@ -162,7 +162,8 @@ def plan_wave(
     Raises:
         UnknownKeyError: If a city, an institution, the generator, a dimension or its value is unknown.
         MalformedRecordError: If the wave key, the places, their number or the shape cannot be, the wave
-            needs sketches and no grammar builds a place, what is asked for is impossible there, or sketches of this shape cannot control the world model.
+            needs sketches and no grammar builds a place, what is asked for is impossible there, or sketches
+            of this shape cannot control the world model.
     """
     _check_wave(wave, shape, world_model)
     _check_places(atlas, places, sketch=needs_sketches(world_model))

@@ -114,6 +114,15 @@ class SpeedProfile:
 _EXACT = SpeedProfile("exact")
 _FAST = SpeedProfile("fast", compile=True, attention="cudnn", linears="fp8")
 _SPARSE = replace(_FAST, name="sparse", density=0.15, dense_first_steps=26, dense_last_steps=1)
+_THRIFTY = replace(  # hardly to be told from `fast`
+    _FAST,
+    name="thrifty",
+    cache_every=3,
+    cache_first_steps=4,
+    cache_last_steps=2,
+    cache_order=1,
+    guidance_until=0.65,
+)
 # Of what passes its gate, each leaves out as much as it can (docs/speed.md). Sparse attention does
 # not bear the steps that lay a scene out, and steps bear being extrapolated better than both.
 PROFILES: Mapping[str, SpeedProfile] = MappingProxyType(
@@ -124,37 +133,18 @@ PROFILES: Mapping[str, SpeedProfile] = MappingProxyType(
             _FAST,
             replace(_FAST, name="fast_fp8_attention", attention="fp8"),
             _SPARSE,
-            # Hardly to be told from `fast`.
-            replace(
-                _FAST,
-                name="thrifty",
-                cache_every=3,
-                cache_first_steps=4,
-                cache_last_steps=2,
-                cache_order=1,
-                guidance_until=0.65,
-            ),
+            _THRIFTY,
             # Every fourth step, in FP8 attention; guidance as long as the text needs it.
             replace(
-                _FAST,
+                _THRIFTY,
                 name="lean_fp8_attention",
                 attention="fp8",
                 cache_every=4,
                 cache_first_steps=2,
-                cache_last_steps=2,
-                cache_order=1,
                 guidance_until=0.75,
             ),
             # The scene stays, details move.
-            replace(
-                _FAST,
-                name="cached",
-                cache_every=6,
-                cache_first_steps=2,
-                cache_last_steps=2,
-                cache_order=1,
-                guidance_until=0.65,
-            ),
+            replace(_THRIFTY, name="cached", cache_every=6, cache_first_steps=2),
             replace(_FAST, name="distilled", num_steps=4, guidance_from=0.0, guidance_until=0.0),
         )
     }

@@ -15,7 +15,8 @@ its delta, or its own mask if it did, and never both.
 Between phases the coordinator fixes who is in (a roster); no site that missed a phase is in the next.
 Everything that a site says follows from one secret of the round, so that a phase that runs again says
 the same. A share that opens to anything else than it should costs nothing while others suffice: with its keys
-a site publishes what its secrets are recognised by, so that wrong shares are told from right ones. All of it is arithmetic on values: files are `resources.secure_rounds`' matter.
+a site publishes what its secrets are recognised by, so that wrong shares are told from right ones. All of
+it is arithmetic on values: files are `resources.secure_rounds`' matter.
 
 What it does not do: it does not hide the sum, nor a delta from `threshold` sites that collude with the
 coordinator, nor does it stop a coordinator that lies about rosters; robust strategies need single deltas
